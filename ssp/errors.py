@@ -1,0 +1,25 @@
+"""Errors a user can mend: one clear line that names the file or key and the fix.
+
+The command line turns every `SSPError` into that one line on stderr and exit code 1; any other exception is a defect of
+this software and keeps its traceback.
+"""
+
+
+class SSPError(Exception):
+    """Base of all errors caused by input; the message is one line with what is wrong, where, and what to do."""
+
+
+class ConfigError(SSPError):
+    """A config file, a key in it, or a name given on the command line is wrong."""
+
+
+class DataError(SSPError):
+    """An archive, annotation, manifest or frame store is missing, damaged or contradicts the config."""
+
+
+class CheckpointError(SSPError):
+    """Weights are missing, misshapen, or of a kind that is never loaded (a file that would run code)."""
+
+
+class RecordError(SSPError):
+    """A result record, predictions file or study contradicts its schema or its neighbours."""

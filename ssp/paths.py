@@ -1,0 +1,118 @@
+"""Where every file of a benchmark lies. The Snakefile and the jobs both ask here, so the two never disagree.
+
+Data (archives, videos, manifests, frames) is shared by all configs that name the same `data_root`; results belong to one
+config. All paths are relative to the working directory, the repository root in a workflow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssp.config import Config
+
+RESULTS = Path("results")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Paths of one config. Arguments may be Snakemake wildcards such as "{dataset}"."""
+
+    name: str
+    data_root: Path
+
+    @classmethod
+    def of(cls, config: Config) -> Paths:
+        """The paths of a config."""
+        return cls(config.name, config.data_root)
+
+    # Data, in the order in which it flows.
+
+    def dataset(self, dataset: str) -> Path:
+        """Folder of a data set."""
+        return self.data_root / dataset
+
+    def archives(self, dataset: str) -> Path:
+        """Folder of the verified archives."""
+        return self.dataset(dataset) / "archives"
+
+    def videos(self, dataset: str) -> Path:
+        """Folder that the archives are unpacked into (videos and annotation files)."""
+        return self.dataset(dataset) / "videos"
+
+    def unpacked(self, dataset: str) -> Path:
+        """JSON list of what came out of the archives; written last, so its presence means a complete unpacking."""
+        return self.dataset(dataset) / "unpacked.json"
+
+    def manifest(self, dataset: str) -> Path:
+        """Parquet table of the videos."""
+        return self.dataset(dataset) / "manifest.parquet"
+
+    def frames(self, dataset: str) -> Path:
+        """Folder of the frame store."""
+        return self.dataset(dataset) / "frames"
+
+    def shard(self, dataset: str, shard: int | str) -> Path:
+        """One LMDB file of the frame store; `shard` is a number or a wildcard."""
+        return self.frames(dataset) / f"shard-{shard}.lmdb"
+
+    def shard_report(self, dataset: str, shard: int | str) -> Path:
+        """JSON list of the videos of a shard that could not be decoded, with reasons."""
+        return self.frames(dataset) / f"shard-{shard}.json"
+
+    # Results.
+
+    @property
+    def results(self) -> Path:
+        """Folder of everything this config produces."""
+        return RESULTS / self.name
+
+    def backbone(self, checkpoint: str) -> Path:
+        """A backbone that this config pre-trained."""
+        return self.results / "backbone" / f"{checkpoint}.safetensors"
+
+    def fetched_checkpoint(self, file: str) -> Path:
+        """A published backbone, as downloaded; shared between configs."""
+        return self.data_root / "checkpoints" / file
+
+    def choice(self, dataset: str, method: str) -> Path:
+        """The hyper-parameters that the sweep chose, with all trials: the frozen configuration of a cell."""
+        return self.results / "sweeps" / dataset / f"{method}.json"
+
+    def journal(self, dataset: str, method: str) -> Path:
+        """Optuna's journal of a study; survives a killed sweep."""
+        return self.results / "state" / "sweeps" / dataset / f"{method}.journal"
+
+    def training_state(self, dataset: str, method: str, seed: int | str) -> Path:
+        """What a killed training continues from; removed when the cell is done."""
+        return self.results / "state" / "training" / dataset / method / f"seed{seed}.pt"
+
+    def weights(self, dataset: str, method: str, seed: int | str) -> Path:
+        """Tuned weights (new parameters, head, final norm)."""
+        return self.results / "weights" / dataset / method / f"seed{seed}.safetensors"
+
+    def record(self, dataset: str, method: str, seed: int | str) -> Path:
+        """The result record of a run."""
+        return self.results / "records" / dataset / method / f"seed{seed}.json"
+
+    def predictions(self, dataset: str, method: str, seed: int | str) -> Path:
+        """Logits of every test view of a run."""
+        return self.results / "predictions" / dataset / method / f"seed{seed}.parquet"
+
+    @property
+    def tables(self) -> Path:
+        """Folder of the tables."""
+        return self.results / "tables"
+
+    @property
+    def mlflow(self) -> Path:
+        """Folder of the MLflow database and artifacts, unless the config names a server."""
+        return self.results / "mlflow"
+
+    def log(self, rule: str, *parts: str) -> Path:
+        """Log file of a job."""
+        return self.results / "logs" / Path(rule, *parts).with_suffix(".log")
+
+    def benchmark(self, rule: str, *parts: str) -> Path:
+        """Time and memory of a job, as Snakemake measured them."""
+        return self.results / "benchmarks" / Path(rule, *parts).with_suffix(".tsv")
