@@ -42,7 +42,9 @@ class Archive(Strict):
     urls: list[str] = Field(default=[], description="Addresses, tried in order. Empty: never fetched (licence).")
     size: int | None = Field(default=None, description="Bytes, where known.")
     sha256: str | None = Field(default=None, description="Checksum, where known.")
-    md5: str | None = Field(default=None, description="Published checksum of an older kind, where that is all there is.")
+    md5: str | None = Field(
+        default=None, description="Published checksum of an older kind, where that is all there is."
+    )
 
 
 class Expected(Strict):
@@ -104,7 +106,9 @@ class Augmentation(Strict):
     erasing: Fraction = Field(default=0.0, description="Probability of random erasing.")
     mixup: float = Field(default=0.0, ge=0, description="Beta parameter of mixup; 0: off.")
     cutmix: float = Field(default=0.0, ge=0, description="Beta parameter of CutMix; 0: off.")
-    repeats: PositiveInt = Field(default=1, description="Augmented clips drawn from one decode (repeated augmentation).")
+    repeats: PositiveInt = Field(
+        default=1, description="Augmented clips drawn from one decode (repeated augmentation)."
+    )
 
 
 class Recipe(Strict):
@@ -156,7 +160,9 @@ class Sweep(Strict):
     trials: PositiveInt
     epochs: PositiveInt | None = Field(default=None, description="Epochs of a trial; null: those of the recipe.")
     seed: int = 0
-    workers: PositiveInt = Field(default=1, description="Parallel workers of one study; above 1 TPE is not reproducible.")
+    workers: PositiveInt = Field(
+        default=1, description="Parallel workers of one study; above 1 TPE is not reproducible."
+    )
     storage: str = Field(default="journal", description="journal, or the URL of a relational database.")
     space: dict[str, Range] = Field(default={}, description="Shared search space over lr, weight_decay, drop_path.")
 
@@ -225,7 +231,9 @@ class Dataset(Strict):
     source: str = Field(description="Module under ssp/data/sources that knows layout and annotation format.")
     expected: Expected
     archives: list[Archive] = Field(min_length=1)
-    local: Path | None = Field(default=None, description="Folder that holds these archives already; nothing is fetched.")
+    local: Path | None = Field(
+        default=None, description="Folder that holds these archives already; nothing is fetched."
+    )
     generate: Generate | None = None
     split: PositiveInt = Field(default=1, description="Number of the published split.")
     validation: Validation = Validation()
@@ -299,7 +307,9 @@ class Config(Strict):
                     f"({', '.join(self.backbone.checkpoints)})"
                 )
             if dataset.source not in SOURCES:
-                raise ValueError(f"datasets.{name}.source: unknown source '{dataset.source}'; known: {', '.join(SOURCES)}")
+                raise ValueError(
+                    f"datasets.{name}.source: unknown source '{dataset.source}'; known: {', '.join(SOURCES)}"
+                )
         for name in self.sweep.space:
             if name not in Hyperparameters.model_fields:
                 raise ValueError(
