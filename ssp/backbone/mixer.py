@@ -1,0 +1,136 @@
+"""Bidirectional Mamba mixer of VideoMamba, with the published parameter names.
+
+- in_proj gives (x, z); each direction has its own causal conv1d + SiLU, x_proj, dt_proj, A and D, and its own gated
+  selective scan; the two are summed (not halved) and go through out_proj. (Zhu et al., 2024; Li et al., 2024.)
+- "Backward" is the same thing on the reversed sequence: its convolution looks at future tokens and its scan runs from
+  the last token. Nothing is flipped in memory where the layers are plain.
+- Channel-last throughout, as the linear layers want it; scans read transposed views of it.
+- A tuning method enters through two hooks (`Tuning`), or wraps layers; wrapped layers are called as modules.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssp.scan import selective_scan
+
+DIRECTIONS = ("forward", "backward")
+DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 0.1, 1e-4  # initial step sizes of Mamba
+
+
+@dataclass
+class ScanInputs:
+    """What one direction's scan gets; a method may replace any of it, more states (N) included."""
+
+    u: Tensor  # (B, E, L) after conv1d and SiLU
+    delta: Tensor  # (B, E, L) before bias and softplus
+    A: Tensor  # (E, N), negative
+    B: Tensor  # (B, N, L)
+    C: Tensor  # (B, N, L)
+    D: Tensor | None  # (E,)
+    z: Tensor | None  # (B, E, L) gate before SiLU
+    delta_bias: Tensor | None  # (E,)
+
+
+class Tuning(Protocol):
+    """What a tuning method may do inside a mixer. Either method may be missing.
+
+    `direction` is "forward" or "backward"; tokens are always in the order of the sequence, also for "backward".
+    """
+
+    def streams(self, direction: str, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Replace (x, z), each (B, E, L), between in_proj and conv1d. L must stay (the directions are summed)."""
+
+    def scan_inputs(self, direction: str, inputs: ScanInputs) -> ScanInputs:
+        """Replace the inputs of the scan."""
+
+
+class Mixer(nn.Module):
+    """Mixer of one block: (B, L, dim) to (B, L, dim). E = expand * dim channels, N = d_state states."""
+
+    def __init__(
+        self, dim: int, d_state: int = 16, d_conv: int = 4, expand: int = 2, dt_rank: int | None = None
+    ) -> None:
+        """Standard Mamba initialisation; `dt_rank` defaults to ceil(dim / 16)."""
+        super().__init__()
+        inner = expand * dim
+        self.d_state, self.d_conv, self.dt_rank = d_state, d_conv, dt_rank or math.ceil(dim / 16)
+        self.in_proj = nn.Linear(dim, 2 * inner, bias=False)
+        for end, log_name in (("", "A_log"), ("_b", "A_b_log")):
+            self.add_module(f"conv1d{end}", nn.Conv1d(inner, inner, d_conv, groups=inner, padding=d_conv - 1))
+            self.add_module(f"x_proj{end}", nn.Linear(inner, self.dt_rank + 2 * d_state, bias=False))
+            self.add_module(f"dt_proj{end}", _dt_proj(self.dt_rank, inner))
+            states = torch.arange(1, d_state + 1, dtype=torch.float32)
+            self.register_parameter(log_name, nn.Parameter(torch.log(states).repeat(inner, 1)))
+            self.register_parameter(f"D{end}", nn.Parameter(torch.ones(inner)))
+        self.out_proj = nn.Linear(inner, dim, bias=False)
+
+    def forward(self, hidden: Tensor, tuning: Tuning | None = None) -> Tensor:
+        """Mix tokens: hidden (B, L, dim), normalised, to the branch output (B, L, dim)."""
+        x, z = self.in_proj(hidden).transpose(1, 2).chunk(2, dim=1)
+        y = sum(self._direction(direction, x, z, tuning) for direction in DIRECTIONS)
+        return self.out_proj(y.transpose(1, 2))
+
+    def _direction(self, direction: str, x: Tensor, z: Tensor, tuning: Tuning | None) -> Tensor:
+        """Gated scan of one direction, (B, E, L)."""
+        reverse = direction == "backward"
+        end = "_b" if reverse else ""
+        if hasattr(tuning, "streams"):
+            x, z = tuning.streams(direction, x, z)
+        u = F.silu(_causal(self.get_submodule(f"conv1d{end}"), x, reverse))
+        dt_proj = self.get_submodule(f"dt_proj{end}")
+        low_rank, B, C = self.get_submodule(f"x_proj{end}")(u.transpose(1, 2)).split(
+            [self.dt_rank, self.d_state, self.d_state], dim=-1
+        )
+        inputs = ScanInputs(
+            u=u,
+            delta=_without_bias(dt_proj, low_rank).transpose(1, 2),
+            A=-torch.exp((self.A_b_log if reverse else self.A_log).to(_at_least_float32(u.dtype))),
+            B=B.transpose(1, 2),
+            C=C.transpose(1, 2),
+            D=self.D_b if reverse else self.D,
+            z=z,
+            delta_bias=dt_proj.bias if _is_plain(dt_proj, nn.Linear) else None,
+        )
+        if hasattr(tuning, "scan_inputs"):
+            inputs = tuning.scan_inputs(direction, inputs)
+        return selective_scan(**vars(inputs), delta_softplus=True, reverse=reverse)
+
+
+def _dt_proj(rank: int, inner: int) -> nn.Linear:
+    """Linear whose bias makes the initial step sizes log-uniform in [DT_MIN, DT_MAX] after softplus."""
+    layer = nn.Linear(rank, inner)
+    nn.init.uniform_(layer.weight, -(rank**-0.5), rank**-0.5)
+    dt = torch.exp(torch.rand(inner) * math.log(DT_MAX / DT_MIN) + math.log(DT_MIN)).clamp(min=DT_FLOOR)
+    with torch.no_grad():
+        layer.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # inverse of softplus
+    return layer
+
+
+def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _is_plain(layer: nn.Module, kind: type) -> bool:
+    """Whether a layer is exactly the PyTorch one, so that its weights say all about what it computes."""
+    return type(layer) is kind and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+
+
+def _causal(conv: nn.Module, x: Tensor, reverse: bool) -> Tensor:
+    """Depthwise convolution of x (B, E, L) over each token and the K-1 before it (after it if `reverse`)."""
+    tokens = x.shape[-1]
+    if not reverse:
+        return conv(x)[..., :tokens]
+    if _is_plain(conv, nn.Conv1d):
+        full = F.conv1d(x, conv.weight.flip(-1), conv.bias, padding=conv.padding, groups=conv.groups)
+        return full[..., -tokens:]
+    return conv(x.flip(-1))[..., :tokens].flip(-1)
+
+
+def _without_bias(dt_proj: nn.Module, low_rank: Tensor) -> Tensor:
+    """Step sizes before bias; a wrapped layer is called whole, and the scan then gets no bias."""
+    return F.linear(low_rank, dt_proj.weight) if _is_plain(dt_proj, nn.Linear) else dt_proj(low_rank)

@@ -1,0 +1,26 @@
+"""Selective scan: one function, several backends, one place that chooses.
+
+- `selective_scan` is the operation; `available_backends` lists what works here; `choose_backend` says what would be
+  taken and why (a run's record keeps that sentence).
+- One file a backend: `reference` (plain PyTorch loop), `chunked` (vectorised PyTorch), `cpu` (a C kernel),
+  `mamba_ssm` (the CUDA kernels of the package of that name). Only `dispatch` knows them all.
+- Names load on first use: `python -m ssp.scan.build` must run before PyTorch is needed, and quickly.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ssp.scan.dispatch import BackendChoice, available_backends, choose_backend, selective_scan
+    from ssp.scan.interface import BackendError
+
+__all__ = ["BackendChoice", "BackendError", "available_backends", "choose_backend", "selective_scan"]
+
+_HOME = {name: "ssp.scan.dispatch" for name in __all__} | {"BackendError": "ssp.scan.interface"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import an exported name from its module when it is first asked for."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,134 @@
+"""What a scan backend is, and the checks that all of them share.
+
+- A backend is a module with four functions (`Backend`): a forward that may keep states, and a backward that takes
+  them. Autograd is wrapped around the pair once, in `function.py`; the frozen mixer calls the pair directly.
+- The operation, with d = softplus(delta + delta_bias) and states h (B, D, N) from zero (Gu and Dao, 2023, eq. 2-4):
+  h_t = exp(d_t A) h_(t-1) + d_t B_t u_t ;  y_t = (C_t . h_t + D u_t) silu(z_t). `reverse` runs t from L-1 to 0.
+- Arithmetic is in float32, or float64 as soon as one input is float64; y has the dtype of u.
+- Storage is the caller's business: the shapes are channel-first, and a transposed view of a channel-last tensor is
+  as welcome as a contiguous one (the C kernel reads it without a copy).
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class BackendError(ValueError):
+    """The scan backend asked for does not exist, is not usable here, or cannot take these tensors."""
+
+
+class ScanArgs(NamedTuple):
+    """Inputs of one scan; the first eight are the tensors, in the order of their gradients."""
+
+    u: Tensor  # (B, D, L)
+    delta: Tensor  # (B, D, L)
+    A: Tensor  # (D, N), negative
+    B: Tensor  # (B, N, L)
+    C: Tensor  # (B, N, L)
+    D: Tensor | None = None  # (D,)
+    z: Tensor | None = None  # (B, D, L)
+    delta_bias: Tensor | None = None  # (D,)
+    delta_softplus: bool = True
+    reverse: bool = False
+
+
+TENSORS = ScanArgs._fields[:8]
+
+
+class Grads(NamedTuple):
+    """Gradients of the eight tensors of `ScanArgs`; None where not asked for."""
+
+    u: Tensor | None = None
+    delta: Tensor | None = None
+    A: Tensor | None = None
+    B: Tensor | None = None
+    C: Tensor | None = None
+    D: Tensor | None = None
+    z: Tensor | None = None
+    delta_bias: Tensor | None = None
+
+
+class Backend(Protocol):
+    """The functions that a backend module has.
+
+    It may also have `differentiable(args) -> y`, when its library brings an autograd function of its own.
+    """
+
+    def unavailable(self) -> str | None:
+        """Why it cannot be used on this machine, or None when it can."""
+
+    def unsupported(self, dtype: torch.dtype, device: torch.device) -> str | None:
+        """Why it cannot take tensors of this dtype (of the arithmetic) on this device, or None when it can."""
+
+    def prepare(self, args: ScanArgs) -> ScanArgs:
+        """The inputs in the dtypes that forward and backward take (mostly `in_arithmetic_dtype`)."""
+
+    def forward(self, args: ScanArgs, keep: bool) -> tuple[Tensor, Any]:
+        """Y (B, D, L), and whatever tensor or None `backward` wants kept (None when not `keep`)."""
+
+    def backward(self, grad_y: Tensor, args: ScanArgs, kept: Any, needs: Grads) -> Grads:
+        """Gradients where `needs` is true; each has its input's shape."""
+
+
+def check_args(args: ScanArgs) -> None:
+    """Raise a ValueError that names the argument and the shapes when they do not fit together."""
+    u, A = args.u, args.A
+    if u.dim() != 3 or 0 in u.shape:
+        raise ValueError(f"selective_scan: u must be (batch, channels, tokens), none of them 0, got {tuple(u.shape)}")
+    batch, channels, tokens = u.shape
+    if A.dim() != 2 or A.shape[0] != channels or A.shape[1] < 1:
+        raise ValueError(f"selective_scan: A must be (D, N) with D={channels} channels of u, got {tuple(A.shape)}")
+    states = A.shape[1]
+    wanted = {
+        "delta": (batch, channels, tokens),
+        "B": (batch, states, tokens),
+        "C": (batch, states, tokens),
+        "D": (channels,),
+        "z": (batch, channels, tokens),
+        "delta_bias": (channels,),
+    }
+    for name, shape in wanted.items():
+        value = getattr(args, name)
+        if value is None and name in ("D", "z", "delta_bias"):
+            continue
+        if tuple(value.shape) != shape:
+            raise ValueError(
+                f"selective_scan: {name} must be {shape} for u {tuple(u.shape)} and A {tuple(A.shape)}, "
+                f"got {tuple(value.shape)}"
+            )
+    for name in TENSORS:
+        value = getattr(args, name)
+        if value is None:
+            continue
+        if not value.is_floating_point():
+            raise ValueError(f"selective_scan: {name} must be a real floating-point tensor, got {value.dtype}")
+        if value.device != u.device:
+            raise ValueError(f"selective_scan: {name} is on {value.device}, but u is on {u.device}")
+
+
+def arithmetic_dtype(args: ScanArgs) -> torch.dtype:
+    """float64 when an input is float64, float32 otherwise (half precision is computed in float32)."""
+    tensors = (getattr(args, name) for name in TENSORS)
+    double = any(tensor is not None and tensor.dtype == torch.float64 for tensor in tensors)
+    return torch.float64 if double else torch.float32
+
+
+def in_arithmetic_dtype(args: ScanArgs) -> ScanArgs:
+    """The same inputs with all tensors in the dtype of the arithmetic; those that are already are not copied."""
+    dtype = arithmetic_dtype(args)
+    return ScanArgs(*(tensor if tensor is None else tensor.to(dtype) for tensor in args[:8]), *args[8:])
+
+
+def flip_tokens(args: ScanArgs) -> ScanArgs:
+    """The forward scan that equals this reverse one, on inputs with the tokens in the opposite order."""
+    flipped = {name: getattr(args, name).flip(-1) for name in ("u", "delta", "B", "C")}
+    return args._replace(**flipped, z=None if args.z is None else args.z.flip(-1), reverse=False)
+
+
+def flip_grads(grads: Grads) -> Grads:
+    """Gradients of `flip_tokens`' outcome, back in the order of its input."""
+    names = ("u", "delta", "B", "C", "z")
+    found = {name: getattr(grads, name) for name in names}
+    return grads._replace(**{name: None if grad is None else grad.flip(-1) for name, grad in found.items()})
