@@ -326,18 +326,20 @@ class Config(Strict):
     # Slices: plain JSON-able dicts, the part of the config that decides the outcome of a kind of job.
 
     def archive_slice(self, dataset: str) -> dict[str, Any]:
-        """What decides the archives of a data set on disk."""
-        return _plain(self.datasets[dataset], {"source", "archives", "local", "generate"})
+        """What decides the archives of a data set on disk; checksums do, not the places that the bytes come from."""
+        return _plain(self.datasets[dataset], {"source", "archives", "generate"})
 
     def manifest_slice(self, dataset: str) -> dict[str, Any]:
         """What decides a data set's manifest: its archives, the split and the carving of validation."""
-        return _plain(
-            self.datasets[dataset], {"source", "archives", "local", "generate", "expected", "split", "validation"}
-        )
+        return self.archive_slice(dataset) | _plain(self.datasets[dataset], {"expected", "split", "validation"})
 
     def frames_slice(self, dataset: str) -> dict[str, Any]:
         """What decides a data set's frame store, beyond the manifest."""
         return _plain(self.datasets[dataset], {"frames"})
+
+    def weights_slice(self, checkpoint: str) -> dict[str, Any]:
+        """What decides a fetched checkpoint file."""
+        return _plain(self.backbone.checkpoints[checkpoint], {"archive"})
 
     def backbone_slice(self, checkpoint: str) -> dict[str, Any]:
         """What decides the weights of a pre-trained backbone."""
@@ -360,17 +362,44 @@ class Config(Strict):
             "quirks": {name: self.quirk(name) for name in Quirks.model_fields},
         }
 
+    def tables_slice(self) -> dict[str, Any]:
+        """What decides the tables, beyond the records: the words around them and the order of rows and columns."""
+        return {
+            "title": self.title,
+            "datasets": list(self.datasets),
+            "methods": list(self.methods),
+            "seeds": list(self.seeds),
+        }
+
 
 SOURCES = ("hmdb51", "ucf101", "ssv2", "breakfast")
 
 
+# A new mirror must not rerun anything: checksums say what an archive is, addresses only where it was found.
+_ADDRESSES = {
+    Dataset: {"archives": {"__all__": {"urls"}}, "local": True},
+    Checkpoint: {"archive": {"urls"}},
+}
+
+
 def _plain(model: BaseModel, include: set[str] | None = None) -> dict[str, Any]:
-    return model.model_dump(mode="json", include=include)
+    return model.model_dump(mode="json", include=include, exclude=_ADDRESSES.get(type(model)))
 
 
 def slice_hash(plain: dict[str, Any]) -> str:
     """The first 16 hex digits of the SHA-256 of a slice in canonical JSON."""
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def slice_lines(plain: dict[str, Any]) -> list[str]:
+    """A slice as sorted `key.key = value` lines, so that a difference between two slices names the key."""
+
+    def leaves(value: Any, key: str) -> list[str]:  # noqa: ANN401 - whatever JSON can hold
+        if isinstance(value, dict) and value:
+            return [line for name in value for line in leaves(value[name], f"{key}.{name}" if key else name)]
+        return [f"{key} = {json.dumps(value, sort_keys=True)}"]
+
+    return sorted(leaves(plain, ""))
 
 
 def parse_config(data: Any, origin: str) -> Config:  # noqa: ANN401 - whatever a YAML file holds

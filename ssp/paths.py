@@ -1,7 +1,7 @@
 """Where every file of a benchmark lies. The Snakefile and the jobs both ask here, so the two never disagree.
 
-Data (archives, videos, manifests, frames) is shared by all configs that name the same `data_root`; results belong to one
-config. All paths are relative to the working directory, the repository root in a workflow.
+Data (archives, videos, manifests, frames) is shared by all configs that name the same `data_root`; results belong to
+one config. All paths are relative to the working directory, the repository root in a workflow.
 """
 
 from __future__ import annotations
@@ -31,6 +31,14 @@ class Paths:
     def dataset(self, dataset: str) -> Path:
         """Folder of a data set."""
         return self.data_root / dataset
+
+    def generated(self, dataset: str) -> Path:
+        """Empty file that says: the archives of a demo data set have been generated."""
+        return self.dataset(dataset) / "generated.done"
+
+    def fetched(self, dataset: str) -> Path:
+        """Empty file that says: all archives have been verified. The archives may be removed once unpacked."""
+        return self.dataset(dataset) / "fetched.done"
 
     def archives(self, dataset: str) -> Path:
         """Folder of the verified archives."""
@@ -66,6 +74,11 @@ class Paths:
     def results(self) -> Path:
         """Folder of everything this config produces."""
         return RESULTS / self.name
+
+    @property
+    def config(self) -> Path:
+        """The checked config with all defaults, as the workflow runs it; what jobs read."""
+        return self.results / "config.yaml"
 
     def backbone(self, checkpoint: str) -> Path:
         """A backbone that this config pre-trained."""
