@@ -1,0 +1,129 @@
+"""What a predictions file says: views merged into videos, and the metrics of a cell. Pure functions, no torch.
+
+Design choices
+- A predictions file keeps the logits of every test view, so every way of merging views or ids is a function of it.
+- Views are merged as the published code does: the mean over the views of each view's softmax, in float64.
+- `ids="fixed"` merges by the full video id. `ids="published"` merges by file name up to its first dot and keeps the
+  first row of each (name, view): the cameras of a Breakfast recording collapse into one, as in the published numbers.
+- Equal probabilities are ranked by class number, so that top-1 is `argmax` and no metric depends on a sort's whims.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy.special import softmax
+
+from ssp.config import Quirk
+from ssp.errors import RecordError
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("group", pa.string()),
+        ("label", pa.int64()),
+        ("view", pa.int64()),
+        ("logits", pa.list_(pa.float32())),
+    ]
+)
+
+
+def read_predictions(path: str | Path) -> pd.DataFrame:
+    """Read a predictions file: one row per video and view with id, group, label, view and logits (C values).
+
+    Raises:
+        RecordError: the file is missing, is no Parquet, or lacks a column.
+    """
+    try:
+        # ParquetFile, not read_table: the latter would take folder names such as `label=3` for columns.
+        table = pq.ParquetFile(path).read()
+    except FileNotFoundError:
+        raise RecordError(f"{path}: missing; run the cell again to get its predictions") from None
+    except (OSError, pa.ArrowException) as error:
+        raise RecordError(f"{path}: not a Parquet file ({error}); run the cell again") from None
+    missing = [name for name in SCHEMA.names if name not in table.column_names]
+    if missing:
+        raise RecordError(f"{path}: no column {', '.join(missing)}; run the cell again")
+    return table.select(SCHEMA.names).to_pandas()
+
+
+def merge_views(predictions: pd.DataFrame, ids: Quirk = "fixed") -> pd.DataFrame:
+    """One row per video, in the order of ids.
+
+    Args:
+        predictions: rows of a predictions file.
+        ids: what makes rows one video: the full id ("fixed") or the file name up to its first dot ("published").
+
+    Returns:
+        Columns id, group, label, predicted (class with the highest mean probability), rank (number of classes ahead of
+        the true one: 0 is a top-1 hit, below 5 a top-5 hit), views.
+
+    Raises:
+        RecordError: logits that are not finite or not of one length, a view that is there twice, a label outside the
+            classes, or a video whose rows disagree about label or group.
+    """
+    if predictions.empty:
+        columns = {"id": str, "group": str, "label": "int64", "predicted": "int64", "rank": "int64", "views": "int64"}
+        return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in columns.items()})
+    rows = predictions.sort_values(["id", "view"], kind="stable")
+    if ids == "published":
+        rows = rows.assign(id=[PurePosixPath(path).name.split(".")[0] for path in rows["id"]])
+        rows = rows.drop_duplicates(["id", "view"]).sort_values(["id", "view"], kind="stable")
+    elif rows.duplicated(["id", "view"]).any():
+        twice = rows.loc[rows.duplicated(["id", "view"])].iloc[0]
+        raise RecordError(f"predictions: view {twice['view']} of '{twice['id']}' is there twice; ids must be unique")
+    probabilities = softmax(_logits(rows), axis=1)
+    names, first, counts = np.unique(rows["id"].to_numpy(dtype=str), return_index=True, return_counts=True)
+    label, group = rows["label"].to_numpy(), rows["group"].to_numpy(dtype=str)
+    if ids == "fixed":
+        mixed = (label != np.repeat(label[first], counts)) | (group != np.repeat(group[first], counts))
+        if mixed.any():
+            name = rows["id"].iloc[int(mixed.argmax())]
+            raise RecordError(f"predictions: rows of '{name}' disagree about its label or group; run the cell again")
+    label = label[first]
+    if label.min() < 0 or label.max() >= probabilities.shape[1]:
+        raise RecordError(f"predictions: a label is outside the {probabilities.shape[1]} classes; run the cell again")
+    mean = np.add.reduceat(probabilities, first, axis=0) / counts[:, None]  # (videos, C)
+    own = np.take_along_axis(mean, label[:, None], axis=1)
+    earlier = np.arange(mean.shape[1]) < label[:, None]
+    rank = ((mean > own) | ((mean == own) & earlier)).sum(axis=1)
+    return pd.DataFrame(
+        {
+            "id": names,
+            "group": group[first],
+            "label": label,
+            "predicted": mean.argmax(axis=1),
+            "rank": rank,
+            "views": counts,
+        }
+    )
+
+
+def metrics(merged: pd.DataFrame) -> dict[str, float | int]:
+    """Metrics of merged predictions: top1 and top5 in percent, correct, videos, views (rows that were merged)."""
+    videos, correct = len(merged), int((merged["rank"] == 0).sum())
+    top5 = int((merged["rank"] < 5).sum())
+    return {
+        "top1": 100 * correct / videos if videos else float("nan"),
+        "top5": 100 * top5 / videos if videos else float("nan"),
+        "correct": correct,
+        "videos": videos,
+        "views": int(merged["views"].sum()),
+    }
+
+
+def _logits(rows: pd.DataFrame) -> np.ndarray:
+    """Logits of all rows as float64 (rows, C)."""
+    try:
+        logits = np.stack(rows["logits"].to_numpy()).astype(np.float64)
+    except ValueError:
+        raise RecordError("predictions: logits differ in length from row to row; run the cell again") from None
+    finite = np.isfinite(logits).all(axis=1)
+    if not finite.all():
+        name = rows["id"].iloc[int((~finite).argmax())]
+        raise RecordError(f"predictions: logits of '{name}' are not finite; run the cell again")
+    return logits
