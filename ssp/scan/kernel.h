@@ -1,0 +1,50 @@
+/* Jobs of the C kernels: what entry.c hands to the variants of kernel.c. All fields are 8 bytes wide, in the order in
+ * which cpu.py packs them. Strides count floats; a negative token stride, with the pointer at the last token, runs a
+ * job backwards in time. A null pointer means: not there, or not wanted. */
+#ifndef SSP_SCAN_KERNEL_H
+#define SSP_SCAN_KERNEL_H
+
+#include <stdint.h>
+
+#define CHUNK 32 /* tokens between kept states */
+
+typedef struct {
+    float *data;
+    int64_t batch, token; /* strides; channels (or states) are contiguous */
+} rows;
+
+typedef struct {
+    int64_t batch, channels, tokens, states;
+    int64_t softplus; /* whether delta goes through softplus */
+    int64_t width;    /* channels per task, fixed by the shape: results do not depend on the number of threads */
+    rows u, delta, z, y, B, C;
+    float *A, *D, *bias; /* (channels, states), (channels), (channels) */
+    float *kept;         /* (batch, chunks, states, channels): state before each chunk */
+    /* backward only */
+    rows grad_y, grad_u, grad_delta, grad_z;
+    rows grad_B, grad_C; /* partial sums, one per task of a clip */
+    int64_t part;        /* stride between those */
+    float *grad_A, *grad_D, *grad_bias; /* (batch, channels, states), (batch, channels), (batch, channels) */
+    int64_t add_z;                      /* add to grad_z instead of writing it */
+} scan_job;
+
+typedef struct {
+    int64_t batch, channels, tokens, taps;
+    int64_t width;        /* tokens per task */
+    rows x, y;            /* y is grad_x in the backward */
+    float *weight, *bias; /* (channels, taps), (channels) */
+    rows grad_y;          /* backward only */
+    int64_t add;          /* backward only: add to grad_x instead of writing it */
+} conv_job;
+
+/* A task returns 0, or 1 when memory ran out. */
+typedef int (*task)(const void *job, int64_t index);
+
+typedef struct {
+    task scan_forward, scan_backward, conv_forward, conv_backward;
+    void (*exp_rate)(float *values, int64_t count, int64_t rounds);
+} kernels;
+
+extern const kernels kernels_base, kernels_v3, kernels_v4;
+
+#endif
