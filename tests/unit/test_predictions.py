@@ -50,8 +50,8 @@ def test_published_merge_collapses_cameras_and_keeps_the_first_row_of_a_view():
     assert (len(fixed), len(published)) == (4, 2)
     assert published["id"].tolist() == ["P03_milk", "P04_milk"]
     assert published["views"].tolist() == [2, 1]
-    # The kept views are [0, 5] and [6, 0]: the surer second one wins. With [4, 0] instead the first one wins, unless the
-    # dropped row is counted.
+    # The kept views are [0, 5] and [6, 0]: the surer second one wins. With [4, 0] instead the first one wins, unless
+    # the dropped row is counted.
     assert published["predicted"].tolist() == [0, 0]
     other = predictions.assign(logits=[[0.0, 5.0], [9.0, 0.0], [4.0, 0.0], [5.0, 0.0]])
     assert merge_views(other, "published")["predicted"].tolist() == [1, 0]
