@@ -1,0 +1,167 @@
+"""VideoMamba: a bidirectional state-space model over the patches of all frames, with the published parameter names.
+
+- Rows: a class token, then the patches of frame 1, frame 2, ... in raster order; the spatial position embedding is
+  added per frame (the class token has a place in it), the temporal one to patches only. The head reads the class token.
+- A block has no MLP and two streams: residual <- residual + drop_path(hidden); hidden <- mixer(norm(residual)). Between
+  blocks `hidden` is the last mixer's branch output. The residual sum is kept in float32 or better.
+- Drop path: rates rise linearly over the layers with an extra zero in front, so that block i has the rate of i - 1; the
+  full rate applies once more before the final norm (as published).
+- Tuning methods act through the hooks of `ssp.tuning` only.
+
+Li et al., VideoMamba: State Space Model for Efficient Video Understanding, ECCV 2024.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ssp.backbone.mixer import Mixer, Tuning
+from ssp.tuning import Pass, Streams, TokenLayout, TuningMethod
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm in the precision of its input, float32 at least; result in the dtype of its weight."""
+
+    def __init__(self, dim: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension."""
+        x = at_least_float32(x)
+        scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
+        return (x * scale * self.weight).to(self.weight.dtype)
+
+
+class DropPath(nn.Module):
+    """Drops a residual branch per clip with probability `rate` while training, and scales the kept ones up."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """Branch (B, ...), with all of a clip kept or dropped; drawn from torch's generator."""
+        if not self.training or self.rate == 0:
+            return branch
+        keep = 1 - self.rate
+        mask = branch.new_empty(branch.shape[0], *(1,) * (branch.dim() - 1)).bernoulli_(keep)
+        return branch * (mask / keep if keep else mask)
+
+
+class PatchEmbed(nn.Module):
+    """Patches of each frame to vectors: (B, 3, T, H, W) to (B, D, T, rows, columns)."""
+
+    def __init__(self, dim: int, patch_size: int) -> None:
+        super().__init__()
+        kernel = (1, patch_size, patch_size)
+        self.proj = nn.Conv3d(3, dim, kernel, stride=kernel)
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Embed; a margin narrower than a patch is left out."""
+        return self.proj(video)
+
+
+class Block(nn.Module):
+    """Add, norm, mix: (hidden, residual) to (the mixer's output, the sum that was normalised)."""
+
+    def __init__(self, dim: int, drop_path: float) -> None:
+        super().__init__()
+        self.mixer = Mixer(dim)
+        self.norm = RMSNorm(dim)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, hidden: Tensor, residual: Tensor | None = None, tuning: Tuning | None = None) -> Streams:
+        """Streams (B, L, D) in and out; `residual` is None before the first block."""
+        residual = at_least_float32(hidden) if residual is None else residual + self.drop_path(hidden)
+        return Streams(self.mixer(self.norm(residual), tuning), residual)
+
+
+class VideoMamba(nn.Module):
+    """Backbone, head and, once attached, a tuning method: video (B, 3, T, H, W) to logits (B, classes)."""
+
+    def __init__(
+        self,
+        method: TuningMethod,
+        *,
+        embed_dim: int,
+        depth: int,
+        patch_size: int,
+        num_classes: int,
+        num_frames: int,
+        img_size: tuple[int, int],
+        drop_path: float,
+    ) -> None:
+        """Build and initialise; `img_size` is (height, width) in pixels. Use `build_model`, which also freezes."""
+        super().__init__()
+        self.method, self.img_size = method, img_size
+        grid = (img_size[0] // patch_size, img_size[1] // patch_size)
+        self.bare_layout = TokenLayout(num_frames, grid)
+        self.patch_embed = PatchEmbed(embed_dim, patch_size)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.bare_layout.patches, embed_dim))
+        self.temporal_pos_embedding = nn.Parameter(torch.zeros(1, num_frames, embed_dim))
+        rates = [0.0] + [drop_path * i / max(depth - 1, 1) for i in range(depth)]
+        self.layers = nn.ModuleList(Block(embed_dim, rates[i]) for i in range(depth))
+        self.drop_path = DropPath(drop_path)
+        self.norm_f = RMSNorm(embed_dim)
+        self.head = nn.Linear(embed_dim, num_classes)
+        self._initialise()
+        # The method comes last: it keeps its own initialisation, and the backbone's draws do not depend on it.
+        published = {name for name, _ in self.named_parameters()}
+        method.attach(self)
+        self.added = frozenset(name for name, _ in self.named_parameters() if name not in published)
+
+    def _initialise(self) -> None:
+        """As published: linear layers normal(0.02) with zero bias (dt_proj's too), out_proj uniform over sqrt(depth)."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for block in self.layers:
+            weight = block.mixer.out_proj.weight
+            nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+            with torch.no_grad():
+                weight /= math.sqrt(len(self.layers))
+
+    def embed(self, video: Tensor) -> Tensor:
+        """Tokens (B, 1 + T * patches, D) of a video (B, 3, T, H, W)."""
+        expected = (3, self.bare_layout.frames, *self.img_size)
+        if video.dim() != 5 or tuple(video.shape[1:]) != expected:
+            raise ValueError(f"this model takes videos of shape (batch, {', '.join(map(str, expected))}), "
+                             f"not {tuple(video.shape)}")  # fmt: skip
+        patches = self.patch_embed(video).flatten(3).permute(0, 2, 3, 1)  # (B, T, patches, D)
+        patches = patches + self.pos_embed[:, 1:] + self.temporal_pos_embedding[:, :, None]
+        cls = (self.cls_token + self.pos_embed[:, :1]).expand(video.shape[0], -1, -1)
+        return torch.cat([cls, patches.flatten(1, 2)], dim=1)
+
+    def forward_features(self, video: Tensor) -> Tensor:
+        """Class-token row (B, D) of the final sum, before the final norm: all that lies in front of what always trains."""
+        video = self.method.video(self, video)
+        run = Pass(self, self.method.layout(self.bare_layout))
+        streams = Streams(self.method.tokens(run, run.layout.insert(self.embed(video))), None)
+        for index, block in enumerate(self.layers):
+            streams = self.method.before_block(run, index, streams)
+            streams = Streams(*block(*streams, self.method.mixer_tuning(run, index)))
+            streams = self.method.after_block(run, index, streams)
+        row = run.layout.cls
+        return streams.residual[:, row] + self.drop_path(streams.hidden[:, row])
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        """Logits (B, classes) of what `forward_features` gives."""
+        return self.head(self.norm_f(features))
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Logits (B, classes) of normalised videos (B, 3, T, H, W)."""
+        return self.forward_head(self.forward_features(video))
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """The tensor in float32 if it is in half precision, else as it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
