@@ -1,0 +1,56 @@
+"""The whole benchmark: archives > manifest > frames > backbone > sweep > train > tables.
+
+- A config is complete: demo.yaml is loaded only when no --configfile is given, so that nothing is merged into another.
+- It is checked here, once. Jobs read the checked copy in the results folder, so that neither an edit nor --config can
+  reach half of a run. That copy is no input of a rule: `params` hold the slice of the config that decides a job.
+- Nothing but ssp.config and its neighbours is imported: this parses wherever snakemake is installed, without torch.
+"""
+
+import os
+import sys
+
+import yaml
+from snakemake.settings.types import DeploymentMethod
+
+from ssp.config import parse_config, slice_lines
+from ssp.errors import SSPError
+from ssp.files import write_text
+from ssp.paths import Paths
+from ssp.summary import summary
+
+if not workflow.overwrite_configfiles:
+
+    configfile: os.path.join(workflow.basedir, "config", "demo.yaml")
+
+
+origin = ", ".join(os.path.relpath(file) for file in workflow.configfiles)
+if workflow.config_settings.config:
+    origin += " with --config"
+try:
+    cfg = parse_config(config, origin)
+except SSPError as error:
+    sys.exit(f"Error: {error}")
+paths = Paths.of(cfg)
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/backbone.smk"
+include: "workflow/rules/tune.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        TABLES,
+    localrule: True
+
+
+onstart:
+    write_text(paths.config, yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+
+
+onsuccess:
+    print(summary(cfg))

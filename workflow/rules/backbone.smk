@@ -1,0 +1,68 @@
+"""The pre-trained backbone (generated source classes, or published weights), and the compiled scan that runs it."""
+
+SCAN = paths.results / "state" / "scan.done"
+
+
+# Without a compiler this says so and succeeds: the scan then takes another backend, and each record names which.
+rule build_scan:
+    output:
+        touch(SCAN),
+    log:
+        paths.log("build_scan"),
+    benchmark:
+        paths.benchmark("build_scan")
+    conda:
+        ENVIRONMENT
+    message:
+        "Compiling the selective scan for this CPU"
+    shell:
+        "{PYTHON} -m ssp.scan.build > {log} 2>&1"
+
+
+rule pretrain:
+    input:
+        scan=ancient(SCAN),
+    output:
+        paths.backbone("{backbone}"),
+    log:
+        paths.log("pretrain", "{backbone}"),
+    benchmark:
+        paths.benchmark("pretrain", "{backbone}")
+    conda:
+        ENVIRONMENT
+    threads: cfg.compute.pretrain.threads
+    resources:
+        mem_mb=growing(cfg.compute.pretrain.mem_mb),
+        runtime=growing(cfg.compute.pretrain.runtime),
+        gpu=cfg.compute.pretrain.gpus,
+    params:
+        config=lambda wildcards: slice_lines(cfg.backbone_slice(wildcards.backbone)),
+    message:
+        "Pre-training backbone {wildcards.backbone} on generated source classes"
+    shell:
+        "{SSP} pretrain --config {CONFIG} --checkpoint {wildcards.backbone} > {log} 2>&1"
+
+
+_by_file = {c.archive.file: name for name, c in cfg.backbone.checkpoints.items() if c.archive}
+
+
+rule fetch_weights:
+    output:
+        paths.fetched_checkpoint("{file}"),
+    log:
+        paths.log("fetch_weights", "{file}"),
+    benchmark:
+        paths.benchmark("fetch_weights", "{file}")
+    wildcard_constraints:
+        file="|".join(_by_file) or "none",
+    retries: 2
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        config=lambda wildcards: slice_lines(cfg.weights_slice(_by_file[wildcards.file])),
+        name=lambda wildcards: _by_file[wildcards.file],
+    message:
+        "Fetching published weights {wildcards.file}"
+    shell:
+        "{SSP} fetch-weights --config {CONFIG} --checkpoint {params.name} > {log} 2>&1"

@@ -1,0 +1,39 @@
+"""What the rules share: how the library is called, what jobs ask for, and which files make a cell."""
+
+# With conda the environment's own interpreter; else the one that runs snakemake, whether or not it is on PATH.
+_conda = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+PYTHON = "python" if _conda else sys.executable
+SSP = f"{PYTHON} -m ssp"
+CONFIG = paths.config
+ENVIRONMENT = os.path.join(workflow.basedir, cfg.environment)
+
+# Jobs import the library from here, also when --directory puts data and results elsewhere.
+shell.prefix("export PYTHONPATH='{workflow.basedir}'${{PYTHONPATH:+:$PYTHONPATH}}; ")
+
+
+wildcard_constraints:
+    dataset="|".join(cfg.datasets),
+    method="|".join(cfg.methods),
+    backbone="|".join(cfg.backbone.checkpoints),
+    seed=r"\d+",
+    shard=r"\d+",
+
+
+def growing(amount):
+    """Resource that each retry gets once more of: a job that ran out of memory or time succeeds the next time."""
+    return lambda wildcards, attempt: amount * attempt
+
+
+def backbone_file(wildcards):
+    """The pre-trained weights that a data set's models start from."""
+    name = cfg.datasets[wildcards.dataset].checkpoint
+    weights = cfg.backbone.checkpoints[name]
+    if weights.pretrain:
+        return paths.backbone(name)
+    return paths.fetched_checkpoint(weights.archive.file) if weights.archive else weights.local
+
+
+def frame_store(wildcards):
+    """All shards of a data set's frame store."""
+    shards = range(cfg.datasets[wildcards.dataset].frames.shards)
+    return [paths.shard(wildcards.dataset, shard) for shard in shards]

@@ -1,0 +1,119 @@
+"""Archives > videos > manifest > frame store.
+
+- The unpacked videos are many thousand files: the list of them, written last, stands for the folder.
+- Empty `.done` files stand for the archives, so that these may be removed once unpacked, and so that a broken download
+  is continued (declared outputs of an interrupted job are deleted before it starts again).
+"""
+
+
+rule generate:
+    output:
+        touch(paths.generated("{dataset}")),
+    log:
+        paths.log("generate", "{dataset}"),
+    benchmark:
+        paths.benchmark("generate", "{dataset}")
+    conda:
+        ENVIRONMENT
+    threads: cfg.compute.data.threads
+    resources:
+        mem_mb=growing(cfg.compute.data.mem_mb),
+        runtime=growing(cfg.compute.data.runtime),
+    params:
+        config=lambda wildcards: slice_lines(cfg.archive_slice(wildcards.dataset)),
+    message:
+        "Generating the archives of demo data set {wildcards.dataset}"
+    shell:
+        "{SSP} data generate --config {CONFIG} --dataset {wildcards.dataset} > {log} 2>&1"
+
+
+# On a cluster, compute nodes often have no way out: downloads run where snakemake does.
+rule fetch:
+    input:
+        lambda wildcards: paths.generated(wildcards.dataset) if cfg.datasets[wildcards.dataset].generate else [],
+    output:
+        touch(paths.fetched("{dataset}")),
+    log:
+        paths.log("fetch", "{dataset}"),
+    benchmark:
+        paths.benchmark("fetch", "{dataset}")
+    retries: 2
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        config=lambda wildcards: slice_lines(cfg.archive_slice(wildcards.dataset)),
+    message:
+        "Fetching and verifying the archives of {wildcards.dataset}"
+    shell:
+        "{SSP} data fetch --config {CONFIG} --dataset {wildcards.dataset} > {log} 2>&1"
+
+
+rule unpack:
+    input:
+        paths.fetched("{dataset}"),
+    output:
+        paths.unpacked("{dataset}"),
+    log:
+        paths.log("unpack", "{dataset}"),
+    benchmark:
+        paths.benchmark("unpack", "{dataset}")
+    conda:
+        ENVIRONMENT
+    threads: cfg.compute.data.threads
+    resources:
+        mem_mb=growing(cfg.compute.data.mem_mb),
+        runtime=growing(cfg.compute.data.runtime),
+    params:
+        config=lambda wildcards: slice_lines(cfg.archive_slice(wildcards.dataset)),
+    message:
+        "Unpacking {wildcards.dataset}"
+    shell:
+        "{SSP} data unpack --config {CONFIG} --dataset {wildcards.dataset} > {log} 2>&1"
+
+
+rule manifest:
+    input:
+        paths.unpacked("{dataset}"),
+    output:
+        paths.manifest("{dataset}"),
+    log:
+        paths.log("manifest", "{dataset}"),
+    benchmark:
+        paths.benchmark("manifest", "{dataset}")
+    conda:
+        ENVIRONMENT
+    threads: cfg.compute.data.threads
+    resources:
+        mem_mb=growing(cfg.compute.data.mem_mb),
+        runtime=growing(cfg.compute.data.runtime),
+    params:
+        config=lambda wildcards: slice_lines(cfg.manifest_slice(wildcards.dataset)),
+    message:
+        "Listing the videos of {wildcards.dataset}: labels, splits, groups, checksums"
+    shell:
+        "{SSP} data manifest --config {CONFIG} --dataset {wildcards.dataset} > {log} 2>&1"
+
+
+rule frames:
+    input:
+        paths.manifest("{dataset}"),
+    output:
+        shard=paths.shard("{dataset}", "{shard}"),
+        report=paths.shard_report("{dataset}", "{shard}"),
+    log:
+        paths.log("frames", "{dataset}", "{shard}"),
+    benchmark:
+        paths.benchmark("frames", "{dataset}", "{shard}")
+    conda:
+        ENVIRONMENT
+    threads: cfg.compute.data.threads
+    resources:
+        mem_mb=growing(cfg.compute.data.mem_mb),
+        runtime=growing(cfg.compute.data.runtime),
+    params:
+        config=lambda wildcards: slice_lines(cfg.frames_slice(wildcards.dataset)),
+    message:
+        "Decoding shard {wildcards.shard} of {wildcards.dataset}"
+    shell:
+        "{SSP} data frames --config {CONFIG} --dataset {wildcards.dataset} --shard {wildcards.shard} > {log} 2>&1"

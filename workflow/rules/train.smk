@@ -1,0 +1,37 @@
+"""One job a cell and seed: trains from the frozen choice, then reads the test videos once, in the same process.
+
+- A training that fails (out of memory, a non-finite loss) still writes its record, with the reason: the rest goes on. It has
+  no weights to keep, so these are no declared output.
+- What a killed training continues from is no declared output, as those are deleted before an interrupted job restarts.
+"""
+
+
+rule train:
+    input:
+        choice=paths.choice("{dataset}", "{method}"),
+        manifest=paths.manifest("{dataset}"),
+        frames=frame_store,
+        backbone=backbone_file,
+        scan=ancient(SCAN),
+        tracking=ancient(TRACKING),
+    output:
+        record=paths.record("{dataset}", "{method}", "{seed}"),
+        predictions=paths.predictions("{dataset}", "{method}", "{seed}"),
+    log:
+        paths.log("train", "{dataset}", "{method}", "seed{seed}"),
+    benchmark:
+        paths.benchmark("train", "{dataset}", "{method}", "seed{seed}")
+    conda:
+        ENVIRONMENT
+    threads: cfg.compute.train.threads
+    resources:
+        mem_mb=growing(cfg.compute.train.mem_mb),
+        runtime=growing(cfg.compute.train.runtime),
+        gpu=cfg.compute.train.gpus,
+    params:
+        config=lambda wildcards: slice_lines(cfg.cell_slice(wildcards.dataset, wildcards.method)),
+    message:
+        "Training {wildcards.method} on {wildcards.dataset}, seed {wildcards.seed}"
+    shell:
+        "{SSP} train --config {CONFIG} --dataset {wildcards.dataset} --method {wildcards.method}"
+        " --seed {wildcards.seed} > {log} 2>&1"
