@@ -11,6 +11,7 @@
 import logging
 import os
 import warnings
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
@@ -62,13 +63,17 @@ def choose_backend(
     """
     device = torch.device(device)
     dtype = dtype if dtype == torch.float64 else torch.float32
+    return _choose(dtype, device, backend, os.environ.get(VARIABLE))
+
+
+@cache
+def _choose(dtype: torch.dtype, device: torch.device, backend: str | None, wanted: str | None) -> BackendChoice:
     if backend is not None:
         obstacle = _obstacle(backend, dtype, device)
         if obstacle:
             raise BackendError(f"scan backend {backend!r} cannot be used: {obstacle}")
         return _say(BackendChoice(backend, "asked for by argument"), dtype, device)
     passed = []
-    wanted = os.environ.get(VARIABLE)
     if wanted:
         missing = load(wanted).unavailable()
         if missing:
