@@ -1,0 +1,187 @@
+"""Plans: which clips a generated data set holds, under which names, in which groups, and its annotation files.
+
+- Layouts and annotation formats are the published ones; class names say honestly what is shown.
+- Groups (source films, gNN, subjects) share a backdrop, as real groups share a place: a validation split that cut
+  through groups would look better than it is.
+- Length and size on disk follow from streams of their own, drawn alike for all classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssp.config import Generate
+from ssp.data.synthetic.encode import AVI, WEBM, Format
+from ssp.data.synthetic.scenes import BREAKFAST_ORDERS, BREAKFAST_STEPS, CLASSES, HMDB51, UCF101, Action, template
+
+CLIPS_PER_GROUP = 5  # HMDB51: of one source film
+UCF101_TEST_GROUPS = 7  # g01 to g07, as in the published split 1
+CAMERAS = ("cam01", "webcam01", "cam02", "webcam02", "stereo", "cam03", "webcam03", "cam04", "webcam04", "cam05")
+TRAIN_SUBJECTS, TEST_SUBJECTS = range(3, 47), range(47, 55)
+# First numbers of the seeds, so that no two streams of a data set are the same.
+TAKE, CAMERA, SCENE, VIEW, LENGTH, FULLNESS, NAMES = range(7)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One clip: where it goes and the seeds that it is made from."""
+
+    path: str
+    label: int
+    frames: int
+    fullness: float
+    take: tuple[int, ...]
+    camera: tuple[int, ...]
+    scene: tuple[int, ...]
+    view: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole data set: its clips in archive order, annotation files by path, and the format of the videos."""
+
+    clips: list[Planned]
+    annotations: dict[str, bytes]
+    form: Format
+
+
+def plan(source: str, generate: Generate) -> Plan:
+    """The plan of a data set (`source` names its layout)."""
+    return _PLANS[source](generate)
+
+
+def _clip(
+    generate: Generate,
+    path: str,
+    label: int,
+    key: tuple[int, ...],
+    scene: tuple[int, ...],
+    take: tuple[int, ...] | None = None,
+    view: tuple[int, ...] | None = None,
+) -> Planned:
+    """Plan one clip; `key` is its own in the data set, `take` and `view` may be shared between cameras."""
+    seed, take = generate.seed, take or key
+    seconds = np.random.default_rng((seed, LENGTH, *take)).uniform(*generate.seconds)
+    return Planned(
+        path=path,
+        label=label,
+        frames=max(8, round(seconds * generate.fps)),
+        fullness=float(np.random.default_rng((seed, FULLNESS, *key)).uniform()),
+        take=(seed, TAKE, *take),
+        camera=(seed, CAMERA, *key),
+        scene=(seed, SCENE, *scene),
+        view=view and (seed, VIEW, *view),
+    )
+
+
+def _shares(total: int, parts: int) -> list[int]:
+    """`total` as evenly as it goes over `parts`."""
+    return [total // parts + (part < total % parts) for part in range(parts)]
+
+
+def _snake(action: Action) -> str:
+    return "_".join(action)
+
+
+def _camel(action: Action) -> str:
+    return "".join(word.capitalize() for word in action)
+
+
+def _hmdb51(generate: Generate) -> Plan:
+    """`<class>/<film>_<class>_f_cm_np1_fr_med_<n>.avi`; one list a class: 1 train, 2 test, 0 in neither."""
+    clips, annotations = [], {}
+    numbers = np.random.default_rng((generate.seed, NAMES)).permutation(9000) + 1000
+    films = iter(numbers.tolist())
+    for label, action in enumerate(HMDB51):
+        name, lines = _snake(action), []
+        counts = (1, _shares(generate.train, len(HMDB51))[label], _shares(generate.test, len(HMDB51))[label])
+        for mark, count in enumerate(counts):
+            # Two films at least, so that validation can be carved from train by film.
+            groups = min(count, max(2, -(-count // CLIPS_PER_GROUP)))
+            for group, members in enumerate(_shares(count, groups)):
+                film = f"film{next(films)}"
+                for member in range(members):
+                    file = f"{film}_{name}_f_cm_np1_fr_med_{member}.avi"
+                    key, scene = (label, mark, group, member), (label, mark, group)
+                    clips.append(_clip(generate, f"{name}/{file}", label, key, scene))
+                    lines.append(f"{file} {mark} \n")
+        annotations[f"testTrainMulti_7030_splits/{name}_test_split1.txt"] = "".join(sorted(lines)).encode()
+    return Plan(clips, annotations, AVI)
+
+
+def _ucf101(generate: Generate) -> Plan:
+    """`UCF-101/<Class>/v_<Class>_gNN_cNN.avi`; groups g01 to g07 are test."""
+    clips, lists = [], {"train": [], "test": []}
+    for label, action in enumerate(UCF101):
+        name = _camel(action)
+        per_class = {split: _shares(getattr(generate, split), len(UCF101))[label] for split in ("test", "train")}
+        for split, first, groups in (("test", 1, UCF101_TEST_GROUPS), ("train", UCF101_TEST_GROUPS + 1, 18)):
+            for group, members in enumerate(_shares(per_class[split], min(groups, per_class[split])), start=first):
+                for member in range(1, members + 1):
+                    file = f"{name}/v_{name}_g{group:02d}_c{member:02d}.avi"
+                    clips.append(_clip(generate, f"UCF-101/{file}", label, (label, group, member), (label, group)))
+                    lists[split].append(f"{file} {label + 1}" if split == "train" else file)
+    index = [f"{label} {_camel(action)}" for label, action in enumerate(UCF101, start=1)]
+    files = {"classInd": index, "trainlist01": lists["train"], "testlist01": lists["test"]}
+    annotations = {f"ucfTrainTestlist/{name}.txt": "\r\n".join([*lines, ""]).encode() for name, lines in files.items()}
+    return Plan(clips, annotations, AVI)
+
+
+def _ssv2(generate: Generate) -> Plan:
+    """`20bn-something-something-v2/<id>.webm`; JSON lists of {id, label, template, placeholders}."""
+    clips = []
+    counts = {"train": generate.train, "validation": generate.test}
+    numbers = np.random.default_rng((generate.seed, NAMES)).choice(220_847, sum(counts.values()), replace=False) + 1
+    ids = iter(numbers.tolist())
+    lists: dict[str, list[dict]] = {}
+    for part, (split, count) in enumerate(counts.items()):
+        entries = []
+        for number in range(count):
+            label, video = number % CLASSES["ssv2"], next(ids)
+            path = f"20bn-something-something-v2/{video}.webm"
+            clips.append(_clip(generate, path, label, (part, number), (part, number)))
+            words = template(label)
+            caption = words.replace("[something]", "an object").lower()
+            entries.append({"id": str(video), "label": caption, "template": words, "placeholders": ["an object"]})
+        lists[split] = sorted(entries, key=lambda entry: int(entry["id"]))
+    clips.sort(key=lambda clip: clip.path)
+    labels = {template(label).replace("[", "").replace("]", ""): str(label) for label in range(CLASSES["ssv2"])}
+    files = {"labels": labels, **lists}
+    return Plan(
+        clips, {f"labels/{name}.json": json.dumps(data, indent=0).encode() for name, data in files.items()}, WEBM
+    )
+
+
+def breakfast_activity(label: int) -> str:
+    """Name of a Breakfast-like class: its steps' hues in order."""
+    return "".join(BREAKFAST_STEPS[step].hue for step in BREAKFAST_ORDERS[label])
+
+
+def _breakfast(generate: Generate) -> Plan:
+    """`BreakfastII_15fps_qvga_sync/PNN/<camera>/PNN_<activity>[_ch0].avi`; subjects P47 to P54 are test."""
+    clips = []
+    activities = len(BREAKFAST_ORDERS)
+    # A few cameras of many train subjects; test has eight subjects, so that its size takes many cameras.
+    train = TRAIN_SUBJECTS[: max(4, generate.train // (3 * activities))]
+    for subjects, count in ((train, generate.train), (TEST_SUBJECTS, generate.test)):
+        slots = [(c, s, a) for c in range(len(CAMERAS)) for s in subjects for a in range(activities)]
+        for camera, subject, label in slots[:count]:
+            name, place = f"P{subject:02d}", CAMERAS[camera]
+            channel = "_ch0" if place == "stereo" else ""
+            path = f"BreakfastII_15fps_qvga_sync/{name}/{place}/{name}_{breakfast_activity(label)}{channel}.avi"
+            key = (subject, camera, label)
+            clips.append(_clip(generate, path, label, key, (subject,), take=(subject, label), view=(subject, camera)))
+    clips.sort(key=lambda clip: clip.path)
+    return Plan(clips, {}, AVI)
+
+
+_PLANS: dict[str, Callable[[Generate], Plan]] = {
+    "hmdb51": _hmdb51,
+    "ucf101": _ucf101,
+    "ssv2": _ssv2,
+    "breakfast": _breakfast,
+}
