@@ -1,0 +1,227 @@
+"""MLflow: every trial and every seed is a run there, with curves while it trains. No table reads it.
+
+Design choices
+- A database backend: SQLite under results/<config>/mlflow, or the address that the config names (a database or a
+  server). The database is made once, by a rule of its own (`init_tracking`): several processes that meet a new database
+  at once break it.
+- Runs nest: sweep > trial, cell > seed. The sweep's process makes the cell's parent run and notes its id in the choice
+  file, so that seeds which start at the same moment find one parent.
+- A killed job leaves a run RUNNING. Its successor finds it by the tag `ssp.key`: continued training goes on in the same
+  run, anything else closes it as KILLED.
+- A tracker that fails halfway stops tracking with a warning; it does not stop the training.
+- mlflow is imported when the first run starts (about 2.4 s of CPU with its database part), and sends no telemetry.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ssp.config import Config
+from ssp.errors import ConfigError
+from ssp.files import write_json
+from ssp.paths import Paths
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # the default waits for minutes
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+_BATCH = 100  # params and tags that one request may hold
+
+
+def tracking_uri(config: Config) -> str:
+    """Address of the tracking store."""
+    return config.tracking.uri or f"sqlite:///{(Paths.of(config).mlflow / 'mlflow.db').resolve()}"
+
+
+def ui_command(config: Config) -> str:
+    """The command that shows the runs in a browser."""
+    uri = tracking_uri(config)
+    if uri.startswith("http"):
+        return f"open {uri}"
+    return f"mlflow ui --backend-store-uri {config.tracking.uri or f'sqlite:///{Paths.of(config).mlflow}/mlflow.db'}"
+
+
+def init_tracking(config: Config) -> Path:
+    """Make or upgrade the database, make the experiment, and write `ready.json` with their names.
+
+    Raises:
+        ConfigError: the database cannot be opened, or no MLflow server answers.
+    """
+    paths, uri = Paths.of(config), tracking_uri(config)
+    paths.mlflow.mkdir(parents=True, exist_ok=True)
+    name = config.tracking.experiment or config.name
+    if uri.startswith(("http://", "https://")):
+        _check_server(uri)
+        location = None  # the server's own
+    else:
+        _upgrade_database(uri)
+        location = (paths.mlflow / "artifacts").resolve().as_uri()
+    client = _client(uri)
+    found = client.get_experiment_by_name(name)
+    if found and found.lifecycle_stage != "active":
+        raise ConfigError(f"tracking.experiment: '{name}' was deleted at {_safe(uri)}; restore it or name another one")
+    identity = found.experiment_id if found else client.create_experiment(name, artifact_location=location)
+    ready = paths.mlflow / "ready.json"
+    write_json(ready, {"uri": _safe(uri), "experiment": name, "experiment_id": identity})
+    return ready
+
+
+def _check_server(uri: str) -> None:
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=20):
+            pass
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise ConfigError(
+            f"tracking.uri: no MLflow server answers at {uri} ({getattr(error, 'reason', error)}); "
+            "start it, or set tracking.uri to null for a database of its own"
+        ) from None
+
+
+def _upgrade_database(uri: str) -> None:
+    """What `mlflow db upgrade` does."""
+    _quiet_mlflow()
+    from mlflow.db import upgrade
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        upgrade.callback(uri)
+    except (SQLAlchemyError, OSError, ImportError, ValueError) as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise ConfigError(f"tracking.uri: {_safe(uri)} cannot be opened ({reason}); mend or remove it") from None
+
+
+def _safe(uri: str) -> str:
+    """An address without its password."""
+    head, at, tail = uri.rpartition("@")
+    return f"{head.rpartition(':')[0]}:***{at}{tail}" if at and "://" in head and head.count(":") > 1 else uri
+
+
+def _quiet_mlflow() -> None:
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _client(uri: str) -> MlflowClient:
+    from mlflow import MlflowClient
+
+    _quiet_mlflow()
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _survives(method: Callable) -> Callable:
+    """Make a tracking call warn once and stop tracking when it fails, instead of stopping the training."""
+
+    @wraps(method)
+    def call(self: TrackedRun, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - whatever the method takes
+        if self.broken:
+            return
+        try:
+            method(self, *args, **kwargs)
+        except Exception as error:  # any failure of the tracker or its transport
+            self.broken = True
+            log.warning("tracking stopped for run %s: %s", self.id, str(error).splitlines()[0] if str(error) else error)
+
+    return call
+
+
+@dataclass
+class TrackedRun:
+    """One MLflow run that is being written."""
+
+    client: MlflowClient
+    id: str
+    broken: bool = False
+
+    @_survives
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0, at: float | None = None) -> None:
+        """Log numbers in one request; `at` is Unix time. The same point logged again is kept once."""
+        from mlflow.entities import Metric
+
+        stamp = int((at or time.time()) * 1000)
+        self.client.log_batch(self.id, metrics=[Metric(k, float(v), stamp, step) for k, v in metrics.items()])
+
+    @_survives
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log settings; a setting cannot be changed later."""
+        from mlflow.entities import Param
+
+        entries = [Param(k, str(v)) for k, v in params.items()]
+        for i in range(0, len(entries), _BATCH):
+            self.client.log_batch(self.id, params=entries[i : i + _BATCH])
+
+    @_survives
+    def log_artifact(self, path: Path) -> None:
+        """Copy a file into the run's artifacts."""
+        self.client.log_artifact(self.id, str(path))
+
+    @_survives
+    def finish(self, status: Status = "FINISHED", reason: str | None = None) -> None:
+        """Close the run; a reason becomes the tag `ssp.reason`."""
+        if reason:
+            self.client.set_tag(self.id, "ssp.reason", reason[:5000])
+        self.client.set_terminated(self.id, status)
+
+
+class Tracking:
+    """A connection to the tracking store of a config."""
+
+    def __init__(self, config: Config) -> None:
+        import json
+
+        paths, self.uri = Paths.of(config), tracking_uri(config)
+        expected = {"uri": _safe(self.uri), "experiment": config.tracking.experiment or config.name}
+        ready = paths.mlflow / "ready.json"
+        known = json.loads(ready.read_text()) if ready.is_file() else {}
+        if {key: known.get(key) for key in expected} != expected:  # a command by hand: no rule came before
+            known = json.loads(init_tracking(config).read_text())
+        self.experiment_id = str(known["experiment_id"])
+        self.client = _client(self.uri)
+
+    @property
+    def public_uri(self) -> str:
+        """The address without a password."""
+        return _safe(self.uri)
+
+    def start(
+        self,
+        key: str,
+        kind: Literal["sweep", "trial", "cell", "seed"],
+        *,
+        tags: Mapping[str, str],
+        parent: str | None = None,
+        resume: bool = False,
+    ) -> TrackedRun:
+        """Start a run, or go on with one that a killed process left open.
+
+        Args:
+            key: what the run is; unique among runs that are open, and its name.
+            kind: its level.
+            tags: where the numbers come from (commit, hashes, versions).
+            parent: id of the run that it is nested under.
+            resume: go on in an open run of this key, if there is one; otherwise such runs are closed as KILLED.
+        """
+        pattern = f"tags.`ssp.key` = '{key}' and tags.`ssp.kind` = '{kind}' and attributes.status = 'RUNNING'"
+        left_open = [run.info.run_id for run in self.client.search_runs([self.experiment_id], pattern)]
+        continued = left_open.pop(0) if resume and left_open else None
+        for run_id in left_open:
+            self.client.set_terminated(run_id, "KILLED")
+        if continued:
+            return TrackedRun(self.client, continued)
+        own = {"ssp.key": key, "ssp.kind": kind} | ({"mlflow.parentRunId": parent} if parent else {})
+        run = self.client.create_run(self.experiment_id, run_name=f"{kind} {key}", tags=own | dict(tags))
+        return TrackedRun(self.client, run.info.run_id)
