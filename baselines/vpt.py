@@ -12,7 +12,7 @@ Jia et al., Visual Prompt Tuning, ECCV 2022.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveInt
@@ -31,7 +31,7 @@ class VisualPromptTuning(TuningMethod):
     name = "vpt"
     title = "VPT"
     source = "ECCV 2022; KMnP/vpt, and the variant in ShoufaChen/AdaptFormer"
-    test_config = {"num_prompts": 3}
+    test_config: ClassVar = {"num_prompts": 3}
 
     class Options(Strict):
         """80 prompts give the published number of parameters."""

@@ -19,7 +19,7 @@ NeurIPS 2025.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveInt, field_validator
@@ -41,7 +41,7 @@ class StateSpacePrompting(TuningMethod):
     name = "ssp"
     title = "SSP"
     source = "NeurIPS 2025; zhoujiahuan1991/NeurIPS2025-SSP"
-    test_config = {"inner_dim": 12, "attn_dim": 16, "num_prompts": 2}
+    test_config: ClassVar = {"inner_dim": 12, "attn_dim": 16, "num_prompts": 2}
 
     class Options(Strict):
         """The defaults are the published sizes."""

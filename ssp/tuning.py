@@ -1,4 +1,4 @@
-"""The one interface between a frozen backbone and what tunes it. SSP, every baseline and full fine-tuning go through it.
+"""The one interface between a frozen backbone and what tunes it: SSP, every baseline, and full fine-tuning.
 
 - The backbone knows nothing of methods. It calls the hooks below at its extension points; each is the identity here.
 - A method is a plain object, not a module: its name, its options, and functions of the model. What it learns is
@@ -13,19 +13,20 @@ pass meets them, and who needs them:
 
 | hook | called | gets, and returns the same kind | who needs it |
 |---|---|---|---|
+| `attach` | once, when the model is built | the model | all; LoRA, SSF, BitFit reach layers here |
 | `video` | once a clip, before the patch embedding | video (B, 3, T, H, W) | STOP's pixel prompts |
-| `layout` | once a clip | `TokenLayout`: rows to add, and where | SSP, VPT, VFPT, STOP, prompt tuning |
-| `tokens` | once, after embedding; added rows are zero | tokens (B, L, D) | STOP (memory), input prompts |
-| `before_block` | before each block | `Streams`; `residual` is None before block 0 | SSP, VPT, VFPT, SVP, ST-Adapter |
-| `mixer_tuning` | in each block, for its mixer | nothing; an object with `streams` and/or `scan_inputs` | see next rows |
-| .. `streams` | per direction, between in_proj and conv1d | x, z (B, E, L) | affix tuning |
-| .. `scan_inputs` | per direction, before the scan | `ssp.backbone.mixer.ScanInputs` | additional scan, state offset, partial A/D |
-| `after_block` | after each block | `Streams`: mixer output, and the sum that went into its norm | AdaptFormer, output offsets |
-| `attach` | once, when the model is built | the model | all; LoRA, SSF and BitFit reach layers here |
+| `layout` | once a clip | `TokenLayout`: rows to add, and where | SSP, VPT, VFPT, STOP |
+| `tokens` | once a clip; added rows are zero | tokens (B, L, D) | STOP, input prompts |
+| `before_block` | before each block | `Streams` | SSP, VPT, VFPT, SVP, ST-Adapter |
+| `mixer_tuning` | in each block | gives an object with one or both of: | |
+| `.streams` | per direction, before conv1d | x, z (B, E, L) | affix tuning |
+| `.scan_inputs` | per direction, before the scan | `ScanInputs` of the mixer | additional scan, state offset |
+| `after_block` | after each block | `Streams` | AdaptFormer, output offsets |
 
 - `hidden` is the last mixer's *branch output* (before block 0: the embedding), `residual` the running sum without it.
   A block computes residual + drop_path(hidden), norm, mixer. So what is added to `hidden` passes drop path with the
-  branch, what is added to `residual` does not. Both streams have the same rows, always.
+  branch, what is added to `residual` does not. Both streams have the same rows, always. Before block 0 `residual` is
+  None; after a block `hidden` is what the mixer gave and `residual` the sum that its norm was given.
 - The layers inside a mixer (in_proj, x_proj, dt_proj, conv1d, out_proj) and the norms are wrapped in `attach` with
   forward hooks, which leave published names alone; the mixer calls hooked layers as modules.
 - A method that reads several frames or rows takes them from the layout, never from numbers of its own, so that it

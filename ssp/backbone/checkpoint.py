@@ -1,13 +1,8 @@
 """Weights in and out: published checkpoints as they are, and small files of what was tuned.
 
-- A checkpoint either fits the model after the adaptations below or is an error that lists the keys. Nothing is loaded
-  from one that does not fit, and loading never changes what trains.
-- Adaptations, each said in the log: a wrapping `model` or `module` and prefixes come off; a 2-D patch embedding (image
-  model) is inflated to the tubelet, its middle frame gets it; position embeddings are interpolated (bicubic in space,
-  linear in time, corners not aligned: the published fine-tuning code); a head for other classes is dropped.
-- What may be missing: the head; the temporal embedding of an image model (stays zero); a method's own keys (all of
-  them). A masked pre-training checkpoint has a decoder, dropped by name, and its own norm in place of the final one:
-  the final norm then starts at one, as in the published fine-tuning.
+- A checkpoint either fits the model, after the conversions of `ssp.backbone.conversion`, or is an error that lists the
+  keys. Nothing is loaded from one that does not fit, and loading never changes what trains.
+- What may be missing: the head, and a method's own keys (all of them: a bare backbone).
 - Pickles are read with `weights_only`; one that names any code is refused.
 - Tuned weights are safetensors with a description of the model in the metadata; they go on top of the same backbone.
 """
@@ -17,20 +12,18 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import safetensors
 import torch
-import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from ssp.backbone.conversion import converted, unwrapped
 from ssp.errors import CheckpointError
 from ssp.files import atomic_path
 from ssp.tuning import is_head, is_readout
@@ -38,18 +31,9 @@ from ssp.tuning import is_head, is_readout
 if TYPE_CHECKING:
     from ssp.backbone.videomamba import VideoMamba
 
-WRAPPERS = ("model", "module")
-PREFIXES = ("module.", "backbone.", "encoder.")
-DECODER = ("clip_decoder.", "clip_pos_embed")  # of masked pre-training
-DECODER_NORM = "norm.weight"
-PATCH, SPACE, TIME, HEAD = (
-    "patch_embed.proj.weight",
-    "pos_embed",
-    "temporal_pos_embedding",
-    ("head.weight", "head.bias"),
-)
 DESCRIPTION = "ssp"  # metadata key of tuned weights
 SHOWN = 12  # keys of each kind in an error message
+DAMAGED = "not a readable checkpoint (damaged, cut off, or another kind of file); fetch it again"
 log = logging.getLogger("ssp.checkpoint")
 
 
@@ -65,30 +49,25 @@ def load_weights(model: VideoMamba, source: str | Path | Mapping[str, Any]) -> N
         CheckpointError: one line: the file is missing, damaged, no checkpoint or would run code; or its keys do not
             fit, and which.
     """
-    if isinstance(source, str | Path):
-        origin, content = str(source), read_checkpoint(source)
-    else:
-        origin, content = "state dict", source
-    state = _adapted(_flat(content, origin), model, origin)
+    is_path = isinstance(source, str | Path)
+    origin = str(source) if is_path else "state dict"
+    log.info("%s: loading", origin)
+    content = read_checkpoint(source) if is_path else source
     expected = dict(model.named_parameters())
-    optional = {name for name in expected if is_head(name)} if not any(is_head(name) for name in state) else set()
+    try:
+        state = converted(unwrapped(content), expected, model.bare_layout.grid)
+    except CheckpointError as error:
+        raise CheckpointError(f"{origin}: {error}") from None
+    optional = set()
+    if not any(is_head(name) for name in state):
+        optional |= {name for name in expected if is_head(name)}
+        log.info("%s: no head for these classes; it keeps its initialisation", origin)
     if not model.added & state.keys():
         optional |= model.added
-    problems = {
-        "missing": [name for name in expected if name not in state and name not in optional],
-        "unexpected": [name for name in state if name not in expected],
-        "misshapen": [
-            f"{name} {_shape(tensor)} instead of {_shape(expected[name])}"
-            for name, tensor in state.items()
-            if name in expected and tensor.shape != expected[name].shape
-        ],
-    }
-    if any(problems.values()):
-        found = "; ".join(f"{kind}: {_listed(names)}" for kind, names in problems.items() if names)
-        raise CheckpointError(f"{origin}: does not fit this model: {found}")
-    with torch.no_grad():
-        for name, tensor in state.items():
-            expected[name].copy_(tensor)
+    problem = _difference(state, expected, optional)
+    if problem:
+        raise CheckpointError(f"{origin}: does not fit this model: {problem}")
+    _copy(state, model)
 
 
 def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
@@ -106,123 +85,21 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
         # Training scripts save their arguments beside the weights; a Namespace holds values and does nothing.
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        code = re.search(r"GLOBAL (\S+)", str(error))
-        if code:
-            raise CheckpointError(
-                f"{path}: refused, because reading it would run code ({code[1]}); only files of tensors are loaded"
-            ) from None
-        raise CheckpointError(f"{path}: {_DAMAGED}") from None
-    except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        log.debug("%s: %s", path, error)
-        raise CheckpointError(f"{path}: {_DAMAGED}") from None
+    except Exception as error:  # whatever garbage makes a reader raise: the answer is the same
+        log.debug("%s: %r", path, error)
+        raise CheckpointError(f"{path}: {_why_unreadable(path, error)}") from None
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__} instead of a state dict")
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a state dict")
     return content
 
 
-_DAMAGED = "not a readable checkpoint (damaged, cut off, or another kind of file); fetch it again"
-
-
-def _flat(content: Mapping[str, Any], origin: str) -> dict[str, Tensor]:
-    """Name -> tensor, without wrapping and prefixes."""
-    for wrapper in WRAPPERS:
-        if isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-            break
-    state: dict[str, Tensor] = {}
-    for key, value in content.items():
-        if isinstance(value, np.ndarray):
-            value = torch.from_numpy(np.array(value))
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise CheckpointError(f"{origin}: '{key}' is a {type(value).__name__}, not a tensor; give a state dict")
-        name = key
-        while (prefix := next((p for p in PREFIXES if name.startswith(p)), None)) is not None:
-            name = name.removeprefix(prefix)
-        if name in state:
-            raise CheckpointError(f"{origin}: '{name}' is there twice, under different prefixes")
-        state[name] = value
-    if not state:
-        raise CheckpointError(f"{origin}: holds no tensors")
-    return state
-
-
-def _adapted(state: dict[str, Tensor], model: VideoMamba, origin: str) -> dict[str, Tensor]:
-    """The state with the documented differences between published checkpoints and this model removed."""
-    state = dict(state)
-    parameters = dict(model.named_parameters())
-
-    decoder = [name for name in state if name.startswith(DECODER)]
-    if decoder:
-        for name in decoder:
-            del state[name]
-        log.info("%s: masked pre-training; dropped its decoder (%d tensors)", origin, len(decoder))
-        if DECODER_NORM in state and "norm_f.weight" not in state:
-            del state[DECODER_NORM]
-            state["norm_f.weight"] = torch.ones_like(parameters["norm_f.weight"])
-            log.info("%s: its norm belongs to the decoder; the final norm starts at one", origin)
-
-    patch = state.get(PATCH)
-    if patch is not None and patch.dim() == 4:
-        inflated = patch.new_zeros(*patch.shape[:2], parameters[PATCH].shape[2], *patch.shape[2:])
-        inflated[:, :, inflated.shape[2] // 2] = patch
-        state[PATCH] = inflated
-        log.info("%s: image model; patch embedding inflated", origin)
-        if TIME not in state:
-            state[TIME] = torch.zeros_like(parameters[TIME])
-            log.info("%s: image model; the temporal embedding stays zero", origin)
-
-    dim = parameters[SPACE].shape[-1]
-    space, grid = state.get(SPACE), model.bare_layout.grid
-    if space is not None and _rows_differ(space, parameters[SPACE], dim):
-        side = math.isqrt(space.shape[1] - 1)
-        if side and side * side == space.shape[1] - 1:
-            state[SPACE] = _to_grid(space, side, grid)
-            log.info("%s: position embedding interpolated from %dx%d to %dx%d", origin, side, side, *grid)
-
-    time = state.get(TIME)
-    if time is not None and _rows_differ(time, parameters[TIME], dim):
-        state[TIME] = _to_length(time, model.bare_layout.frames)
-        log.info("%s: temporal embedding interpolated from %d frames", origin, time.shape[1])
-
-    weight, bias = (state.get(name) for name in HEAD)
-    if weight is not None and bias is not None and weight.dim() == 2 and weight.shape[1] == dim:
-        classes = weight.shape[0]
-        if bias.shape == (classes,) and classes != len(parameters[HEAD[1]]):
-            state = {name: tensor for name, tensor in state.items() if name not in HEAD}
-            log.info("%s: head for %d classes left out", origin, classes)
-    return state
-
-
-def _rows_differ(found: Tensor, wanted: Tensor, dim: int) -> bool:
-    """Whether an embedding (1, rows, dim) differs from the wanted one in its number of rows alone."""
-    return found.dim() == 3 and found.shape[0] == 1 and found.shape[2] == dim and found.shape[1] != wanted.shape[1]
-
-
-def _to_grid(embedding: Tensor, side: int, grid: tuple[int, int]) -> Tensor:
-    """(1, 1 + side * side, D) to (1, 1 + rows * columns, D); the class token's place is kept."""
-    places = embedding[:, 1:].transpose(1, 2).unflatten(2, (side, side))
-    places = _interpolated(places, grid, "bicubic")
-    return torch.cat([embedding[:, :1].to(places.dtype), places.flatten(2).transpose(1, 2)], dim=1)
-
-
-def _to_length(embedding: Tensor, frames: int) -> Tensor:
-    """(1, T, D) to (1, frames, D)."""
-    return _interpolated(embedding.transpose(1, 2), (frames,), "linear").transpose(1, 2)
-
-
-def _interpolated(x: Tensor, size: tuple[int, ...], mode: str) -> Tensor:
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    return F.interpolate(x, size=size, mode=mode, align_corners=False)
-
-
-def _shape(tensor: Tensor) -> str:
-    return str(tuple(tensor.shape))
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+def _why_unreadable(path: Path, error: Exception) -> str:
+    if not isinstance(error, pickle.UnpicklingError):
+        return DAMAGED
+    code = re.search(r"GLOBAL (\S+)", str(error))
+    if code is None and path.read_bytes()[:1] != pickle.PROTO:
+        return DAMAGED
+    return f"refused, reading it would run code ({code[1] if code else 'a pickle'}); only tensors are loaded"
 
 
 # Tuned weights.
@@ -230,7 +107,6 @@ def _listed(names: list[str]) -> str:
 
 def describe(model: VideoMamba) -> dict[str, Any]:
     """What a backbone must be for tuned weights to fit it, and with which method; JSON-able."""
-    height, width = model.img_size
     return {
         "method": model.method.name,
         "options": model.method.options.model_dump(mode="json"),
@@ -239,7 +115,7 @@ def describe(model: VideoMamba) -> dict[str, Any]:
         "patch_size": model.patch_embed.proj.kernel_size[-1],
         "num_classes": model.head.out_features,
         "num_frames": model.bare_layout.frames,
-        "img_size": [height, width],
+        "img_size": list(model.img_size),
     }
 
 
@@ -256,9 +132,20 @@ def save_tuned(model: VideoMamba, path: str | Path, metadata: Mapping[str, str])
     """Write what was tuned as safetensors; `metadata` (text) goes beside a description of the model."""
     if DESCRIPTION in metadata:
         raise ValueError(f"metadata key '{DESCRIPTION}' is taken by the description of the model")
+    described = {**metadata, DESCRIPTION: json.dumps(describe(model), sort_keys=True)}
+    write_safetensors(tuned_state(model), path, described)
+
+
+def write_safetensors(state: dict[str, Tensor], path: str | Path, metadata: Mapping[str, str]) -> None:
+    """Write a .safetensors file atomically: same tensors and metadata, same bytes (the library shuffles metadata)."""
+    content = save(state, metadata=dict(metadata))
+    start = 8 + int.from_bytes(content[:8], "little")  # 8 bytes of length, JSON header, tensors
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors stay aligned
     with atomic_path(path) as temporary:
-        described = {**metadata, DESCRIPTION: json.dumps(describe(model), sort_keys=True)}
-        save_file(tuned_state(model), temporary, metadata=described)
+        temporary.write_bytes(len(text).to_bytes(8, "little") + text + content[start:])
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -274,7 +161,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (safetensors.SafetensorError, OSError):
-        raise CheckpointError(f"{path}: {_DAMAGED}") from None
+        raise CheckpointError(f"{path}: {DAMAGED}") from None
     if DESCRIPTION not in metadata:
         raise CheckpointError(f"{path}: no tuned weights of this software (metadata key '{DESCRIPTION}' is missing)")
     return metadata
@@ -292,16 +179,35 @@ def load_tuned(model: VideoMamba, path: str | Path) -> dict[str, str]:
     for key, value in ours.items():
         if theirs.get(key) != value:
             raise CheckpointError(f"{path}: was tuned with {key} {theirs.get(key)!r}, this model has {value!r}")
-    state, expected = load_file(path), tuned_state(model)
-    wrong = sorted(
-        name
-        for name in state.keys() | expected.keys()
-        if name not in state or name not in expected or state[name].shape != expected[name].shape
-    )
-    if wrong:
-        raise CheckpointError(f"{path}: does not fit this model in: {_listed(wrong)}")
+    state = load_file(path)
+    problem = _difference(state, tuned_state(model), optional=set())
+    if problem:
+        raise CheckpointError(f"{path}: does not fit this model: {problem}")
+    _copy(state, model)
+    return metadata
+
+
+def _difference(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], optional: set[str]) -> str:
+    """What keeps the state from fitting, naming the keys; empty if it fits."""
+    problems = {
+        "missing": [name for name in expected if name not in state and name not in optional],
+        "unexpected": [name for name in state if name not in expected],
+        "misshapen": [
+            f"{name} {tuple(tensor.shape)} instead of {tuple(expected[name].shape)}"
+            for name, tensor in state.items()
+            if name in expected and tensor.shape != expected[name].shape
+        ],
+    }
+    return "; ".join(f"{kind} {_listed(names)}" for kind, names in problems.items() if names)
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _copy(state: Mapping[str, Tensor], model: VideoMamba) -> None:
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, tensor in state.items():
             parameters[name].copy_(tensor)
-    return metadata

@@ -117,7 +117,7 @@ class VideoMamba(nn.Module):
         self.added = frozenset(name for name, _ in self.named_parameters() if name not in published)
 
     def _initialise(self) -> None:
-        """As published: linear layers normal(0.02) with zero bias (dt_proj's too), out_proj uniform over sqrt(depth)."""
+        """As published: linear layers normal(0.02), zero bias (dt_proj's too); out_proj uniform, over sqrt(depth)."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -142,7 +142,7 @@ class VideoMamba(nn.Module):
         return torch.cat([cls, patches.flatten(1, 2)], dim=1)
 
     def forward_features(self, video: Tensor) -> Tensor:
-        """Class-token row (B, D) of the final sum, before the final norm: all that lies in front of what always trains."""
+        """Class-token row (B, D) of the final sum, which final norm and head, trained in every method, read."""
         video = self.method.video(self, video)
         run = Pass(self, self.method.layout(self.bare_layout))
         streams = Streams(self.method.tokens(run, run.layout.insert(self.embed(video))), None)
