@@ -14,6 +14,7 @@ import json
 import logging
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +84,8 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
         if path.suffix == ".safetensors":
             return load_file(path)
         # Training scripts save their arguments beside the weights; a Namespace holds values and does nothing.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about pickle protocols; an error follows where it matters
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever garbage makes a reader raise: the answer is the same
         log.debug("%s: %r", path, error)

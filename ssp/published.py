@@ -1,0 +1,54 @@
+"""The published results that ours stand beside: the main table of the SSP paper (NeurIPS 2025), as printed there.
+
+- `published.csv` holds what the public README's table image shows: parameters in millions, accuracies in percent.
+- Only the rows of VideoMamba-M are of the same backbone and carry a registered method's name; the CLIP rows are for
+  reading. There is no linear-probe row.
+- Light: no torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+BACKBONE = "videomamba_middle"  # of the rows that carry a method's name
+GROUP = "VideoMamba-M"
+TITLES = {
+    "full": "Full",
+    "adapter": "Adapter",
+    "st_adapter": "ST-Adapter",
+    "vpt": "VPT",
+    "vfpt": "VFPT",
+    "svp": "SVP",
+    "additional_scan": "Additional-Scan",
+    "stop": "STOP",
+    "ssp": "SSP",
+}  # registered name -> title in the paper
+
+
+def published_table() -> pd.DataFrame:
+    """One row per published result, in the paper's order.
+
+    Columns: method (registered name, None where it is not of our backbone), title, group, venue, params_m (millions),
+    and per data set hmdb51, ssv2, ucf101, breakfast top-1 accuracy in percent (NaN where not published).
+    """
+    table = pd.read_csv(Path(__file__).with_name("published.csv")).rename(columns={"method": "title"})
+    names = {title: name for name, title in TITLES.items()}
+    of_ours = table["group"] == GROUP
+    methods = table["title"].map(names).where(of_ours).astype(object)
+    table.insert(0, "method", methods.where(methods.notna(), None))
+    return table
+
+
+def published_parameters() -> dict[str, float]:
+    """Registered method name -> published trainable parameters in millions."""
+    table = published_table().dropna(subset=["method"])
+    return dict(zip(table["method"], table["params_m"], strict=True))
+
+
+def published_accuracy() -> dict[tuple[str, str], float]:
+    """(registered method name, data set) -> published top-1 accuracy in percent."""
+    table = published_table().dropna(subset=["method"]).set_index("method")
+    accuracies = table[["hmdb51", "ssv2", "ucf101", "breakfast"]].stack().dropna()
+    return {key: float(value) for key, value in accuracies.items()}
