@@ -16,6 +16,7 @@ from ssp.config import parse_config, slice_lines
 from ssp.errors import SSPError
 from ssp.files import write_text
 from ssp.paths import Paths
+from ssp.scan.build import library
 from ssp.summary import summary
 
 if not workflow.overwrite_configfiles:

@@ -1,15 +1,15 @@
 """What a finished benchmark says on the terminal: the tables, where everything lies, how to open the MLflow pages.
 
-Light: reads files that the workflow wrote, imports neither torch nor MLflow.
+Light: reads files that the workflow wrote, imports neither torch nor MLflow. `python -m ssp.summary CONFIG` repeats it.
 """
 
 from __future__ import annotations
 
-import json
-import shlex
+import sys
 
-from ssp.config import Config
+from ssp.config import Config, load_config
 from ssp.paths import Paths
+from ssp.tracking import ui_command
 
 
 def summary(config: Config) -> str:
@@ -29,14 +29,9 @@ def summary(config: Config) -> str:
         "logs": paths.results / "logs",
     }
     parts.append("Written:\n" + "\n".join(f"  {name:14} {place}" for name, place in places.items()))
-    parts.append(f"MLflow pages:\n  {_mlflow_pages(config, paths)}")
+    parts.append(f"MLflow pages:\n  {ui_command(config)}")
     return "\n" + "\n\n".join(parts) + "\n"
 
 
-def _mlflow_pages(config: Config, paths: Paths) -> str:
-    """The command that opens the MLflow pages; a server by its URL has its own."""
-    if config.tracking.uri and config.tracking.uri.startswith(("http://", "https://")):
-        return config.tracking.uri
-    ready = paths.mlflow / "ready.json"
-    uri = json.loads(ready.read_text())["uri"] if ready.is_file() else config.tracking.uri
-    return f"mlflow ui --backend-store-uri {shlex.quote(uri)}" if uri else "(no run yet)"
+if __name__ == "__main__":
+    print(summary(load_config(sys.argv[1])))

@@ -13,6 +13,8 @@ rule build_scan:
         paths.benchmark("build_scan")
     conda:
         ENVIRONMENT
+    params:
+        library=library().name,
     message:
         "Compiling the selective scan for this CPU"
     shell:

@@ -1,0 +1,66 @@
+# make demo    the whole benchmark on four small generated video data sets, on this machine (no GPU, no download of data)
+# make test    the tests
+# make lint    ruff and snakefmt
+# make bench   the benchmarks (benchmarks/)
+# make schema  workflow/schemas/config.schema.json from the config models
+# make clean   removes .venv and what git ignores of the build; data/ and results/ stay
+#
+# The environment (.venv) is made by the first of these and renewed when requirements change.
+
+SHELL := /bin/bash
+VENV := .venv
+CORES := all
+ARGS :=
+
+RUNTIME := $(VENV)/.runtime-installed
+DEV := $(VENV)/.dev-installed
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PYTHONPATH := $(CURDIR)
+
+.PHONY: demo test lint bench schema clean help
+
+help:
+	@sed -n 's/^# \(make\)/\1/p' Makefile
+
+demo: $(RUNTIME)
+	@python workflow/scripts/clear_stale_lock.py
+	@python -m ssp.scan.build
+	@echo "== Running the workflow (config/demo.yaml); logs of the jobs are under results/demo/logs"
+	@tables=$$(snakemake --cores $(CORES) $(ARGS)) && echo "$${tables:-$$(python -m ssp.summary config/demo.yaml)}"
+
+test: $(DEV)
+	@python -m ssp.scan.build
+	@pytest $(ARGS)
+
+lint: $(DEV)
+	ruff check
+	ruff format --check
+	snakefmt --check Snakefile workflow
+
+bench: $(DEV)
+	@python -m ssp.scan.build
+	@for script in benchmarks/*.py; do echo "== $$script"; python $$script $(ARGS) || exit 1; done
+
+schema: $(RUNTIME)
+	@python workflow/scripts/write_schema.py
+
+clean:
+	rm -rf $(VENV) .snakemake .pytest_cache .ruff_cache ssp/scan/_*.so
+
+$(VENV)/bin/python:
+	@python3=; for candidate in python3.11 python3.12 python3.13 python3; do \
+	  if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then python3=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$python3" ]; then echo "Error: no Python 3.11 or newer found; install python3.11 (with its venv)" >&2; exit 1; fi; \
+	echo "== Making $(VENV) with $$($$python3 --version)"; \
+	$$python3 -m venv $(VENV) || { rm -rf $(VENV); echo "Error: $$python3 cannot make environments; install python3-venv" >&2; exit 1; }
+
+$(RUNTIME): requirements.txt | $(VENV)/bin/python
+	@echo "== Installing the pinned packages of requirements.txt (first time: about 2 minutes, 6.5 GB)"
+	@pip install --quiet --disable-pip-version-check --progress-bar off -r requirements.txt
+	@touch $@
+
+$(DEV): requirements-dev.txt $(RUNTIME)
+	@echo "== Installing the tools of requirements-dev.txt"
+	@pip install --quiet --disable-pip-version-check --progress-bar off -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,56 @@
+"""The same pins in requirements.txt and both conda environments; the CUDA packages the same wherever they stand."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _requirements(name: str) -> list[str]:
+    lines = (line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines())
+    return [line for line in lines if line and not line.startswith("-r")]
+
+
+def _environment(name: str) -> tuple[list[str], list[str]]:
+    dependencies = yaml.safe_load((ROOT / name).read_text())["dependencies"]
+    pip = next(entry["pip"] for entry in dependencies if isinstance(entry, dict))
+    return [entry for entry in dependencies if isinstance(entry, str)], pip
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_every_requirement_is_pinned_once(name):
+    requirements = _requirements(name)
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9a-z.]*", line) for line in requirements), requirements
+    packages = [line.split("==")[0].lower() for line in requirements]
+    assert len(set(packages)) == len(packages)
+
+
+@pytest.mark.parametrize("name", ["environment.yml", "environment.cuda.yml"])
+def test_conda_environments_have_the_pins_of_requirements(name):
+    conda, pip = _environment(name)
+    assert sorted(pip) == sorted(_requirements("requirements.txt"))
+    assert {"python=3.11", "pip", "c-compiler"} <= set(conda)
+
+
+def test_cuda_environment_is_the_plain_one_and_more():
+    plain, cuda = _environment("environment.yml")[0], _environment("environment.cuda.yml")[0]
+    assert set(plain) < set(cuda)
+
+
+def test_cuda_packages_agree():
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["cuda"]
+    script = (ROOT / "environment.cuda.post-deploy.sh").read_text()
+    assert sorted(re.findall(r"\S+==\S+", script)) == sorted(extra)
+    assert {pin.split("==")[0] for pin in extra} == {"mamba-ssm", "causal-conv1d"}
+
+
+def test_cuda_compiler_is_of_the_version_that_torch_was_built_for():
+    torch = pytest.importorskip("torch")
+    if torch.version.cuda is None:
+        pytest.skip("this torch is built without CUDA")
+    conda, _ = _environment("environment.cuda.yml")
+    assert f"cuda-version={torch.version.cuda}" in conda

@@ -1,0 +1,40 @@
+"""Removes the lock that a killed Snakemake left in this folder, unless something is still running here.
+
+Snakemake's lock does not name its process, so the processes of this machine are asked (Linux: /proc): any snakemake,
+and any job that outlived it, whose working directory is this one. On other systems the lock is left as it is.
+"""
+
+import sys
+from pathlib import Path
+
+
+def running_here(folder: Path, proc: Path = Path("/proc")) -> list[str]:
+    """Process ids and commands of snakemake and its jobs in a folder."""
+    found = []
+    for process in proc.glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            here = (process / "cwd").resolve() == folder
+        except OSError:
+            continue  # it has ended, or is another user's
+        program = " ".join(command[:3])
+        if here and ("snakemake" in program or "-m ssp" in program):
+            found.append(f"{process.name} ({' '.join(command).strip()[:100]})")
+    return found
+
+
+def main(folder: Path) -> str | None:
+    """Remove a stale lock; returns an error message when the lock is someone's."""
+    locks = sorted((folder / ".snakemake" / "locks").glob("*.lock"))
+    if not locks or not Path("/proc").is_dir():
+        return None
+    if running := running_here(folder.resolve()):
+        return f"Error: a run is going on in this folder: {'; '.join(running)}. Wait for it, or end it first."
+    for lock in locks:
+        lock.unlink(missing_ok=True)
+    print("== Removed the lock of a run that was killed; what it had finished is kept")
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path.cwd()))
