@@ -122,6 +122,7 @@ class Cell:
             return self.paths.backbone(name)
         return checkpoint.local or self.paths.fetched_checkpoint(checkpoint.archive.file)
 
+    @cached_property
     def tags(self) -> dict[str, str]:
         """Where numbers come from, as tags of MLflow runs."""
         git = git_state()

@@ -70,7 +70,7 @@ def train_cell(config: Config, dataset: str, method: str, seed: int) -> Record:
     run = tracking.start(
         f"{cell.name}/seed{seed}",
         "seed",
-        tags=cell.tags() | {"ssp.seed": str(seed)},
+        tags=cell.tags | {"ssp.seed": str(seed)},
         parent=choice.run.cell_run_id,
         resume=state.path.exists(),
     )

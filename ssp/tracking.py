@@ -48,14 +48,6 @@ def tracking_uri(config: Config) -> str:
     return config.tracking.uri or f"sqlite:///{(Paths.of(config).mlflow / 'mlflow.db').resolve()}"
 
 
-def ui_command(config: Config) -> str:
-    """The command that shows the runs in a browser."""
-    uri = tracking_uri(config)
-    if uri.startswith("http"):
-        return f"open {uri}"
-    return f"mlflow ui --backend-store-uri {config.tracking.uri or f'sqlite:///{Paths.of(config).mlflow}/mlflow.db'}"
-
-
 def init_tracking(config: Config) -> Path:
     """Make or upgrade the database, make the experiment, and write `ready.json` with their names.
 
@@ -191,6 +183,7 @@ class Tracking:
             known = json.loads(init_tracking(config).read_text())
         self.experiment_id = str(known["experiment_id"])
         self.client = _client(self.uri)
+        self._worked = False
 
     @property
     def public_uri(self) -> str:
@@ -215,13 +208,31 @@ class Tracking:
             parent: id of the run that it is nested under.
             resume: go on in an open run of this key, if there is one; otherwise such runs are closed as KILLED.
         """
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            run = TrackedRun(self.client, self._open(key, kind, tags, parent, resume))
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            if not self._worked:
+                raise ConfigError(
+                    f"tracking.uri: {self.public_uri} takes no runs ({reason}); mend or restart it"
+                ) from None
+            log.warning("tracking stopped for %s %s: %s", kind, key, reason)
+            return TrackedRun(self.client, "", broken=True)
+        self._worked = True
+        return run
+
+    def _open(self, key: str, kind: str, tags: Mapping[str, str], parent: str | None, resume: bool) -> str:
+        """Id of a new run, or of the one to go on in."""
         pattern = f"tags.`ssp.key` = '{key}' and tags.`ssp.kind` = '{kind}' and attributes.status = 'RUNNING'"
         left_open = [run.info.run_id for run in self.client.search_runs([self.experiment_id], pattern)]
         continued = left_open.pop(0) if resume and left_open else None
         for run_id in left_open:
             self.client.set_terminated(run_id, "KILLED")
         if continued:
-            return TrackedRun(self.client, continued)
+            return continued
         own = {"ssp.key": key, "ssp.kind": kind} | ({"mlflow.parentRunId": parent} if parent else {})
         run = self.client.create_run(self.experiment_id, run_name=f"{kind} {key}", tags=own | dict(tags))
-        return TrackedRun(self.client, run.info.run_id)
+        return run.info.run_id
