@@ -9,7 +9,6 @@ import sys
 
 from ssp.config import Config, load_config
 from ssp.paths import Paths
-from ssp.tracking import ui_command
 
 
 def summary(config: Config) -> str:
@@ -29,8 +28,17 @@ def summary(config: Config) -> str:
         "logs": paths.results / "logs",
     }
     parts.append("Written:\n" + "\n".join(f"  {name:14} {place}" for name, place in places.items()))
-    parts.append(f"MLflow pages:\n  {ui_command(config)}")
+    parts.append(f"MLflow pages:\n  {_mlflow_pages(config)}")
     return "\n" + "\n\n".join(parts) + "\n"
+
+
+def _mlflow_pages(config: Config) -> str:
+    uri = config.tracking.uri
+    if uri is None:
+        return f"mlflow ui --backend-store-uri sqlite:///{Paths.of(config).mlflow}/mlflow.db"
+    if uri.startswith(("http://", "https://")):
+        return f"open {uri}"
+    return "mlflow ui --backend-store-uri (tracking.uri of the config)"  # it may hold a password
 
 
 if __name__ == "__main__":
