@@ -68,6 +68,7 @@ SSV2 = (
     Event("approach", "Moving [something] towards the camera", "Moving [something] away from the camera"),
     Event("replace", "Replacing [something] by its outline", "Filling the outline of [something]"),
 )
+EVENT_MOTIONS = {"cross": "advance", "sink": "sink", "approach": "approach", "replace": "rest"}
 OBJECTS = ("disc", "square", "triangle", "cross", "bar", "pair")
 OUTLINES = {"disc": "ring", "square": "frame"}
 

@@ -10,6 +10,7 @@ from ssp.data.synthetic.scenes import (
     BREAKFAST_ORDERS,
     BREAKFAST_STEPS,
     DIFFICULTY,
+    EVENT_MOTIONS,
     HMDB51,
     OBJECTS,
     OUTLINES,
@@ -101,8 +102,7 @@ def _event(kind: str, seconds: Array, rng: np.random.Generator, difficulty: Diff
     phase = rng.uniform(0, 0.15) + progress * rng.uniform(0.7, 0.85)
     hue = str(rng.choice(list(HUES)))
     shape = str(rng.choice(list(OUTLINES) if kind == "replace" else OBJECTS))
-    motion = {"cross": "advance", "sink": "sink", "approach": "approach", "replace": "rest"}[kind]
-    sprite = _sprite((hue, shape), motion, phase, rng, difficulty)
+    sprite = _sprite((hue, shape), EVENT_MOTIONS[kind], phase, rng, difficulty)
     if kind != "replace":
         return [sprite]
     before = (progress < rng.uniform(0.3, 0.7)).astype(np.float32)
