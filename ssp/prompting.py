@@ -92,7 +92,8 @@ def entropy_gate(prompt: Tensor, *, over_batch: bool) -> Tensor:
     prompt = prompt.to(torch.promote_types(prompt.dtype, torch.float32))
     shares = prompt.softmax(dim=-1)
     entropy = -(shares * torch.log(shares + ENTROPY_EPS)).sum(dim=-1)  # (B, T, patches)
-    largest = entropy.max() if over_batch else entropy.amax(dim=(1, 2), keepdim=True)
+    # Per clip, a clip whose every F is a single spike (entropy 0) gets equal weights; the published code divides by 0.
+    largest = entropy.max() if over_batch else entropy.amax(dim=(1, 2), keepdim=True).clamp(min=ENTROPY_EPS)
     return (1 - entropy / largest).mean(dim=-1).softmax(dim=1)
 
 
