@@ -1,0 +1,94 @@
+"""Every shipped config plans without data, without torch, and leaves nothing behind; a bad one gets one line."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ssp.config import load_config
+from tests.workflow.running import ROOT, TINY
+
+pytestmark = pytest.mark.workflow
+CONFIGS = [*sorted((ROOT / "config").glob("*.yaml")), TINY]
+LIBRARY = ("torch", "torchvision", "mlflow", "optuna", "lmdb", "av", "decord", "safetensors", "scipy", "matplotlib")
+
+
+@pytest.fixture
+def without_library(tmp_path_factory) -> dict[str, str]:
+    """An environment in which snakemake is there and importing anything heavier raises."""
+    folder = tmp_path_factory.mktemp("blocked")
+    for name in LIBRARY:
+        (folder / f"{name}.py").write_text(f"raise ImportError('{name} must not be imported to plan')")
+    return {"PYTHONPATH": str(folder)}
+
+
+@pytest.mark.parametrize("profile", ["default", "slurm"])
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_dry_run(run, tmp_path, without_library, path, profile):
+    config = load_config(path)
+    done = run("-n", "--configfile", path, "--workflow-profile", ROOT / "profiles" / profile, **without_library)
+    assert done.code == 0, done.err
+    cells = len(config.datasets) * len(config.methods)
+    shards = sum(dataset.frames.shards for dataset in config.datasets.values())
+    expected = {"sweep": cells, "train": cells * len(config.seeds), "frames": shards, "tables": 1, "init_tracking": 1}
+    assert expected.items() <= done.jobs.items()
+    assert done.jobs["fetch"] == done.jobs["unpack"] == done.jobs["manifest"] == len(config.datasets)
+    assert done.jobs["pretrain"] + done.jobs["fetch_weights"] == len(config.backbone.checkpoints)
+    assert [entry.name for entry in tmp_path.iterdir()] == [".snakemake"]
+
+
+def test_the_blocker_blocks(run, tmp_path, without_library):
+    (tmp_path / "Snakefile").write_text("import torch\n")
+    done = run("-n", "--snakefile", tmp_path / "Snakefile", "--workflow-profile", "none", **without_library)
+    assert done.code != 0
+    assert "torch must not be imported" in done.err + done.out
+
+
+def _effective(folder: Path, run, *args) -> Path:
+    """The config that jobs read, after a run of the one rule that needs no data."""
+    done = run("--cores", "1", *args)
+    assert done.code == 0, done.err
+    (copy,) = folder.glob("results/*/config.yaml")
+    return copy
+
+
+def test_a_config_is_never_merged_with_the_demo(run, tmp_path):
+    paper = ROOT / "config" / "paper.yaml"
+    copy = _effective(tmp_path, run, "results/paper/state/scan.done", "--configfile", paper)
+    assert load_config(copy) == load_config(paper)
+
+
+def test_the_demo_is_the_default_also_with_an_override(run, tmp_path):
+    copy = _effective(tmp_path, run, "results/demo/state/scan.done", "--config", "title=Another")
+    demo = load_config(ROOT / "config" / "demo.yaml")
+    assert load_config(copy) == demo.model_copy(update={"title": "Another"})
+
+
+def test_a_bad_config_is_one_line_and_no_traceback(run, tmp_path):
+    data = yaml.safe_load(TINY.read_text())
+    data["datasets"]["ucf101"]["recipe"]["epoch"] = 3
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(data))
+    done = run("-n", "--configfile", tmp_path / "bad.yaml")
+    assert done.code != 0
+    assert done.errors == ["Error: bad.yaml: datasets.ucf101.recipe.epoch: unknown key; remove it or mend the spelling"]
+    assert done.out == ""
+
+
+def test_a_bad_override_is_one_line_and_no_traceback(run):
+    done = run("-n", "--configfile", TINY, "--config", "seeds=[0,0]")
+    assert done.code != 0
+    assert len(done.errors) == 1
+    assert "tiny.yaml with --config: seeds: every seed must be there once" in done.errors[0]
+
+
+def test_every_job_that_calls_the_library_names_the_environment_of_the_config():
+    for rules in (ROOT / "workflow" / "rules").glob("*.smk"):
+        for rule in rules.read_text().split("\nrule ")[1:]:
+            assert ("shell:" in rule) == ("conda:\n        ENVIRONMENT" in rule), rule.split(":")[0]
+
+
+@pytest.mark.parametrize("directive", ["log", "benchmark", "message", "params", "output"])
+def test_every_rule_has_what_makes_a_run_traceable(directive):
+    for rules in (ROOT / "workflow" / "rules").glob("*.smk"):
+        for rule in rules.read_text().split("\nrule ")[1:]:
+            assert f"\n    {directive}:" in rule, rule.split(":")[0]
