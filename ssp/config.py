@@ -86,7 +86,9 @@ class Frames(Strict):
 class Clips(Strict):
     """Which frames of a video make a clip, and the views that a test prediction is averaged over."""
 
-    sampling: Literal["dense", "sparse"]
+    sampling: Literal["dense", "sparse", "kinetics_sparse"] = Field(
+        description="Windows of consecutive frames; one frame a segment; the same with segments of fractional length."
+    )
     num_frames: PositiveInt
     stride: PositiveInt = Field(default=1, description="Frames between two samples (dense only).")
     test_segments: PositiveInt = Field(default=1, description="Temporal views at test.")
