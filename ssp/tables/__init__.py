@@ -1,0 +1,44 @@
+"""Tables of a config from its result records: CSV for programs, Markdown and LaTeX for readers, and the terminal.
+
+Tables are pure functions of records: same records, same bytes. `cells` reads and checks the records, `frames` makes the
+long tables, `layout` cuts the readers' tables from them, `markup` writes Markdown and LaTeX, `terminal` prints.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ssp.config import Config
+from ssp.files import write_text
+from ssp.paths import Paths
+from ssp.tables.frames import COLUMNS, LongTables, build_tables, to_csv
+from ssp.tables.layout import lay_out
+from ssp.tables.markup import dataframe_to_latex, dataframe_to_markdown
+from ssp.tables.terminal import print_tables
+
+__all__ = ["LongTables", "build_tables", "dataframe_to_latex", "dataframe_to_markdown", "print_tables", "write_tables"]
+
+
+def write_tables(config: Config) -> list[Path]:
+    """Write the tables of a config under `results/<config>/tables`.
+
+    Everything is computed before the first file is written, and each file is replaced whole.
+
+    Returns:
+        Paths of what was written: {main, parameters, uncertainty, differences}.{csv, md, tex} and seeds.csv.
+
+    Raises:
+        RecordError: a record is missing, stale or broken; the message names it and the command that makes it.
+    """
+    tables = build_tables(config)
+    folder = Paths.of(config).tables
+    texts = {folder / f"{name}.csv": to_csv(getattr(tables, name)) for name in COLUMNS}
+    for name, layout in lay_out(config, tables).items():
+        markdown = dataframe_to_markdown(layout.frame, layout.notes)
+        texts[folder / f"{name}.md"] = f"{layout.caption}\n\n{markdown}"
+        texts[folder / f"{name}.tex"] = dataframe_to_latex(
+            layout.frame, layout.caption, f"tab:{config.name}-{name}", layout.notes
+        )
+    for path, text in texts.items():
+        write_text(path, text)
+    return list(texts)

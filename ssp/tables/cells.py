@@ -1,0 +1,130 @@
+"""The cells of a config, read from its result records and checked against it.
+
+Design choices
+- Only the cells of this config: records of methods, data sets or seeds that it does not name are left alone.
+- A missing record is an error, because a table with a silent hole is worse than none; the message is the command that
+  makes it. A record of another config (changed options, budget, data) is an error too: its number answers another
+  question. A failed cell is a result and stays.
+- Trust is checked: predictions must be the very file that the record names, and the record's hits must follow from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import track
+
+from ssp.config import Config, slice_hash, slice_lines
+from ssp.errors import RecordError
+from ssp.paths import Paths
+from ssp.predictions import merge_views, metrics, read_predictions
+from ssp.record import Record, load_record
+
+
+@dataclass(frozen=True)
+class Cell:
+    """All seeds of one method on one data set."""
+
+    dataset: str
+    method: str
+    records: dict[int, Record]
+    videos: dict[int, pd.DataFrame]
+    """Merged predictions of the seeds that did not fail."""
+
+    @property
+    def status(self) -> str:
+        """All seeds "ok", all "failed", or "partial"."""
+        if len(self.videos) == len(self.records):
+            return "ok"
+        return "partial" if self.videos else "failed"
+
+    @property
+    def accuracies(self) -> dict[int, float]:
+        """Top-1 in percent by seed, failed seeds left out."""
+        return {seed: self.records[seed].metrics.top1 for seed in self.videos}
+
+    @property
+    def reasons(self) -> dict[int, str]:
+        """Why seeds failed."""
+        return {seed: record.reason for seed, record in self.records.items() if record.status == "failed"}
+
+
+def collect_cells(config: Config) -> list[Cell]:
+    """All cells of a config, data set by data set, methods in the config's order.
+
+    Raises:
+        RecordError: a record is missing, broken, or of another config; or predictions contradict their record.
+    """
+    names = [(dataset, method) for dataset in config.datasets for method in config.methods]
+    console = Console(stderr=True)
+    quiet = not sys.stderr.isatty()
+    cells = [
+        _read_cell(config, dataset, method)
+        for dataset, method in track(names, "Reading records", console=console, disable=quiet, transient=True)
+    ]
+    for dataset in config.datasets:
+        _same_data([cell for cell in cells if cell.dataset == dataset], Paths.of(config))
+    return cells
+
+
+def _read_cell(config: Config, dataset: str, method: str) -> Cell:
+    paths = Paths.of(config)
+    records, videos = {}, {}
+    for seed in config.seeds:
+        path = paths.record(dataset, method, seed)
+        again = f"python -m ssp train --config {paths.config} --dataset {dataset} --method {method} --seed {seed}"
+        if not path.is_file():
+            raise RecordError(f"{path}: missing; make it with: {again}")
+        record = load_record(path)
+        if (record.dataset, record.method, record.seed) != (dataset, method, seed):
+            raise RecordError(f"{path}: holds {record.dataset}/{record.method}/seed{record.seed}; run again: {again}")
+        if record.config_hash != slice_hash(config.cell_slice(dataset, method)):
+            changed = _first_change(record.config, config.cell_slice(dataset, method))
+            raise RecordError(f"{path}: stale, made with another config ({changed}); run again: {again}")
+        records[seed] = record
+        if record.status == "ok":
+            videos[seed] = _read_videos(paths.predictions(dataset, method, seed), record, config, again)
+    return Cell(dataset, method, records, videos)
+
+
+def _read_videos(path: Path, record: Record, config: Config, again: str) -> pd.DataFrame:
+    """Merged predictions of a record, proven to be its own."""
+    predictions = read_predictions(path)
+    if hashlib.sha256(path.read_bytes()).hexdigest() != record.predictions.sha256:
+        raise RecordError(f"{path}: not the file that its record was made from (SHA-256); run again: {again}")
+    try:
+        videos = merge_views(predictions, config.quirk("merge_ids"))
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from None
+    found = metrics(videos)
+    if (found["correct"], found["videos"]) != (record.metrics.correct, record.metrics.videos):
+        raise RecordError(
+            f"{path}: {found['correct']} of {found['videos']} videos are right, but the record says "
+            f"{record.metrics.correct} of {record.metrics.videos}; run again: {again}"
+        )
+    return videos
+
+
+def _first_change(old: dict, new: dict) -> str:
+    """The first line in which two slices differ."""
+    before, after = set(slice_lines(old)), set(slice_lines(new))
+    gone, come = sorted(before - after), sorted(after - before)
+    if not gone and not come:
+        return "its own hash does not match"
+    return "; ".join([f"was {line}" for line in gone[:1]] + [f"now {line}" for line in come[:1]])
+
+
+def _same_data(cells: list[Cell], paths: Paths) -> None:
+    """All records of a data set must come from one manifest, or methods would not be comparable."""
+    hashes: dict[str, str] = {}
+    for cell in cells:
+        for seed, record in cell.records.items():
+            hashes.setdefault(record.manifest_hash, str(paths.record(cell.dataset, cell.method, seed)))
+    if len(hashes) > 1:
+        first, other = list(hashes.values())[:2]
+        raise RecordError(f"{other}: made from another manifest than {first}; delete the older one and run it again")

@@ -1,0 +1,126 @@
+"""The tables on a terminal, from the files that were written; a narrow terminal gets one block per data set.
+
+Light: reads CSV files, neither records nor predictions, so that the end of a run costs nothing.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.segment import Segments
+from rich.table import Table
+from rich.text import Text
+
+from ssp.config import Config
+from ssp.paths import Paths
+from ssp.tables.frames import LongTables, read_tables
+from ssp.tables.layout import LEVEL, PAPER, Layout, context, interval_text, lay_out
+from ssp.tables.markup import Measured, Noted
+
+
+def print_tables(config: Config, console: Console | None = None) -> None:
+    """Print accuracy and parameter tables of a config (`ssp.tables.write_tables` first), and where they lie.
+
+    Raises:
+        RecordError: the tables are not written, or not as this version writes them.
+    """
+    console = console or Console()
+    tables = read_tables(config)
+    layouts = lay_out(config, tables)
+    console.print(f"\n{config.title}", style="bold", markup=False, highlight=False)
+    wide = _accuracy_wide(tables, layouts["main"])
+    fits = _width(console, wide) <= console.width
+    _show(console, wide if fits else _accuracy_narrow(config, tables, layouts["main"]))
+    for i, note in enumerate(layouts["main"].notes, 1):
+        console.print(f"[{i}] {note}", style="yellow", markup=False, highlight=False)
+    seeds, trials = len(config.seeds), config.sweep.trials
+    console.print(
+        f"Top-1 in percent: mean ± sd over {seeds} seed{'s' if seeds > 1 else ''}, and the {LEVEL} interval over test "
+        f"groups. Trials for each data set and method: {trials}. {context(config)}\n",
+        style="dim",
+        markup=False,
+        highlight=False,
+    )
+    _show(console, _parameter_table(layouts["parameters"]))
+    console.print(f"\nTables: {Paths.of(config).tables}/", style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+def _width(console: Console, table: Table) -> int:
+    """Characters that a table needs, whatever the terminal has."""
+    return Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+
+
+def _show(console: Console, table: Table) -> None:
+    """Print a table in full: on a terminal that is too narrow lines wrap, but no digit is cut off."""
+    options = console.options.update(width=_width(console, table))
+    console.print(Segments(console.render(table, options)), crop=False, soft_wrap=True)
+
+
+def _accuracy_wide(tables: LongTables, main: Layout) -> Table:
+    """Methods in rows; for each data set what was measured, and the published number."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    for group, name in list(main.frame.columns)[1:]:
+        published = name == PAPER
+        table.add_column(name if published else group, justify="right", style="dim" if published else "", no_wrap=True)
+    for row in main.frame.itertuples(index=False):
+        cells = []
+        for (group, name), value in zip(list(main.frame.columns)[1:], row[1:], strict=True):
+            cell = _published(value) if name == PAPER else _measured(value)
+            interval = "" if name == PAPER else _interval(tables.uncertainty, group, row[0])
+            cells.append(Text.assemble(cell, "\n", (interval, "dim")) if interval else cell)
+        table.add_row(row[0], *cells)
+    return table
+
+
+def _accuracy_narrow(config: Config, tables: LongTables, main: Layout) -> Table:
+    """One block per data set: methods in rows."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("data set, method", no_wrap=True)
+    for name in ("top-1 ± sd", f"{LEVEL} interval", PAPER):
+        table.add_column(name, justify="right", style="dim" if name == PAPER else "")
+    for group in dict.fromkeys(group for group, _ in main.frame.columns if group):
+        table.add_section()
+        table.add_row(Text(group, "bold"))
+        for _, row in main.frame.iterrows():
+            method = row[("", "method")]
+            interval = _interval(tables.uncertainty, group, method)
+            table.add_row(f"  {method}", _measured(row[(group, "top-1")]), interval, _published(row[(group, PAPER)]))
+    return table
+
+
+def _parameter_table(layout: Layout) -> Table:
+    """Parameter counts, one row per method and data set."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in layout.frame.columns:
+        justify = "left" if name in ("method", "data set") else "right"
+        style = "dim" if PAPER in name else ""
+        table.add_column(name.replace(" (", "\n("), justify=justify, style=style, no_wrap=True)
+    last = None  # a method's name stands in its first row alone
+    for row in layout.frame.itertuples(index=False):
+        counts = ["–" if pd.isna(value) else f"{value:,}" for value in row[2:-1]]
+        table.add_row("" if row[0] == last else row[0], row[1], *counts, _published(row[-1]))
+        last = row[0]
+    return table
+
+
+def _measured(value: Measured | Noted | None) -> Text:
+    if value is None:
+        return Text("–", "dim")
+    failed = isinstance(value, Noted)
+    mark = f" [{value.note}]" if value.note else ""
+    return Text(value.text + mark, "red" if failed else "bold" if value.best else "")
+
+
+def _published(value: float | None) -> str:
+    return "–" if pd.isna(value) else f"{value:.2f}"
+
+
+def _interval(uncertainty: pd.DataFrame, dataset: str, method: str) -> str:
+    """The interval of a cell; "" where there is none, as for the average."""
+    rows = uncertainty[(uncertainty["dataset"] == dataset) & (uncertainty["method"] == method)]
+    if rows.empty or pd.isna(rows.iloc[0]["low"]):
+        return ""
+    return interval_text(rows.iloc[0]["low"], rows.iloc[0]["high"])

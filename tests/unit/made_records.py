@@ -1,0 +1,129 @@
+"""Records and predictions with known answers, written as a benchmark writes them (real files, real hashes)."""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ssp.config import parse_config, slice_hash
+from ssp.paths import Paths
+from ssp.predictions import SCHEMA
+from ssp.record import Chosen, Git, Metrics, Parameters, PredictionsFile, Record, Run, Scan, SweepSummary, save_record
+
+PARAMETERS = {
+    "ssp": Parameters(total=210_000, trainable=30_064, extra=29_350, head=650),
+    "vpt": Parameters(total=190_000, trainable=9_064, extra=8_350, head=650),
+    "full": Parameters(total=181_000, trainable=181_000, extra=0, head=650),
+    "linear": Parameters(total=181_000, trainable=714, extra=0, head=650),
+}
+
+
+def make_config(
+    datasets=("hmdb51", "ucf101", "ssv2", "breakfast"),
+    methods=("ssp", "vpt", "full", "linear"),
+    seeds=(0, 1),
+    **changes,
+):
+    """A complete demo config without files behind it."""
+    dataset = {
+        "expected": {"classes": 2, "train": 20, "test": 40},
+        "archives": [{"file": "videos.zip"}],
+        "generate": {"seed": 1, "train": 20, "test": 40, "size": [32, 32], "seconds": [1, 2], "fps": 10},
+        "frames": {"shards": 1},
+        "clips": {"sampling": "sparse", "num_frames": 8},
+        "checkpoint": "tiny",
+        "recipe": {"epochs": 1, "batch_size": 4},
+        "start": {"lr": 0.01},
+    }
+    config = {
+        "name": "tried",
+        "title": "Tried & tested: generated videos, small backbone",
+        "data_root": "data",
+        "seeds": list(seeds),
+        "backbone": {
+            "architecture": {"embed_dim": 64, "depth": 4},
+            "image_size": 32,
+            "checkpoints": {"tiny": {"num_frames": 8, "local": "tiny.safetensors"}},
+        },
+        "datasets": {name: dataset | {"source": name} for name in datasets},
+        "methods": {name: {} for name in methods},
+        "sweep": {"trials": 6},
+    }
+    return parse_config(config | changes, "made.yaml")
+
+
+def predictions(hits, per_group=5, views=2, classes=6):
+    """Predictions of len(hits) videos in groups of `per_group`; a hit has its label's logit highest, in every view."""
+    rng = np.random.default_rng(len(hits))
+    rows = []
+    for i, hit in enumerate(hits):
+        label = i % classes
+        for view in range(views):
+            logits = rng.normal(0, 0.1, classes)
+            logits[label if hit else (label + 1) % classes] += 5
+            rows.append((f"v{i:04}.avi", f"g{i // per_group:03}", label, view, logits.astype(np.float32)))
+    return pd.DataFrame(rows, columns=SCHEMA.names)
+
+
+def write_cell(config, dataset, method, seed, hits=None, reason=None, **changes):
+    """One record with its predictions file: the given hits and misses, or a failure with a reason."""
+    paths = Paths.of(config)
+    file = paths.predictions(dataset, method, seed)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    table = SCHEMA.empty_table() if reason else pa.Table.from_pandas(predictions(hits), schema=SCHEMA)
+    pq.write_table(table, file)
+    metrics = None
+    if not reason:
+        correct, videos = int(np.sum(hits)), len(hits)
+        metrics = Metrics(
+            top1=100 * correct / videos,
+            top5=100.0,
+            correct=correct,
+            videos=videos,
+            views=2 * videos,
+            val_top1=50.0,
+            val_loss=1.0,
+        )
+    cell = config.cell_slice(dataset, method)
+    fields = {
+        "status": "failed" if reason else "ok",
+        "reason": reason,
+        "dataset": dataset,
+        "method": method,
+        "seed": seed,
+        "config": cell,
+        "config_hash": slice_hash(cell),
+        "hyperparameters": Chosen(lr=0.01, weight_decay=0.05, drop_path=0.0),
+        "sweep": SweepSummary(trials=6, completed=5, pruned=1, failed=0, best_value=61.0),
+        "git": Git(commit="0" * 40, dirty=False),
+        "versions": {"python": "3.11"},
+        "device": "cpu",
+        "scan": Scan(backend="chunked", reason="made for a test"),
+        "manifest_hash": f"manifest of {dataset}",
+        "epochs": 1,
+        "parameters": PARAMETERS[method],
+        "metrics": metrics,
+        "predictions": PredictionsFile(path=str(file), sha256=hashlib.sha256(file.read_bytes()).hexdigest()),
+        "run": Run(started="2000-01-01T00:00:00Z", seconds=1.0, host="here", peak_memory_mb=1.0),
+    }
+    save_record(Record(**(fields | changes)), paths.record(dataset, method, seed))
+
+
+def hits_of(share, videos=200, seed=0):
+    """Exactly `share` of the videos right, scattered over them."""
+    hits = np.zeros(videos, dtype=bool)
+    hits[np.random.default_rng(seed).permutation(videos)[: round(share * videos)]] = True
+    return hits
+
+
+SHARES = {"ssp": 0.62, "vpt": 0.5, "full": 0.71, "linear": 0.42}
+
+
+def write_all(config, **special):
+    """Records of a whole config: the methods' shares, plus two points a seed, plus four points a data set."""
+    for d, dataset in enumerate(config.datasets):
+        for method in config.methods:
+            for s, seed in enumerate(config.seeds):
+                write_cell(config, dataset, method, seed, hits_of(SHARES[method] + 0.02 * s + 0.04 * d, seed=d))
