@@ -1,0 +1,104 @@
+"""Clips for training and evaluation: frames of a video, sampled, augmented and normalised.
+
+Design choices
+- What clip comes out is a function of (seed, epoch, sample) alone: not of worker processes, order or earlier samples.
+- The epoch lies in shared memory, so worker processes that outlive an epoch see `set_epoch` too.
+- A test video gives segments x crops views; index = video x views + view, view = segment x crops + crop. The crops of
+  one segment follow each other and share its decoded frames.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import Dataset
+
+from ssp.config import Augmentation, Clips, Quirk
+from ssp.data.augment import TrainTransform, test_view, validation_view
+from ssp.data.frames import FrameStore, load_split
+from ssp.data.sampling import test_indices, train_indices, validation_indices
+
+__all__ = ["ClipDataset", "load_split"]
+
+
+class ClipDataset(Dataset):
+    """Clips of the videos of a split.
+
+    Args:
+        rows: from `load_split`; columns row (key in the store) and label are used.
+        store: decoded frames.
+        clips: sampling and number of views.
+        image_size: pixels of the square clip.
+        mode: "train" (random, augmented), "val" (one central view), "test" (all views).
+        seed: of sampling and augmentation.
+        augmentation: of training; None: random frames, but the central crop.
+        validation_window: quirk of dense sampling, see `ssp.data.sampling`.
+    """
+
+    def __init__(
+        self,
+        rows: pd.DataFrame,
+        store: FrameStore,
+        clips: Clips,
+        *,
+        image_size: int,
+        mode: Literal["train", "val", "test"],
+        seed: int,
+        augmentation: Augmentation | None = None,
+        validation_window: Quirk = "fixed",
+    ) -> None:
+        self.store, self.clips, self.image_size, self.mode, self.seed = store, clips, image_size, mode, seed
+        self.validation_window = validation_window
+        self.repeats = augmentation.repeats if augmentation else 1
+        self.views = clips.test_segments * clips.test_crops if mode == "test" else 1
+        self._keys, self._labels = rows["row"].tolist(), rows["label"].tolist()
+        self._transform = TrainTransform(augmentation, image_size) if augmentation else None
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._last: tuple[tuple[int, int], torch.Tensor] | None = None  # decoded frames of a (video, segment)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw new clips: call it before iterating over an epoch."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self._keys) * self.views
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int, int, int]:
+        """A clip, its label, its position in `rows`, its view.
+
+        Returns:
+            float32 (repeats, 3, T, H, W) in training, (3, T, H, W) otherwise, normalised by ImageNet's statistics.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        video, view = divmod(index, self.views)
+        if self.mode == "train":
+            clip = self._train_clip(video)
+        elif self.mode == "val":
+            indices = validation_indices(self.store.length(self._keys[video]), self.clips, self.validation_window)
+            clip = validation_view(self._frames(video, indices), self.image_size)
+        else:
+            segment, crop = divmod(view, self.clips.test_crops)
+            clip = test_view(self._segment(video, segment), self.image_size, crop, self.clips.test_crops)
+        return clip, self._labels[video], video, view
+
+    def _train_clip(self, video: int) -> torch.Tensor:
+        """The frames are drawn once, each repeat is augmented by itself."""
+        rng = np.random.default_rng((self.seed, int(self._epoch), video))
+        frames = self._frames(video, train_indices(self.store.length(self._keys[video]), self.clips, rng))
+        if self._transform is None:
+            return validation_view(frames, self.image_size)[None]
+        return torch.stack([self._transform(frames, rng) for _ in range(self.repeats)])
+
+    def _segment(self, video: int, segment: int) -> torch.Tensor:
+        if self._last is None or self._last[0] != (video, segment):
+            indices = test_indices(self.store.length(self._keys[video]), self.clips, segment)
+            self._last = (video, segment), self._frames(video, indices)
+        return self._last[1]
+
+    def _frames(self, video: int, indices: np.ndarray) -> torch.Tensor:
+        """uint8 (T, 3, H, W)."""
+        return torch.from_numpy(self.store.read(self._keys[video], indices.tolist())).permute(0, 3, 1, 2)

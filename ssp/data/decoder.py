@@ -1,0 +1,112 @@
+"""From a video file to a record of the frame store, in a child process that can be killed.
+
+Design choices
+- A hanging or crashing decoder costs one video, not the job: the child has a time limit for each and is replaced.
+- The child is started fresh, since decord hangs after a fork; this module is small so that it starts quickly.
+- One video at a time is in memory, as JPEGs.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import struct
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+from ssp.data.video import VideoError, iterate_frames
+from ssp.errors import DataError
+
+COUNT, OFFSET = struct.Struct("<I"), "<u8"
+START_LIMIT_S = 120  # for the child's imports
+
+
+class Decoder:
+    """A child process that turns video files into records, replaced when it hangs or dies."""
+
+    def __init__(self, short_side: int | None, quality: int, limit_s: float) -> None:
+        self._options, self._limit_s = (short_side, quality), limit_s
+        self._process: multiprocessing.Process | None = None
+        self._pipe: Connection | None = None
+
+    def decode(self, path: Path) -> bytes:
+        """The record of a video.
+
+        Raises:
+            VideoError: it cannot be decoded to its end within the time limit.
+        """
+        if self._process is None or not self._process.is_alive():
+            self._stop()
+            self._start()
+        try:
+            self._pipe.send(str(path))
+            if not self._pipe.poll(self._limit_s):
+                self._stop()
+                raise VideoError(
+                    f"{path}: not decoded within {self._limit_s:g} s; raise frames.timeout_s if it is long"
+                )
+            answer = self._pipe.recv_bytes()
+        except (EOFError, OSError):
+            self._stop()
+            raise VideoError(f"{path}: the decoder crashed on it; fetch the file again") from None
+        if answer[:1] == b"\0":
+            raise VideoError(answer[1:].decode())
+        return answer[1:]
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, childs_end = context.Pipe()
+        self._process = context.Process(target=_serve, args=(childs_end, *self._options), daemon=True)
+        self._process.start()
+        childs_end.close()
+        if not self._pipe.poll(START_LIMIT_S):
+            self._stop()
+            raise DataError(f"the decoding process did not start within {START_LIMIT_S} s; is the machine overloaded?")
+        self._pipe.recv_bytes()
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+            self._pipe.close()
+            self._process = None
+
+    def __enter__(self) -> Decoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+
+def _serve(pipe: Connection, short_side: int | None, quality: int) -> None:
+    """The child: a path comes in; 1 and the record, or 0 and the reason, go out."""
+    pipe.send_bytes(b"ready")
+    while True:
+        try:
+            path = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer = b"\1" + _pack(list(_jpegs(path, short_side, quality)))
+        except VideoError as error:
+            answer = b"\0" + str(error).encode()
+        pipe.send_bytes(answer)
+
+
+def _jpegs(path: str, short_side: int | None, quality: int) -> Iterator[bytes]:
+    from PIL import Image
+
+    for frame in iterate_frames(path, short_side):
+        buffer = io.BytesIO()
+        Image.fromarray(frame).save(buffer, "JPEG", quality=quality)
+        yield buffer.getvalue()
+
+
+def _pack(jpegs: list[bytes]) -> bytes:
+    """A record: count (uint32), count + 1 offsets (uint64) from the record's start, JPEGs."""
+    head = COUNT.size + 8 * (len(jpegs) + 1)
+    starts = np.cumsum([head, *map(len, jpegs)]).astype(OFFSET)
+    return b"".join([COUNT.pack(len(jpegs)), starts.tobytes(), *jpegs])

@@ -1,0 +1,238 @@
+"""The frame store: every video decoded once, into JPEG frames in LMDB files, one per shard.
+
+Design choices
+- A video is one record: how many frames, where each begins, then the JPEGs one after the other. Reading a frame touches
+  its pages of the memory map and no others; one record per frame would round each up to pages of 4 KiB.
+- Row i of the manifest is in shard i % shards, under key i. A shard says which extraction it belongs to, so a store
+  that does not go with the manifest is noticed.
+- A broken video goes into the shard's report with its reason and is never replaced by another.
+- A shard is written under a temporary name, flushed to disk, and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+import pandas as pd
+
+from ssp.config import Config
+from ssp.data.decoder import COUNT, OFFSET, Decoder
+from ssp.data.manifest import content_hash, read_manifest
+from ssp.data.video import VideoError
+from ssp.errors import DataError
+from ssp.files import atomic_path, write_json
+from ssp.paths import Paths
+from ssp.progress import progress
+
+META = b"meta"
+
+
+def extract_shard(config: Config, dataset: str, shard: int) -> None:
+    """Decode the videos of one shard into an LMDB file and write its report.
+
+    Raises:
+        DataError: the manifest is missing, the shard number is not one of the config's, or too many videos are broken.
+    """
+    settings, paths = config.datasets[dataset].frames, Paths.of(config)
+    if not 0 <= shard < settings.shards:
+        raise DataError(f"{dataset}: shard {shard} is outside 0..{settings.shards - 1}, see datasets.{dataset}.frames")
+    manifest = read_manifest(paths.manifest(dataset))
+    rows = range(shard, len(manifest), settings.shards)
+    target, report_path = paths.shard(dataset, shard), paths.shard_report(dataset, shard)
+    broken, total = [], 0
+    target.unlink(missing_ok=True)
+    with (
+        atomic_path(target) as temporary,
+        _Writer(temporary) as writer,
+        Decoder(settings.short_side, settings.jpeg_quality, settings.timeout_s) as decoder,
+        progress(f"frames of {dataset}, shard {shard}") as report,
+    ):
+        for done, row in enumerate(rows, start=1):
+            try:
+                record = decoder.decode(paths.videos(dataset) / manifest["path"][row])
+                writer.put(_key(row), record)
+                total += COUNT.unpack_from(record)[0]
+            except VideoError as error:
+                broken.append({"id": manifest["id"][row], "reason": str(error)})
+            report(done, len(rows))
+        share = len(broken) / max(1, len(rows))
+        write_json(report_path, {"shard": shard, "videos": len(rows), "frames": total, "broken": broken})
+        if share > settings.max_broken:
+            names = ", ".join(video["id"] for video in broken[:3]) + (", ..." if len(broken) > 3 else "")
+            raise DataError(
+                f"{dataset}: {len(broken)} of {len(rows)} videos of shard {shard} cannot be decoded ({names}), more "
+                f"than frames.max_broken allows; {report_path} has the reasons, fetch again or raise the limit"
+            )
+        made_by = settings.model_dump(include={"shards", "short_side", "jpeg_quality"})
+        writer.put(META, json.dumps({"manifest": content_hash(manifest), "shard": shard} | made_by).encode())
+    _environments.pop(target.absolute(), None)
+
+
+class FrameStore:
+    """Random access to the frames of a data set.
+
+    Opened lazily, once per process: objects can be pickled and used after a fork.
+
+    Args:
+        folder: holds `shard-<k>.lmdb` of all shards.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._meta: dict[str, Any] | None = None
+
+    def read(self, row: int, indices: Sequence[int]) -> np.ndarray:
+        """Decode frames of the video in row `row` of the manifest.
+
+        Returns:
+            uint8 (len(indices), H, W, 3) RGB, a view of memory that is contiguous as (n, 3, H, W).
+
+        Raises:
+            DataError: the video could not be decoded when frames were extracted.
+            IndexError: an index outside 0..n-1.
+        """
+        import torch
+        from torchvision.io import decode_jpeg
+
+        with self._environment(row).begin(buffers=True) as transaction:
+            record = self._record(transaction, row)
+            starts = _starts(record)
+            for index in indices:
+                if not 0 <= index < len(starts) - 1:
+                    raise IndexError(f"{self.folder}: frame {index} asked of video {row}, it has {len(starts) - 1}")
+            jpegs = [bytearray(record[starts[i] : starts[i + 1]]) for i in indices]
+        frames = torch.stack([decode_jpeg(torch.frombuffer(jpeg, dtype=torch.uint8)) for jpeg in jpegs])
+        return frames.permute(0, 2, 3, 1).numpy()
+
+    def length(self, row: int) -> int:
+        """Number of frames of a video.
+
+        Raises:
+            DataError: the video could not be decoded when frames were extracted.
+        """
+        with self._environment(row).begin(buffers=True) as transaction:
+            return COUNT.unpack_from(self._record(transaction, row))[0]
+
+    def rows(self) -> set[int]:
+        """Rows of the manifest whose videos could be decoded."""
+        found = set()
+        for shard in range(self.meta["shards"]):
+            with self._environment(shard).begin() as transaction, transaction.cursor() as cursor:
+                found.update(int.from_bytes(key, "big") for key in cursor.iternext(values=False) if key != META)
+        return found
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the store was made from: hash of the manifest, shards, short_side, jpeg_quality."""
+        if self._meta is None:
+            self._meta = _read_meta(_open_environment(self.folder / "shard-0.lmdb"), self.folder / "shard-0.lmdb")
+        return self._meta
+
+    def _environment(self, row: int) -> lmdb.Environment:
+        path = self.folder / f"shard-{row % self.meta['shards']}.lmdb"
+        return _open_environment(path, self.meta | {"shard": row % self.meta["shards"]})
+
+    def _record(self, transaction: lmdb.Transaction, row: int) -> memoryview:
+        record = transaction.get(_key(row))
+        if record is None:
+            raise DataError(f"{self.folder}: no frames of video {row}; the shard's report says why")
+        return record
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "_meta": self._meta}
+
+
+# LMDB must open a file once per process, and not use it across a fork: one table for all stores of this process.
+_environments: dict[Path, lmdb.Environment] = {}
+_owner = os.getpid()
+
+
+def _open_environment(path: Path, meta: dict[str, Any] | None = None) -> lmdb.Environment:
+    """The environment of a shard, opened at first use; it must be of the same extraction as `meta`."""
+    global _environments, _owner
+    if _owner != os.getpid():
+        _environments, _owner = {}, os.getpid()  # the parent's stay open and are not touched
+    path = path.absolute()
+    if path not in _environments:
+        try:
+            environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=False)
+        except lmdb.Error as error:
+            raise DataError(f"{path}: cannot be opened ({error}); run `ssp data frames` for this shard") from None
+        if meta is not None and _read_meta(environment, path) != meta:
+            environment.close()
+            raise DataError(f"{path}: belongs to another extraction than its neighbours; run `ssp data frames` again")
+        _environments[path] = environment
+    return _environments[path]
+
+
+def _read_meta(environment: lmdb.Environment, path: Path) -> dict[str, Any]:
+    with environment.begin() as transaction:
+        meta = transaction.get(META)
+    if meta is None:
+        raise DataError(f"{path}: not a shard of a frame store; run `ssp data frames` again")
+    return json.loads(meta)
+
+
+def _key(row: int) -> bytes:
+    return row.to_bytes(8, "big")
+
+
+def _starts(record: memoryview) -> np.ndarray:
+    return np.frombuffer(record, OFFSET, COUNT.unpack_from(record)[0] + 1, COUNT.size)
+
+
+class _Writer:
+    """An LMDB file that grows as needed."""
+
+    def __init__(self, path: Path) -> None:
+        # No lock file and no flush per video: the file is nobody else's until it gets its name.
+        self._environment = lmdb.open(str(path), subdir=False, lock=False, sync=False, map_size=1 << 26)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        while True:
+            try:
+                with self._environment.begin(write=True) as transaction:
+                    transaction.put(key, value)
+                return
+            except lmdb.MapFullError:
+                self._environment.set_mapsize(2 * self._environment.info()["map_size"] + len(value))
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._environment.sync(True)
+        self._environment.close()
+
+
+def load_split(config: Config, dataset: str, split: str) -> pd.DataFrame:
+    """The readable videos of a split.
+
+    Returns:
+        Rows of the manifest (see `ssp.data.manifest.COLUMNS`) with the column `row`, their number there, which is the
+        frame store's key. `attrs["videos"]` counts the videos of the split, `attrs["broken"]` names those left out.
+
+    Raises:
+        DataError: manifest or frame store are missing, do not belong together, or the split is empty.
+    """
+    paths = Paths.of(config)
+    manifest = read_manifest(paths.manifest(dataset))
+    store = FrameStore(paths.frames(dataset))
+    if store.meta["manifest"] != content_hash(manifest):
+        raise DataError(f"{store.folder}: made from another manifest; run `ssp data frames` for {dataset} again")
+    rows = manifest.assign(row=np.arange(len(manifest)))
+    rows = rows[rows["split"] == split]
+    readable = rows["row"].isin(store.rows())
+    kept = rows[readable].reset_index(drop=True)
+    if kept.empty:
+        raise DataError(
+            f"{dataset}: no readable video in split '{split}'; see {paths.manifest(dataset)} and its report"
+        )
+    kept.attrs = {"videos": len(rows), "broken": rows.loc[~readable, "id"].tolist()}
+    return kept

@@ -1,0 +1,143 @@
+"""What a published data set says about its videos: one module per data set, each with a function `read`.
+
+Design choices
+- `read(tree, split)` gets the list of unpacked files and returns every video of the published split with its label. It
+  opens annotation files only; whether a video is really there is for the manifest to say.
+- Annotation files are searched by name anywhere below the folder: archives differ in their outer folders.
+- An id is the path as the data set's own lists write it: the same wherever the archive came from, unique by check.
+- A new data set is a module here and its name in `ssp.config.SOURCES`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from ssp.errors import DataError
+
+VIDEO_SUFFIXES = {".avi", ".webm", ".mp4", ".mkv", ".mov"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A video of the published split."""
+
+    id: str  # path as the data set's lists write it
+    path: str  # where it lies below the unpacked folder, or should
+    label: int
+    class_name: str
+    split: Literal["train", "test"]
+    group: str  # what must not straddle train and validation: film, subject, ...
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What the annotation of a data set says."""
+
+    classes: list[str]  # in label order
+    entries: list[Entry]
+    unused: set[str] = field(default_factory=set)  # paths of videos that belong to no split
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The unpacked files of a data set; paths are relative to the folder, with forward slashes."""
+
+    folder: Path
+    files: list[str]
+
+    @classmethod
+    def of(cls, folder: Path) -> Tree:
+        """All files below a folder."""
+        return cls(folder, sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()))
+
+    @cached_property
+    def videos(self) -> list[str]:
+        """Paths of the video files."""
+        return [path for path in self.files if PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES]
+
+    def ending(self, parts: int) -> dict[str, str]:
+        """Videos by the last components of their paths, as lists name them.
+
+        Raises:
+            DataError: two videos share these components.
+        """
+        found: dict[str, str] = {}
+        for path in self.videos:
+            name = "/".join(PurePosixPath(path).parts[-parts:])
+            if name in found:
+                raise DataError(f"{self.folder}: '{found[name]}' and '{path}' cannot be told apart; remove one archive")
+            found[name] = path
+        return found
+
+    def matching(self, pattern: str) -> list[str]:
+        """Files whose name (without folders) matches a shell pattern."""
+        return [path for path in self.files if fnmatchcase(PurePosixPath(path).name, pattern)]
+
+    def one(self, pattern: str) -> Path:
+        """The only file of a name.
+
+        Raises:
+            DataError: there is none, or more than one.
+        """
+        found = self.matching(pattern)
+        if not found:
+            raise DataError(f"{self.folder}: no annotation file '{pattern}'; is its archive listed in the config?")
+        if len(found) > 1:
+            raise DataError(
+                f"{self.folder}: annotation '{pattern}' is there {len(found)} times: {', '.join(found[:3])}"
+            )
+        return self.folder / found[0]
+
+
+def read_listing(source: str, tree: Tree, split: int) -> Listing:
+    """What a source says about the unpacked files.
+
+    Raises:
+        DataError: annotation is missing or malformed, or an id is there twice.
+    """
+    listing = import_module(f"ssp.data.sources.{source}").read(tree, split)
+    name, count = max(Counter(entry.id for entry in listing.entries).items(), key=lambda item: item[1], default=("", 0))
+    if count > 1:
+        raise DataError(f"{tree.folder}: '{name}' is listed {count} times; ids must be unique, remove the other lists")
+    return listing
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of an annotation file that are not empty.
+
+    Raises:
+        DataError: the file is missing or not text.
+    """
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: annotation cannot be read ({error}); unpack the archive again") from None
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 - whatever JSON can hold
+    """Parse a JSON annotation file.
+
+    Raises:
+        DataError: the file is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: annotation cannot be read ({error}); unpack the archive again") from None
+
+
+def only_split_one(source: str, split: int) -> None:
+    """Check the split number of a data set that is used with one split.
+
+    Raises:
+        DataError: another split is asked for.
+    """
+    if split != 1:
+        raise DataError(f"{source}: split {split} is not defined; set datasets.{source}.split to 1")

@@ -1,0 +1,46 @@
+"""HMDB51: `<class>/<clip>.avi`; per class and split a list `<class>_test_split1.txt`.
+
+- Lines are `<clip>.avi 1` (train), `2` (test) or `0` (in no split). Labels follow the sorted class names.
+- A clip is named `<film>_<class>_<body>_<camera>_np<people>_<direction>_<quality>_<number>.avi`. The group is the film:
+  clips of one film show the same people and places, also in several classes.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+from ssp.data.sources import Entry, Listing, Tree, read_lines
+from ssp.errors import DataError
+
+_PROPERTIES = re.compile(r"_[a-z]+_[a-z]+_np\d+_[a-z]+_[a-z]+_\d+$")
+_SPLITS = {"1": "train", "2": "test", "0": None}
+
+
+def read(tree: Tree, split: int) -> Listing:
+    """Videos of one of the three published splits."""
+    suffix = f"_test_split{split}.txt"
+    lists = {PurePosixPath(path).name.removesuffix(suffix): path for path in tree.matching(f"*{suffix}")}
+    if not lists:
+        raise DataError(f"{tree.folder}: no split list '<class>{suffix}'; is its archive listed in the config?")
+    videos, classes = tree.ending(2), sorted(lists)
+    entries, unused = [], set()
+    for label, name in enumerate(classes):
+        path = tree.folder / lists[name]
+        for number, line in enumerate(read_lines(path), start=1):
+            clip, _, use = line.rpartition(" ")
+            if not clip or use not in _SPLITS:
+                raise DataError(f"{path}: line {number} is not '<clip>.avi 0|1|2': '{line}'; unpack the archive again")
+            video = f"{name}/{clip.strip()}"
+            where = videos.get(video, video)
+            if _SPLITS[use] is None:
+                unused.add(where)
+            else:
+                entries.append(Entry(video, where, label, name, _SPLITS[use], film(clip.strip(), name)))
+    return Listing(classes, entries, unused)
+
+
+def film(clip: str, class_name: str) -> str:
+    """The source film of a clip: its name without properties, class and the number of the part."""
+    stem = _PROPERTIES.sub("", clip.removesuffix(".avi"))
+    return re.sub(r"_+\d+$", "", stem.removesuffix(f"_{class_name}")) or stem

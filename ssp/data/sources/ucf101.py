@@ -1,0 +1,36 @@
+"""UCF101: `UCF-101/<Class>/v_<Class>_gNN_cNN.avi`; `classInd.txt`, `trainlist01.txt`, `testlist01.txt`.
+
+- `classInd.txt` numbers the classes from 1. Lists hold `<Class>/<clip>.avi`, with or without a label column; in one
+  copy that column is 1 throughout, so the class always comes from the folder.
+- The group is `<Class>/gNN`: the 25 groups of a class are source videos cut into clips.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ssp.data.sources import Entry, Listing, Tree, read_lines
+from ssp.errors import DataError
+
+_CLIP = re.compile(r"(?P<video>(?P<name>[^/\s]+)/v_[^/]+_(?P<group>g\d+)_c\d+\.avi)(\s+\d+)?")
+
+
+def read(tree: Tree, split: int) -> Listing:
+    """Videos of one of the three published splits."""
+    index = tree.one("classInd.txt")
+    numbered = [line.split() for line in read_lines(index)]
+    if not all(len(line) == 2 and line[0].isdigit() for line in numbered):
+        raise DataError(f"{index}: a line is not '<number> <class>'; unpack the archive again")
+    classes = [name for _, name in sorted(numbered, key=lambda line: int(line[0]))]
+    labels = {name: label for label, name in enumerate(classes)}
+    videos, entries = tree.ending(2), []
+    for part in ("train", "test"):
+        path = tree.one(f"{part}list{split:02}.txt")
+        for number, line in enumerate(read_lines(path), start=1):
+            match = _CLIP.fullmatch(line)
+            if not match or match["name"] not in labels:
+                raise DataError(f"{path}: line {number} names no clip of a known class: '{line}'; check {index.name}")
+            name, video = match["name"], match["video"]
+            group = f"{name}/{match['group']}"
+            entries.append(Entry(video, videos.get(video, video), labels[name], name, part, group))
+    return Listing(classes, entries)

@@ -1,0 +1,63 @@
+"""Carving a validation split from train: whole groups, stratified over classes, seeded.
+
+- A group (film, subject, source video) never straddles: neighbours in training would make validation too good.
+- Groups are visited in a seeded order, and one is taken whenever that brings the class counts of validation closer to
+  the asked fraction. A second pass gives classes that came out empty the smallest group that helps.
+- Training never loses a class: the last group of a class stays, so a class with a single group has no validation.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+
+def carve_validation(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Choose the validation videos among the training videos.
+
+    Args:
+        labels: int (n,), classes from 0.
+        groups: str (n,).
+        fraction: of the videos of every class, as nearly as whole groups allow.
+        seed: of the order of the groups.
+
+    Returns:
+        bool (n,), true for validation.
+    """
+    names, group_of = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    classes, class_of = np.unique(labels, return_inverse=True)
+    members = [(classes_there, counts) for classes_there, counts in _class_counts(group_of, class_of, len(names))]
+    remaining = np.zeros(len(classes), int)  # groups of a class that are still in train
+    for classes_there, _ in members:
+        remaining[classes_there] += 1
+    wanted = fraction * np.bincount(class_of, minlength=len(classes))
+    taken, chosen = np.zeros(len(classes)), np.zeros(len(names), bool)
+
+    def take(group: int) -> None:
+        classes_there, counts = members[group]
+        chosen[group] = True
+        taken[classes_there] += counts
+        remaining[classes_there] -= 1
+
+    for group in np.random.default_rng(seed).permutation(len(names)):
+        classes_there, counts = members[group]
+        missing = wanted[classes_there] - taken[classes_there]
+        if (remaining[classes_there] > 1).all() and ((missing - counts) ** 2).sum() < (missing**2).sum():
+            take(group)
+    for empty in np.flatnonzero((taken == 0) & (wanted > 0)):
+        candidates = [
+            group
+            for group, (classes_there, _) in enumerate(members)
+            if empty in classes_there and (remaining[classes_there] > 1).all()
+        ]
+        if candidates and not taken[empty]:
+            take(min(candidates, key=lambda group: members[group][1].sum()))
+    return chosen[group_of]
+
+
+def _class_counts(group_of: np.ndarray, class_of: np.ndarray, groups: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Per group: its classes, and how many videos of each."""
+    order = np.argsort(group_of, kind="stable")
+    bounds = np.searchsorted(group_of[order], np.arange(groups + 1))
+    return [np.unique(class_of[order[start:end]], return_counts=True) for start, end in pairwise(bounds)]
