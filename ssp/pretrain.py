@@ -18,8 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -33,6 +31,7 @@ from ssp.execution import Execution, derive_seed
 from ssp.files import atomic_path, write_json
 from ssp.optim import Schedule, make_optimizer, set_learning_rate
 from ssp.paths import Paths
+from ssp.progress import progress
 from ssp.tuning import is_head
 
 STATE_EVERY = 100  # steps
@@ -56,26 +55,25 @@ def run_pretrain(config: Config, checkpoint: str) -> Path:
     execution = Execution.of(config.compute.pretrain, "auto")
     identity = slice_hash({"slice": config.backbone_slice(checkpoint), "torch": torch.__version__})
     started = time.time()
-    with Progress(console=Console(stderr=True), disable=not Console(stderr=True).is_terminal) as progress:
-        clips, labels = _rendered(config, chosen, held_out=False, progress=progress)
-        torch.manual_seed(derive_seed(settings.seed, "weights"))
-        model = build_model(
-            config.backbone.architecture,
-            "full",
-            source.CLASSES,
-            num_frames=chosen.num_frames,
-            img_size=config.backbone.image_size,
-        ).to(execution.device)
-        state = path.with_suffix(".state")
-        losses = _train(model, clips, labels, settings, execution, state, identity, progress)
-        held_out = _rendered(config, chosen, held_out=True, progress=progress)
-        report = _measure(model, *held_out, settings, execution)
+    clips, labels = _rendered(config, chosen, held_out=False)
+    torch.manual_seed(derive_seed(settings.seed, "weights"))
+    model = build_model(
+        config.backbone.architecture,
+        "full",
+        source.CLASSES,
+        num_frames=chosen.num_frames,
+        img_size=config.backbone.image_size,
+    ).to(execution.device)
+    state = path.with_suffix(".state")
+    losses = _train(model, clips, labels, settings, execution, state, identity)
+    report = _measure(model, *_rendered(config, chosen, held_out=True), settings, execution)
     report |= {"train_loss": losses[-1], "settings": settings.model_dump(mode="json"), "identity": identity}
     report["run"] = {"seconds": round(time.time() - started, 1), "device": execution.name}
     write_json(path.with_suffix(".json"), report)
     weights = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if not is_head(n)}
     with atomic_path(path) as temporary:
-        save_file(weights, temporary, metadata={"source": "pre-training on generated videos", "identity": identity})
+        # One key only: safetensors writes several in an order that varies from run to run.
+        save_file(weights, temporary, metadata={"identity": identity})
     state.unlink(missing_ok=True)
     return path
 
@@ -86,13 +84,15 @@ def normalised(clips: np.ndarray | Tensor) -> Tensor:
     return (video - torch.tensor(MEAN).view(3, 1, 1, 1)) / torch.tensor(STD).view(3, 1, 1, 1)
 
 
-def _rendered(config: Config, chosen: Checkpoint, held_out: bool, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
+def _rendered(config: Config, chosen: Checkpoint, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
     """All clips uint8 (N, T, H, W, 3) of training or of the held-out part, and their labels."""
     size, frames = config.backbone.image_size, chosen.num_frames
     count = chosen.pretrain.held_out if held_out else chosen.pretrain.clips
     clips, labels = np.empty((count, frames, size, size, 3), np.uint8), np.empty(count, np.int64)
-    for i in progress.track(range(count), description="render " + ("held-out clips" if held_out else "source clips")):
-        clips[i], labels[i] = source.source_clip(chosen.pretrain.seed, held_out, i, frames=frames, image_size=size)
+    with progress("render held-out clips" if held_out else "render source clips") as update:
+        for i in range(count):
+            clips[i], labels[i] = source.source_clip(chosen.pretrain.seed, held_out, i, frames=frames, image_size=size)
+            update(i + 1, count)
     return clips, labels
 
 
@@ -104,7 +104,6 @@ def _train(
     execution: Execution,
     state: Path,
     identity: str,
-    progress: Progress,
 ) -> list[float]:
     """Train in place from the kept state, or from the beginning; returns the loss of each `STATE_EVERY` steps."""
     optimizer = make_optimizer(model, settings.weight_decay)
@@ -116,31 +115,31 @@ def _train(
         optimizer.load_state_dict(kept["optimizer"])
         first, losses = kept["step"], kept["losses"]
     model.train()
-    bar = progress.add_task("pre-train", total=settings.steps, completed=first)
     running = 0.0
-    for step in range(first, settings.steps):
-        batch = _batch(len(clips), settings, step)
-        set_learning_rate(optimizer, schedule(step))
-        with execution.autocast():
-            logits = model(normalised(clips[batch]).to(execution.device))
-            loss = cross_entropy(logits.float(), torch.from_numpy(labels[batch]).to(execution.device))
-        if not torch.isfinite(loss):
-            raise CheckpointError(
-                f"pre-training: the loss is not finite at step {step}; lower backbone.checkpoints.*.pretrain.lr"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), settings.clip_grad)
-        optimizer.step()
-        running += loss.item()
-        progress.advance(bar)
-        done = step + 1
-        if done % STATE_EVERY == 0 or done == settings.steps:
-            losses.append(running / ((done - 1) % STATE_EVERY + 1))
-            running = 0.0
-            content = {"identity": identity, "step": done, "losses": losses}
-            with atomic_path(state) as temporary:
-                torch.save(content | {"model": model.state_dict(), "optimizer": optimizer.state_dict()}, temporary)
+    with progress("pre-train") as update:
+        for step in range(first, settings.steps):
+            batch = _batch(len(clips), settings, step)
+            set_learning_rate(optimizer, schedule(step))
+            with execution.autocast():
+                logits = model(normalised(clips[batch]).to(execution.device))
+                loss = cross_entropy(logits.float(), torch.from_numpy(labels[batch]).to(execution.device))
+            if not torch.isfinite(loss):
+                raise CheckpointError(
+                    f"pre-training: the loss is not finite at step {step}; lower backbone.checkpoints.*.pretrain.lr"
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), settings.clip_grad)
+            optimizer.step()
+            running += loss.item()
+            done = step + 1
+            update(done, settings.steps)
+            if done % STATE_EVERY == 0 or done == settings.steps:
+                losses.append(running / ((done - 1) % STATE_EVERY + 1))
+                running = 0.0
+                content = {"identity": identity, "step": done, "losses": losses}
+                with atomic_path(state) as temporary:
+                    torch.save(content | {"model": model.state_dict(), "optimizer": optimizer.state_dict()}, temporary)
     return losses
 
 

@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from ssp.config import Config, Generate
 from ssp.data.synthetic.encode import Format, encode
@@ -31,6 +29,7 @@ from ssp.data.synthetic.scenes import CLASSES, DIFFICULTY
 from ssp.data.synthetic.staging import stage
 from ssp.errors import ConfigError
 from ssp.files import atomic_path
+from ssp.progress import progress
 
 ZIP_DATE = (2000, 1, 1, 0, 0, 0)
 
@@ -116,14 +115,15 @@ _SUFFIXES = {
 def _videos(source: str, generate: Generate, content: Plan, processes: int) -> Iterator[tuple[str, bytes]]:
     """Path and bytes of each video, in the plan's order."""
     jobs = [(source, generate, clip, content.form) for clip in content.clips]
-    console = Console(stderr=True)
-    shown = {"total": len(jobs), "description": f"generate {source}"}
-    shown |= {"console": console, "disable": not console.is_terminal}
-    if processes == 1:
-        yield from track(map(_make, jobs), **shown)
-        return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from track(pool.map(_make, jobs, chunksize=8), **shown)
+    with ExitStack() as stack:
+        update = stack.enter_context(progress(f"generate {source}"))
+        results = map(_make, jobs)
+        if processes > 1:
+            pool = stack.enter_context(ProcessPoolExecutor(processes, mp_context=get_context("spawn")))
+            results = pool.map(_make, jobs, chunksize=8)
+        for done, video in enumerate(results, start=1):
+            yield video
+            update(done, len(jobs))
 
 
 def _make(job: tuple[str, Generate, Planned, Format]) -> tuple[str, bytes]:

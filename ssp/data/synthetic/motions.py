@@ -111,5 +111,8 @@ MOTIONS: dict[str, Callable[[Array], Path]] = {
 }
 """Name -> path as a function of phase (T,)."""
 
+CROSSINGS = ("dive", "lift", "rise", "sink", "advance", "approach")
+"""Have a beginning and an end; the others are periodic."""
+
 SOURCE_MOTIONS = ("dive", "lift", "pulse", "orbit")
 """Seen in pre-training only; mostly directional, because only a direction forces a backbone to learn order in time."""

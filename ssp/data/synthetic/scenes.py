@@ -42,7 +42,7 @@ class Difficulty:
     place: float = 0.14
     hue_jitter: float = 0.025
     saturation: tuple[float, float] = (0.6, 0.95)
-    tempo: tuple[float, float] = (0.55, 1.0)  # cycles a second
+    cycles: tuple[float, float] = (1.0, 2.2)  # of a periodic motion, over the clip
     distractors: int = 2
     distractor_radius: tuple[float, float] = (0.06, 0.1)
     view: float = 1.0  # strength of `View.draw`

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ssp.data.synthetic.motions import MOTIONS
+from ssp.data.synthetic.motions import CROSSINGS, MOTIONS
 from ssp.data.synthetic.render import Sprite, View, backdrop, render
 from ssp.data.synthetic.scenes import (
     BREAKFAST_ORDERS,
@@ -63,7 +63,7 @@ def stage(
     elif dataset == "breakfast":
         sprites = _order(BREAKFAST_ORDERS[label], seconds, take, difficulty)
     else:
-        sprites = [_endless(ACTIONS[dataset][label], seconds, take, difficulty)]
+        sprites = [_action(ACTIONS[dataset][label], seconds, take, difficulty)]
     passers_by = [_passer_by(seconds, camera, difficulty) for _ in range(difficulty.distractors)]
     drift = camera.normal(0, 6, 2) * seconds[:, None] + camera.uniform(0, 96, 2)
     view = view or View.draw(camera, difficulty.view)
@@ -90,22 +90,30 @@ def _sprite(
     )
 
 
-def _endless(action: Action, seconds: Array, rng: np.random.Generator, difficulty: Difficulty) -> Sprite:
-    """An action that goes on for the whole clip, begun at a random phase."""
-    phase = rng.uniform(0, 1) + rng.uniform(*difficulty.tempo) * seconds
+def _action(action: Action, seconds: Array, rng: np.random.Generator, difficulty: Difficulty) -> Sprite:
+    """One action over the whole clip: a crossing once, anything periodic a few times from a random phase."""
+    if action.motion in CROSSINGS:
+        phase = _once(seconds, rng)
+    else:
+        phase = rng.uniform(0, 1) + rng.uniform(*difficulty.cycles) * seconds / max(seconds[-1], 1e-6)
     return _sprite((action.hue, action.shape), action.motion, phase, rng, difficulty)
+
+
+def _once(seconds: Array, rng: np.random.Generator) -> Array:
+    """A phase from near 0 to near 1 over the clip, at a pace that changes a little."""
+    progress = (seconds / max(seconds[-1], 1e-6)) ** rng.uniform(0.75, 1.33)
+    return rng.uniform(0, 0.15) + progress * rng.uniform(0.7, 0.85)
 
 
 def _event(kind: str, seconds: Array, rng: np.random.Generator, difficulty: Difficulty) -> list[Sprite]:
     """An SSv2-like event, played forwards once over the clip."""
-    progress = (seconds / max(seconds[-1], 1e-6)) ** rng.uniform(0.75, 1.33)
-    phase = rng.uniform(0, 0.15) + progress * rng.uniform(0.7, 0.85)
+    phase = _once(seconds, rng)
     hue = str(rng.choice(list(HUES)))
     shape = str(rng.choice(list(OUTLINES) if kind == "replace" else OBJECTS))
     sprite = _sprite((hue, shape), EVENT_MOTIONS[kind], phase, rng, difficulty)
     if kind != "replace":
         return [sprite]
-    before = (progress < rng.uniform(0.3, 0.7)).astype(np.float32)
+    before = (phase < rng.uniform(0.3, 0.7)).astype(np.float32)
     geometry = (sprite.colour, sprite.x, sprite.y, sprite.radius, sprite.angle)
     return [Sprite(shape, *geometry, before), Sprite(OUTLINES[shape], *geometry, 1 - before)]
 
