@@ -178,6 +178,8 @@ def load_tuned(model: VideoMamba, path: str | Path) -> dict[str, str]:
     """
     metadata = read_metadata(path)
     theirs, ours = json.loads(metadata[DESCRIPTION]), describe(model)
+    theirs |= theirs.pop("options")  # the first difference is named, so the method's comes before its options'
+    ours |= ours.pop("options")
     for key, value in ours.items():
         if theirs.get(key) != value:
             raise CheckpointError(f"{path}: was tuned with {key} {theirs.get(key)!r}, this model has {value!r}")
