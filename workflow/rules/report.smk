@@ -1,6 +1,11 @@
 """Tables: pure functions of the records."""
 
-TABLES = [paths.tables / f"{table}.{kind}" for table in ("main", "parameters") for kind in ("csv", "md", "tex")]
+TABLES = expand(
+    paths.tables / "{table}.{kind}",
+    table=("main", "parameters", "uncertainty", "differences"),
+    kind=("csv", "md", "tex"),
+)
+TABLES.append(paths.tables / "seeds.csv")
 
 
 rule tables:

@@ -1,0 +1,148 @@
+"""The whole workflow on the smallest config: what it wrote is right, not only there."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy.special import softmax
+
+from ssp.config import load_config, slice_hash
+from ssp.data.manifest import manifest_hash
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.xdist_group("tiny_run")]
+
+
+@pytest.fixture(scope="module")
+def records(tiny_run) -> dict[tuple[str, str, int], dict]:
+    config, folder = tiny_run.config, tiny_run.folder
+    return {
+        (d, m, s): json.loads((folder / tiny_run.paths.record(d, m, s)).read_text())
+        for d in config.datasets
+        for m in config.methods
+        for s in config.seeds
+    }
+
+
+@pytest.fixture(scope="module")
+def predictions(tiny_run, records) -> dict[tuple[str, str, int], pd.DataFrame]:
+    return {key: pd.read_parquet(tiny_run.folder / tiny_run.paths.predictions(*key)) for key in records}
+
+
+@pytest.fixture(scope="module")
+def manifests(tiny_run) -> dict[str, pd.DataFrame]:
+    return {d: pd.read_parquet(tiny_run.folder / tiny_run.paths.manifest(d)) for d in tiny_run.config.datasets}
+
+
+def _accuracy(predictions: pd.DataFrame) -> float:
+    """Top-1 in percent, from the definition: mean softmax over the views of a video, then the largest."""
+    hits = []
+    for _, views in predictions.groupby("id"):
+        mean = softmax(np.stack(views["logits"]).astype(np.float64), axis=1).mean(axis=0)
+        hits.append(mean.argmax() == views["label"].iloc[0])
+    return 100 * float(np.mean(hits))
+
+
+def test_every_cell_finished(records):
+    assert {key: record["reason"] for key, record in records.items() if record["status"] != "ok"} == {}
+
+
+def test_every_test_video_was_read_once_in_every_view(tiny_run, predictions, manifests):
+    for (dataset, *_), rows in predictions.items():
+        clips = tiny_run.config.datasets[dataset].clips
+        test = manifests[dataset].query("split == 'test'")
+        assert len(test) == tiny_run.config.datasets[dataset].expected.test
+        views = list(range(clips.test_segments * clips.test_crops))
+        assert list(zip(rows["id"], rows["view"], strict=True)) == [(i, v) for i in sorted(test["id"]) for v in views]
+        labels = test.set_index("id")["label"]
+        assert (labels.loc[rows["id"]].to_numpy() == rows["label"].to_numpy()).all()
+        classes = tiny_run.config.datasets[dataset].expected.classes
+        assert set(rows["logits"].map(len)) == {classes}
+
+
+def test_records_say_what_the_predictions_say(records, predictions):
+    for key, record in records.items():
+        assert record["metrics"]["top1"] == pytest.approx(_accuracy(predictions[key]))
+        assert record["metrics"]["videos"] == predictions[key]["id"].nunique()
+        assert record["metrics"]["views"] == len(predictions[key])
+
+
+def test_the_main_table_follows_from_the_predictions(tiny_run, predictions):
+    table = pd.read_csv(tiny_run.folder / tiny_run.paths.tables / "main.csv")
+    assert list(table.columns) == ["dataset", "method", "mean", "sd", "n_seeds", "published", "status"]
+    cells = table[table["dataset"].isin(tiny_run.config.datasets)].set_index(["dataset", "method"])
+    assert len(cells) == len(tiny_run.config.datasets) * len(tiny_run.config.methods)
+    for (dataset, method), row in cells.iterrows():
+        seeds = [_accuracy(predictions[dataset, method, seed]) for seed in tiny_run.config.seeds]
+        assert row["mean"] == pytest.approx(np.mean(seeds), abs=0.01)
+        assert row["sd"] == pytest.approx(np.std(seeds, ddof=1), abs=0.01)
+        assert (row["n_seeds"], row["status"]) == (len(seeds), "ok")
+
+
+def test_the_parameter_table_follows_from_the_architecture(tiny_run, records):
+    table = pd.read_csv(tiny_run.folder / tiny_run.paths.tables / "parameters.csv").set_index(["method", "dataset"])
+    width, depth = tiny_run.config.backbone.architecture.embed_dim, tiny_run.config.backbone.architecture.depth
+    prompts = tiny_run.config.methods["vpt"].options["num_prompts"]
+    for dataset, chosen in tiny_run.config.datasets.items():
+        head = (width + 1) * chosen.expected.classes
+        assert set(table.xs(dataset, level="dataset")["head"]) == {head}
+        assert table.loc[("linear", dataset), "trainable"] == head + width  # and the final norm
+        assert table.loc[("vpt", dataset), "extra"] == depth * prompts * width
+        assert table.loc[("full", dataset), "trainable"] == table.loc[("full", dataset), "total"]
+        assert table.loc[("ssp", dataset), "extra"] == table.loc[("ssp", dataset), "trainable"] - head - width > 0
+    for (dataset, method, _), record in records.items():
+        counts = table.loc[(method, dataset), ["total", "trainable", "extra", "head"]]
+        assert record["parameters"] == counts.astype(int).to_dict()
+
+
+def test_records_trace_back_to_config_and_manifest(tiny_run, records):
+    config, paths = tiny_run.config, tiny_run.paths
+    for (dataset, method, seed), record in records.items():
+        assert record["config"] == json.loads(json.dumps(config.cell_slice(dataset, method)))
+        assert record["config_hash"] == slice_hash(config.cell_slice(dataset, method))
+        assert record["manifest_hash"] == manifest_hash(tiny_run.folder / paths.manifest(dataset))
+        assert record["seed"] == seed
+        assert record["epochs"] == config.datasets[dataset].recipe.epochs
+        assert record["sweep"]["trials"] == config.sweep.trials
+        assert record["git"]["commit"]
+        assert record["versions"]["torch"]
+        choice = json.loads((tiny_run.folder / paths.choice(dataset, method)).read_text())
+        assert record["hyperparameters"] == choice["chosen"]
+
+
+def test_validation_is_carved_from_train_by_group(manifests, tiny_run):
+    for dataset, manifest in manifests.items():
+        expected = tiny_run.config.datasets[dataset].expected
+        assert (manifest["split"] == "test").sum() == expected.test
+        assert (manifest["split"] != "test").sum() == expected.train
+        groups = {split: set(rows["group"]) for split, rows in manifest.groupby("split")}
+        assert groups["train"]
+        assert groups["val"]
+        assert not groups["train"] & groups["val"]
+
+
+def test_mlflow_has_every_run(tiny_run, records):
+    mlflow = pytest.importorskip("mlflow")
+    runs = mlflow.MlflowClient(f"sqlite:///{tiny_run.folder / tiny_run.paths.mlflow / 'mlflow.db'}")
+    for record in records.values():
+        run = runs.get_run(record["run"]["mlflow_run_id"])
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.parentRunId"]
+
+
+def test_the_terminal_shows_tables_paths_and_the_mlflow_command(tiny_run):
+    out, tables = tiny_run.done.out, tiny_run.folder / tiny_run.paths.tables
+    for table in ("main", "parameters"):
+        assert (tables / f"{table}.md").read_text().strip() in out
+    assert "results/tiny/records" in out
+    assert "mlflow ui --backend-store-uri sqlite:///results/tiny/mlflow/mlflow.db" in out
+
+
+def test_nothing_half_written_is_left(tiny_run):
+    assert [path for path in tiny_run.folder.rglob("*.tmp") if ".snakemake" not in path.parts] == []
+
+
+def test_jobs_read_the_checked_config(tiny_run):
+    assert load_config(tiny_run.folder / tiny_run.paths.config) == tiny_run.config
+    assert yaml.safe_load((tiny_run.folder / tiny_run.paths.config).read_text())["name"] == "tiny"

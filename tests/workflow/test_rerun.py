@@ -1,0 +1,110 @@
+"""What runs again after a change: exactly what the change decides. Planned on the finished small run."""
+
+import copy
+
+import pytest
+import yaml
+
+from tests.workflow.running import TINY
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.xdist_group("tiny_run")]
+
+DATASETS, METHODS, SEEDS = 2, 4, 2
+
+
+def _plan(tiny_run, tmp_path, change) -> dict[str, int]:
+    """Jobs of a second run with a changed copy of the config."""
+    data = copy.deepcopy(yaml.safe_load(TINY.read_text()))
+    change(data)
+    (tmp_path / "changed.yaml").write_text(yaml.safe_dump(data))
+    done = tiny_run.again("--configfile", tmp_path / "changed.yaml")
+    assert done.code == 0, done.err
+    jobs = done.jobs
+    del jobs["all"]
+    return dict(jobs)
+
+
+def test_a_second_run_does_nothing(tiny_run):
+    done = tiny_run.again("--configfile", TINY)
+    assert done.code == 0
+    assert "Nothing to be done" in done.err + done.out
+    assert not done.jobs
+
+
+def _options(data):
+    data["methods"]["vpt"]["options"]["num_prompts"] = 3
+
+
+def _space(data):
+    data["methods"]["full"]["space"] = {"lr": {"low": 0.001, "high": 0.01, "log": True}}
+
+
+def _title(data):
+    data["title"] = "Another title"
+
+
+def _seed(data):
+    data["seeds"].append(2)
+
+
+def _views(data):
+    data["datasets"]["ucf101"]["clips"]["test_segments"] = 3
+
+
+def _trials(data):
+    data["sweep"]["trials"] = 3
+
+
+def _recipe(data):
+    data["datasets"]["breakfast"]["recipe"]["epochs"] = 3
+
+
+def _backbone(data):
+    data["backbone"]["checkpoints"]["f4"]["pretrain"]["steps"] = 5
+
+
+def _shards(data):
+    data["datasets"]["breakfast"]["frames"]["shards"] = 2
+
+
+def _no_outcome(data):
+    data["compute"] = {"train": {"threads": 2, "mem_mb": 3000, "runtime": 9}}
+    data["datasets"]["ucf101"]["archives"][0]["urls"] = ["https://example.org/mirror.zip"]
+
+
+def _tracking(data):
+    data["tracking"] = {"experiment": "another"}
+
+
+EVERY = {"sweep": DATASETS * METHODS, "train": DATASETS * METHODS * SEEDS, "tables": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "jobs"),
+    [
+        (_options, {"sweep": DATASETS, "train": DATASETS * SEEDS, "tables": 1}),
+        (_space, {"sweep": DATASETS, "train": DATASETS * SEEDS, "tables": 1}),
+        (_title, {"tables": 1}),
+        (_seed, {"train": DATASETS * METHODS, "tables": 1}),
+        (_views, {"train": METHODS * SEEDS, "tables": 1}),
+        (_trials, EVERY),
+        (_recipe, {"sweep": METHODS, "train": METHODS * SEEDS, "tables": 1}),
+        (_backbone, {"pretrain": 1} | EVERY),
+        (_shards, {"frames": 2, "sweep": METHODS, "train": METHODS * SEEDS, "tables": 1}),
+        (_tracking, {"init_tracking": 1}),
+        (_no_outcome, {}),
+    ],
+    ids=lambda value: value.__name__.strip("_") if callable(value) else "",
+)
+def test_a_change_reruns_what_it_decides(tiny_run, tmp_path, change, jobs):
+    assert _plan(tiny_run, tmp_path, change) == jobs
+
+
+def test_only_that_methods_jobs(tiny_run, tmp_path):
+    data = yaml.safe_load(TINY.read_text())
+    _options(data)
+    (tmp_path / "changed.yaml").write_text(yaml.safe_dump(data))
+    done = tiny_run.again("--configfile", tmp_path / "changed.yaml")
+    commands = [line for line in (done.out + done.err).splitlines() if " -m ssp " in line and "ssp tables" not in line]
+    assert commands
+    assert all("--method vpt" in line for line in commands)
