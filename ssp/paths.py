@@ -118,6 +118,11 @@ class Paths:
         return self.results / "tables"
 
     @property
+    def figures(self) -> Path:
+        """Folder of the figures."""
+        return self.results / "figures"
+
+    @property
     def mlflow(self) -> Path:
         """Folder of the MLflow database and artifacts, unless the config names a server."""
         return self.results / "mlflow"
