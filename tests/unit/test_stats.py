@@ -216,6 +216,11 @@ def test_groups_not_videos_are_flipped():
     assert paired_difference({0: merged([1] * 200, of)}, {0: merged([0] * 200, of)}).p == 0.5
 
 
+def test_p_is_never_zero():
+    """Random flips of 40 groups never meet the observed signs again; the observed ones themselves are counted."""
+    assert paired_difference({0: merged([1] * 40)}, {0: merged([0] * 40)}, resamples=999).p == 1 / 1000
+
+
 def test_no_difference_at_all():
     difference = paired_difference({0: merged([1, 0, 1])}, {0: merged([1, 0, 1])})
     assert (difference.estimate, difference.p) == (0, 1)
