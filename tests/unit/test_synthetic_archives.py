@@ -185,21 +185,21 @@ DEMO = {"seed": 1, "train": 480, "test": 640, "size": (40, 32), "seconds": (1.2,
 
 @pytest.mark.parametrize("source", sorted(CLASSES))
 def test_groups_share_a_backdrop_and_never_straddle_train_and_test(source):
-    sides = defaultdict(set)
+    scenes, sides = defaultdict(set), defaultdict(set)
     for clip in plan(source, Generate(**DEMO)).clips:
+        scenes[clip.group].add(clip.scene)
+        sides[clip.group].add(clip.split)
+        # The group is what a reader of the published layout takes for it.
         path = PurePosixPath(clip.path)
-        if source == "breakfast":
-            group, side = path.parts[1], int(path.parts[1][1:]) > 46
-        elif source == "ucf101":
-            group, side = path.name.rpartition("_c")[0], int(re.search(r"_g(\d\d)_", path.name)[1]) <= 7
-        elif source == "hmdb51":
-            group, side = path.name.partition("_")[0], clip.take[3]
-        else:
-            group, side = path.stem, None
-        sides[group].add((clip.scene, side))
-    assert all(len(found) == 1 for found in sides.values())
-    scenes = [scene for found in sides.values() for scene, _ in found]
-    assert len(set(scenes)) == len(scenes)
+        published = {
+            "breakfast": path.parts[1],
+            "ucf101": f"{path.parent.name}/{path.stem.rpartition('_')[0].rpartition('_')[2]}",
+            "hmdb51": path.name.partition("_")[0],
+            "ssv2": path.stem,
+        }
+        assert clip.group == published[source]
+    assert all(len(found) == 1 for found in [*scenes.values(), *sides.values()])
+    assert len({scene for found in scenes.values() for scene in found}) == len(scenes)
 
 
 @pytest.mark.parametrize("form", [AVI, WEBM], ids=["avi", "webm"])

@@ -32,6 +32,8 @@ class Planned:
 
     path: str
     label: int
+    split: str  # train, test, or unused
+    group: str  # film, gNN of a class, subject
     frames: int
     fullness: float
     take: tuple[int, ...]
@@ -58,6 +60,8 @@ def _clip(
     generate: Generate,
     path: str,
     label: int,
+    split: str,
+    group: str,
     key: tuple[int, ...],
     scene: tuple[int, ...],
     take: tuple[int, ...] | None = None,
@@ -69,6 +73,8 @@ def _clip(
     return Planned(
         path=path,
         label=label,
+        split=split,
+        group=group,
         frames=max(8, round(seconds * generate.fps)),
         fullness=float(np.random.default_rng((seed, FULLNESS, *key)).uniform()),
         take=(seed, TAKE, *take),
@@ -99,7 +105,7 @@ def _hmdb51(generate: Generate) -> Plan:
     for label, action in enumerate(HMDB51):
         name, lines = _snake(action), []
         counts = (1, _shares(generate.train, len(HMDB51))[label], _shares(generate.test, len(HMDB51))[label])
-        for mark, count in enumerate(counts):
+        for mark, (split, count) in enumerate(zip(("unused", "train", "test"), counts, strict=True)):
             # Two films at least, so that validation can be carved from train by film.
             groups = min(count, max(2, -(-count // CLIPS_PER_GROUP)))
             for group, members in enumerate(_shares(count, groups)):
@@ -107,7 +113,7 @@ def _hmdb51(generate: Generate) -> Plan:
                 for member in range(members):
                     file = f"{film}_{name}_f_cm_np1_fr_med_{member}.avi"
                     key, scene = (label, mark, group, member), (label, mark, group)
-                    clips.append(_clip(generate, f"{name}/{file}", label, key, scene))
+                    clips.append(_clip(generate, f"{name}/{file}", label, split, film, key, scene))
                     lines.append(f"{file} {mark} \n")
         annotations[f"testTrainMulti_7030_splits/{name}_test_split1.txt"] = "".join(sorted(lines)).encode()
     return Plan(clips, annotations, AVI)
@@ -123,7 +129,8 @@ def _ucf101(generate: Generate) -> Plan:
             for group, members in enumerate(_shares(per_class[split], min(groups, per_class[split])), start=first):
                 for member in range(1, members + 1):
                     file = f"{name}/v_{name}_g{group:02d}_c{member:02d}.avi"
-                    clips.append(_clip(generate, f"UCF-101/{file}", label, (label, group, member), (label, group)))
+                    key, scene, place = (label, group, member), (label, group), f"{name}/g{group:02d}"
+                    clips.append(_clip(generate, f"UCF-101/{file}", label, split, place, key, scene))
                     lists[split].append(f"{file} {label + 1}" if split == "train" else file)
     index = [f"{label} {_camel(action)}" for label, action in enumerate(UCF101, start=1)]
     files = {"classInd": index, "trainlist01": lists["train"], "testlist01": lists["test"]}
@@ -143,7 +150,8 @@ def _ssv2(generate: Generate) -> Plan:
         for number in range(count):
             label, video = number % CLASSES["ssv2"], next(ids)
             path = f"20bn-something-something-v2/{video}.webm"
-            clips.append(_clip(generate, path, label, (part, number), (part, number)))
+            side = "train" if split == "train" else "test"
+            clips.append(_clip(generate, path, label, side, str(video), (part, number), (part, number)))
             words = template(label)
             caption = words.replace("[something]", "an object").lower()
             entries.append({"id": str(video), "label": caption, "template": words, "placeholders": ["an object"]})
@@ -167,14 +175,15 @@ def _breakfast(generate: Generate) -> Plan:
     activities = len(BREAKFAST_ORDERS)
     # A few cameras of many train subjects; test has eight subjects, so that its size takes many cameras.
     train = TRAIN_SUBJECTS[: max(4, generate.train // (3 * activities))]
-    for subjects, count in ((train, generate.train), (TEST_SUBJECTS, generate.test)):
+    for split, subjects in (("train", train), ("test", TEST_SUBJECTS)):
         slots = [(c, s, a) for c in range(len(CAMERAS)) for s in subjects for a in range(activities)]
-        for camera, subject, label in slots[:count]:
+        for camera, subject, label in slots[: getattr(generate, split)]:
             name, place = f"P{subject:02d}", CAMERAS[camera]
             channel = "_ch0" if place == "stereo" else ""
             path = f"BreakfastII_15fps_qvga_sync/{name}/{place}/{name}_{breakfast_activity(label)}{channel}.avi"
             key = (subject, camera, label)
-            clips.append(_clip(generate, path, label, key, (subject,), take=(subject, label), view=(subject, camera)))
+            seeds = {"take": (subject, label), "view": (subject, camera)}
+            clips.append(_clip(generate, path, label, split, name, key, (subject,), **seeds))
     clips.sort(key=lambda clip: clip.path)
     return Plan(clips, {}, AVI)
 
