@@ -107,7 +107,15 @@ def accuracy_against_parameters(config: Config, tables: LongTables) -> Figure:
     if (cells["status"] == "partial").any():
         hollow = {"linestyle": "", "marker": "o", "markerfacecolor": "white", "markeredgecolor": "#444444"}
         bars.append(Line2D([], [], label="without failed seeds", **hollow))
-    figure.legend(handles=marks + bars, loc="outside lower center", ncols=3 * columns, frameon=False, fontsize=8)
+    figure.legend(
+        handles=marks + bars,
+        loc="outside lower center",
+        ncols=4 * columns,
+        columnspacing=1.2,
+        handletextpad=0.5,
+        frameon=False,
+        fontsize=8,
+    )
     return figure
 
 

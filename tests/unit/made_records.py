@@ -54,7 +54,7 @@ def make_config(
     return parse_config(config | changes, "made.yaml")
 
 
-def predictions(hits, per_group=5, views=2, classes=6):
+def predictions(hits, per_group=5, views=2, classes=6, name="v{:04}.avi"):
     """Predictions of len(hits) videos in groups of `per_group`; a hit has its label's logit highest, in every view."""
     rng = np.random.default_rng(len(hits))
     rows = []
@@ -63,16 +63,16 @@ def predictions(hits, per_group=5, views=2, classes=6):
         for view in range(views):
             logits = rng.normal(0, 0.1, classes)
             logits[label if hit else (label + 1) % classes] += 5
-            rows.append((f"v{i:04}.avi", f"g{i // per_group:03}", label, view, logits.astype(np.float32)))
+            rows.append((name.format(i), f"g{i // per_group:03}", label, view, logits.astype(np.float32)))
     return pd.DataFrame(rows, columns=SCHEMA.names)
 
 
-def write_cell(config, dataset, method, seed, hits=None, reason=None, **changes):
+def write_cell(config, dataset, method, seed, hits=None, reason=None, name="v{:04}.avi", **changes):
     """One record with its predictions file: the given hits and misses, or a failure with a reason."""
     paths = Paths.of(config)
     file = paths.predictions(dataset, method, seed)
     file.parent.mkdir(parents=True, exist_ok=True)
-    table = SCHEMA.empty_table() if reason else pa.Table.from_pandas(predictions(hits), schema=SCHEMA)
+    table = SCHEMA.empty_table() if reason else pa.Table.from_pandas(predictions(hits, name=name), schema=SCHEMA)
     pq.write_table(table, file)
     metrics = None
     if not reason:

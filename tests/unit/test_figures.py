@@ -57,7 +57,7 @@ def test_failed_cells_are_named_and_survivors_hollow():
 
 
 def test_files_are_pictures_and_the_same_bytes_each_time():
-    config = make_config(datasets=("hmdb51", "ucf101", "ssv2"), methods=("ssp", "vpt"), title="50% of $5: a & b")
+    config = make_config(datasets=("hmdb51",), methods=("ssp", "vpt"), title="50% of $5: a & b")
     write_all(config)
     write_tables(config)
     paths = write_figures(config)

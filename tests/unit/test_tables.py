@@ -9,6 +9,7 @@ from rich.console import Console
 
 from ssp.errors import RecordError
 from ssp.paths import Paths
+from ssp.record import Metrics
 from ssp.tables import print_tables, write_tables
 
 
@@ -244,9 +245,10 @@ def test_caption_tells_what_the_numbers_are():
 def test_published_merge_of_ids_is_followed():
     """Tables must merge as the record did: with `merge_ids: published` the cameras of a recording are one video."""
     config = make_config(datasets=("hmdb51",), methods=("ssp",), seeds=(0,), quirks={"merge_ids": "published"})
-    write_cell(config, "hmdb51", "ssp", 0, hits_of(0.5))
-    write_tables(config)  # file names without folders: merging by stem changes nothing here
-    assert read(config, "uncertainty.csv")["videos"].tolist() == [200]
+    one = Metrics(top1=100.0, top5=100.0, correct=1, videos=1, views=2, val_top1=50.0, val_loss=1.0)
+    write_cell(config, "hmdb51", "ssp", 0, [1] * 8, name="cam{}/P03_milk.avi", metrics=one)
+    write_tables(config)
+    assert read(config, "uncertainty.csv")["videos"].tolist() == [1]
 
 
 @pytest.mark.parametrize("width", [40, 66, 80, 160])

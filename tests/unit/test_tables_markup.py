@@ -70,14 +70,16 @@ def structure(text):
         assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 1
 
 
-@pytest.fixture
-def latex_tables(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def latex_tables(tmp_path_factory):
     """All LaTeX tables of a config with four data sets, a failure and a nasty title."""
-    monkeypatch.chdir(tmp_path)
-    config = make_config(title=NASTY)
-    write_all(config)
-    write_cell(config, "ssv2", "vpt", 1, reason=NASTY)
-    return [path for path in write_tables(config) if path.suffix == ".tex"]
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("latex")
+        patch.chdir(folder)
+        config = make_config(title=NASTY)
+        write_all(config)
+        write_cell(config, "ssv2", "vpt", 1, reason=NASTY)
+        return [folder / path for path in write_tables(config) if path.suffix == ".tex"]
 
 
 def test_latex_structure(latex_tables):
