@@ -22,6 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter
 
 from ssp.config import Config
@@ -101,7 +102,7 @@ def accuracy_against_parameters(config: Config, tables: LongTables) -> Figure:
     figure.suptitle(title, fontsize=9, color="#444444")
     marks = [Line2D([], [], linestyle="", markersize=6, label=method, **look) for method, look in looks.items()]
     bars = [
-        Line2D([], [], color="#444444", label="± sd over seeds", **_SPREAD),
+        Patch(color="#444444", alpha=_SPREAD["alpha"], linewidth=0, label="± sd over seeds"),
         Line2D([], [], color="#444444", label=f"{LEVEL} over test groups", **_INTERVAL),
     ]
     if (cells["status"] == "partial").any():
@@ -110,7 +111,7 @@ def accuracy_against_parameters(config: Config, tables: LongTables) -> Figure:
     figure.legend(
         handles=marks + bars,
         loc="outside lower center",
-        ncols=4 * columns,
+        ncols=(2, 6, 8)[columns - 1],
         columnspacing=1.2,
         handletextpad=0.5,
         frameon=False,
