@@ -234,7 +234,7 @@ def _group_parts(archives: list[Path]) -> list[list[Path]]:
             continue
         parts.sort(key=lambda part: int(_PART.fullmatch(part.name)["number"]))
         numbers = [int(_PART.fullmatch(part.name)["number"]) for part in parts]
-        absent = sorted(set(range(min(numbers[0], 1), numbers[-1] + 1)) - set(numbers))
+        absent = sorted(set(range(numbers[-1] + 1)) - set(numbers))
         if absent:
             width = len(_PART.fullmatch(parts[0].name)["number"])
             raise DataError(

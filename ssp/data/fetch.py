@@ -27,6 +27,7 @@ ATTEMPTS = 4  # per address
 PAUSE_S = 1.0  # before the second attempt; doubles after each
 TIMEOUT_S = 60  # without a byte
 CHUNK = 1 << 20
+NETWORK_CHUNK = 1 << 16  # what a broken connection loses at most
 
 
 class _Refused(Exception):
@@ -181,11 +182,14 @@ def _transfer(url: str, part: Path, archive: Archive) -> None:
             total = have + int(length) if length else None
             _check_space(part.parent, (total or archive.size or 0) - have)
             with part.open("ab" if have else "wb") as file, progress(f"fetching {archive.file}, MiB") as report:
-                for chunk in response.iter_content(CHUNK):
+                for chunk in response.iter_content(NETWORK_CHUNK):
                     file.write(chunk)
                     report(file.tell() >> 20, (total or file.tell()) >> 20)
+    except (requests.Timeout, requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+        timeout = isinstance(error, requests.Timeout)
+        raise _MayPass(f"no answer for {TIMEOUT_S} s" if timeout else "no connection, or it broke") from None
     except requests.RequestException as error:
-        raise _MayPass(_plain_reason(error)) from None
+        raise _Refused(f"not an address that can be fetched ({type(error).__name__})") from None
     if total is not None and part.stat().st_size < total:
         raise _MayPass("the connection broke")
 
@@ -216,17 +220,6 @@ def _is_html(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(512).lstrip().lower()
     return start.startswith((b"<!doctype html", b"<html"))
-
-
-def _plain_reason(error: Exception) -> str:
-    """The class of a network error in words: the full text spans lines and shows objects' addresses."""
-    import requests
-
-    if isinstance(error, requests.Timeout):
-        return f"no answer for {TIMEOUT_S} s"
-    if isinstance(error, requests.ConnectionError):
-        return "no connection, or it broke"
-    return type(error).__name__
 
 
 def _some(names: list[str]) -> str:

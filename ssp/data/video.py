@@ -37,7 +37,7 @@ class VideoError(DataError):
 
 
 class _DecordFailed(Exception):
-    """decord could not open the file or stopped in the middle of it."""
+    """decord could not open the file, stopped in the middle of it, or returned something else than RGB."""
 
 
 class Probe(NamedTuple):
@@ -167,6 +167,8 @@ def _decode_decord(
         reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1, width=width, height=height)
         for index in range(len(reader)):
             frame = reader.next()
+            if frame.shape != (height, width, 3):  # lines padded for alignment become channels (48 and 72 pixels wide)
+                raise _DecordFailed
             yield index, frame.asnumpy() if keep(index) else None
     except (decord.DECORDError, RuntimeError, StopIteration) as error:
         raise _DecordFailed from error
