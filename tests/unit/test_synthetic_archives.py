@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from ssp.config import Generate, parse_config
+from ssp.data.sources import Tree, read_listing
 from ssp.data.synthetic import archives
 from ssp.data.synthetic.encode import AVI, WEBM, encode
 from ssp.data.synthetic.plans import plan
@@ -67,6 +68,10 @@ def settings(source, folder, **changes):
     }
 
 
+def planned_clips(source):
+    return plan(source, Generate(**settings(source, "")["datasets"]["demo"]["generate"])).clips
+
+
 def generate(source, folder, threads=1, **changes):
     data = settings(source, folder, **changes) | {"compute": {"data": {"threads": threads}}}
     return archives.generate_archives(parse_config(data, "test.yaml"), "demo")
@@ -98,10 +103,7 @@ def test_files_have_the_published_container_codec_and_frames(generated):
     source, files, found = generated
     assert [file.name for file in files] == ARCHIVES[source]
     assert [file.name for file in files[0].parent.iterdir() if file not in files] == []
-    planned = {
-        clip.path: clip
-        for clip in plan(source, Generate(**settings(source, "x")["datasets"]["demo"]["generate"])).clips
-    }
+    planned = {clip.path: clip for clip in planned_clips(source)}
     videos = {path: data for path, data in found.items() if path.endswith((".avi", ".webm"))}
     assert videos.keys() == planned.keys()
     for path, data in list(videos.items())[::7]:
@@ -169,6 +171,27 @@ def test_annotation_has_the_published_form(generated):
         assert len({part[3] for part in parts}) == classes
         assert Counter(int(part[1]) > 46 for part in parts) == {False: train, True: test}
         assert all(3 <= int(part[1]) <= 54 for part in parts)
+
+
+def test_the_readers_of_the_published_layouts_agree(generated, tmp_path):
+    source, _, found = generated
+    for path, data in found.items():
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    listing = read_listing(source, Tree.of(tmp_path), split=1)
+    planned = {clip.path: clip for clip in planned_clips(source)}
+    used = {path: clip for path, clip in planned.items() if clip.split != "unused"}
+    assert len(listing.classes) == CLASSES[source]
+    assert {entry.path for entry in listing.entries} == used.keys()
+    assert listing.unused == planned.keys() - used.keys()
+    labels = set()
+    for entry in listing.entries:
+        clip = used[entry.path]
+        assert (entry.split, entry.group) == (clip.split, clip.group)
+        labels.add((clip.label, entry.label))
+    # The reader may number the classes otherwise, but one to one.
+    assert len(labels) == len({ours for ours, _ in labels}) == len({theirs for _, theirs in labels}) == CLASSES[source]
 
 
 def test_the_same_seed_gives_the_same_bytes_with_any_number_of_processes(tmp_path):
