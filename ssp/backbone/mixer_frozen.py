@@ -72,8 +72,8 @@ def _linear(x: Tensor, weight: Tensor) -> Tensor:
     return _ONEDNN(x, weight, None, "none", [], "")
 
 
-def _use_c(x: Tensor, taps: int, backend: Backend) -> bool:
-    return backend is cpu and x.dtype == torch.float32 and taps <= cpu.MOST_TAPS
+def _use_c(x: Tensor, backend: Backend) -> bool:
+    return backend is cpu and x.dtype == torch.float32
 
 
 def _convolve(x: Tensor, way: Direction) -> Tensor:
@@ -97,7 +97,7 @@ def _conv_backward(grad_u: Tensor, x: Tensor, way: Direction) -> Tensor:
 
 def _scan_args(x: Tensor, z: Tensor, way: Direction, backend: Backend) -> ScanArgs:
     """From (x, z), each (B, E, L), to the scan's inputs."""
-    if _use_c(x, way.conv_weight.shape[-1], backend):
+    if _use_c(x, backend):
         u = cpu.conv_silu(x, way.conv_weight, way.conv_bias, way.reverse)
     else:
         u = F.silu(_convolve(x, way))
@@ -147,7 +147,7 @@ class FrozenMixer(torch.autograd.Function):
             args = backend.prepare(_scan_args(x, z, way, backend))
             found = backend.backward(grad_y.to(args.u.dtype), args, states, NEEDS)
             grad_u = _through_projections(found, way).to(xz.dtype)
-            if _use_c(x, way.conv_weight.shape[-1], backend):
+            if _use_c(x, backend):
                 cpu.conv_silu_backward(grad_u, x, way.conv_weight, way.conv_bias, way.reverse, grad_x, add=index > 0)
             else:
                 _put(grad_x, _conv_backward(grad_u, x, way), add=index > 0)

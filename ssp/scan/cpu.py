@@ -24,7 +24,6 @@ LEVELS = {"base": 1, "v3": 3, "v4": 4}
 TASKS = 8  # tasks that a small batch is cut into; more would cost more partial sums
 CHANNELS = 32  # tasks own multiples of this many channels
 SMALL = 2**15  # states in all, below which one thread is faster than two
-MOST_TAPS = 8  # TAPS of kernel.c
 _ABSENT = (0, 0, 0)
 
 

@@ -77,13 +77,14 @@ INLINE vf exp2_any(vf x) {
  * the square, accurate relative to the result also where that is small. */
 INLINE vf softplus(vf x, vf *slope) {
     vf e = exp2_any(magnitude(x) * -LOG2E);
-    vf s = e / (e + 2.0f), q = s * s;
+    vf share = 1.0f / ((e + 2.0f) * (e + 1.0f)); /* one division for both quotients */
+    vf s = e * (e + 1.0f) * share, q = s * s;
     vf p = all(0.132004879f);
     p = p * q + 0.141551862f;
     p = p * q + 0.200022246f;
     p = p * q + 0.333333245f;
     p = p * q + 1.0f;
-    *slope = pick(x > 0.0f, all(1.0f), e) / (e + 1.0f);
+    *slope = pick(x > 0.0f, all(1.0f), e) * (e + 2.0f) * share;
     return pick(x < 0.0f, all(0.0f), x) + 2.0f * s * p;
 }
 INLINE vf sigmoid(vf x) { return 1.0f / (exp2_any(x * -LOG2E) + 1.0f); }
@@ -154,14 +155,32 @@ INLINE void load_chunk(const scan_job *job, int64_t clip, int64_t start, int64_t
     for (int64_t i = 0; i < LANES; i++) c->in_range &= top[i] < 126.0f;
 }
 
+/* Rows that the next vector of channels will want. They are fetched while this one computes: a row is one cache line
+ * here, the next one is a page away, and the processor's own prefetching does not follow that. */
+typedef struct {
+    const float *from[8];
+    int64_t token[8];
+    int count;
+} ahead;
+
+INLINE void look_ahead(ahead *a, rows r, int64_t clip, int64_t start, int64_t channel) {
+    if (!r.data) return;
+    a->from[a->count] = at(r, clip, start, channel);
+    a->token[a->count++] = r.token;
+}
+INLINE void fetch(const ahead *a, int64_t t) {
+    for (int i = 0; i < a->count; i++) __builtin_prefetch(a->from[i] + t * a->token[i]);
+}
+
 /* ---- forward ------------------------------------------------------------------------------------------------- */
 
 INLINE void advance(const scan_job *job, int64_t clip, int64_t start, int64_t count, const chunk *c, const vf *A,
-                    vf *h, vf *s, int clamp) {
+                    vf *h, vf *s, const ahead *next, int clamp) {
     int64_t states = job->states;
     for (int64_t t = 0; t < count; t++) {
         const float *B = at(job->B, clip, start + t, 0), *C = at(job->C, clip, start + t, 0);
         vf d = c->d[t], du = c->du[t], sum = {0};
+        fetch(next, t);
         for (int64_t n = 0; n < states; n++) {
             vf x = d * A[n];
             vf state = (clamp ? exp2_any(x) : exp2_in_range(x)) * h[n] + du * B[n];
@@ -193,10 +212,19 @@ static int scan_forward(const void *given, int64_t index) {
                 for (int64_t n = 0; n < states; n++) store(kept + n * job->channels, h[n], lanes);
             }
             load_chunk(job, s.clip, start, count, channel, lanes, largest[block], &c);
+            ahead next = {.count = 0};
+            int same = block + 1 < s.blocks; /* chunk; else the next one, where there is one */
+            int64_t then = same ? start : start + CHUNK, there = same ? channel + LANES : s.first;
+            if (then + CHUNK <= job->tokens || same) {
+                look_ahead(&next, job->u, s.clip, then, there);
+                look_ahead(&next, job->delta, s.clip, then, there);
+                look_ahead(&next, job->z, s.clip, then, there);
+                look_ahead(&next, job->y, s.clip, then, there);
+            }
             if (c.in_range)
-                advance(job, s.clip, start, count, &c, A + block * states, h, y, 0);
+                advance(job, s.clip, start, count, &c, A + block * states, h, y, &next, 0);
             else
-                advance(job, s.clip, start, count, &c, A + block * states, h, y, 1);
+                advance(job, s.clip, start, count, &c, A + block * states, h, y, &next, 1);
             vf skip = job->D ? load(job->D + channel, lanes) : all(0);
             for (int64_t t = 0; t < count; t++) {
                 vf out = y[t] + skip * c.u[t];
@@ -222,10 +250,11 @@ typedef struct {
 } scratch;
 
 INLINE void recompute(const scan_job *job, int64_t clip, int64_t start, int64_t count, const chunk *c, const vf *A,
-                      vf *h, scratch *w, vf *s, int clamp) {
+                      vf *h, scratch *w, vf *s, const ahead *next, int clamp) {
     int64_t states = job->states;
     for (int64_t t = 0; t < count; t++) {
         const float *B = at(job->B, clip, start + t, 0), *C = at(job->C, clip, start + t, 0);
+        fetch(next, t);
         vf d = c->d[t], du = c->du[t], sum = {0}, *decay = w->decay + t * states, *carried = w->carried + t * states;
         for (int64_t n = 0; n < states; n++) {
             vf x = d * A[n];
@@ -274,10 +303,22 @@ static void backward_block(const scan_job *job, span s, int64_t part, int64_t bl
     chunk c;
     for (int64_t n = 0; n < states; n++) h[n] = load(kept + n * job->channels, lanes);
     load_chunk(job, s.clip, start, count, channel, lanes, largest, &c);
+    ahead next = {.count = 0};
+    int same = block + 1 < s.blocks; /* chunk; else the one before it, where there is one */
+    int64_t then = same ? start : start - CHUNK, there = same ? channel + LANES : s.first;
+    if (then >= 0) {
+        look_ahead(&next, job->u, s.clip, then, there);
+        look_ahead(&next, job->delta, s.clip, then, there);
+        look_ahead(&next, job->z, s.clip, then, there);
+        look_ahead(&next, job->grad_y, s.clip, then, there);
+        look_ahead(&next, job->grad_z, s.clip, start, channel);
+        look_ahead(&next, job->grad_u, s.clip, start, channel);
+        look_ahead(&next, job->grad_delta, s.clip, start, channel);
+    }
     if (c.in_range)
-        recompute(job, s.clip, start, count, &c, A, h, w, y, 0);
+        recompute(job, s.clip, start, count, &c, A, h, w, y, &next, 0);
     else
-        recompute(job, s.clip, start, count, &c, A, h, w, y, 1);
+        recompute(job, s.clip, start, count, &c, A, h, w, y, &next, 1);
     vf skip = job->D ? load(job->D + channel, lanes) : all(0);
     for (int64_t t = 0; t < count; t++) {
         vf gy = load(at(job->grad_y, s.clip, start + t, channel), lanes);
@@ -355,12 +396,25 @@ static int scan_backward(const void *given, int64_t index) {
 
 /* ---- causal depthwise convolution + SiLU --------------------------------------------------------------------- */
 
-#define TAPS 8 /* most taps that the kernel takes */
+/* Weights as [vector of channels][tap], the bias behind the last tap. */
+static vf *load_taps(const conv_job *job, int64_t extra) {
+    int64_t blocks = (job->channels + LANES - 1) / LANES, each = job->taps + 1;
+    vf *weight = vectors(blocks * (each + extra));
+    for (int64_t block = 0; weight && block < blocks; block++) {
+        int64_t channel = block * LANES, lanes = smaller(LANES, job->channels - channel);
+        vf *to = weight + block * each;
+        for (int64_t k = 0; k < job->taps; k++)
+            for (int64_t i = 0; i < LANES; i++)
+                to[k][i] = i < lanes ? job->weight[(channel + i) * job->taps + k] : 0;
+        to[job->taps] = job->bias ? load(job->bias + channel, lanes) : all(0);
+    }
+    return weight;
+}
 
 /* Convolution before SiLU at one token: sum over k of weight[k] x[token - (taps - 1) + k]. */
-INLINE vf convolve(const conv_job *job, int64_t clip, int64_t token, int64_t channel, int64_t lanes, const vf *weight,
-                   vf bias) {
-    vf sum = bias;
+INLINE vf convolve(const conv_job *job, int64_t clip, int64_t token, int64_t channel, int64_t lanes,
+                   const vf *weight) {
+    vf sum = weight[job->taps];
     for (int64_t k = 0; k < job->taps; k++) {
         int64_t from = token - (job->taps - 1) + k;
         if (from >= 0) sum += weight[k] * load(at(job->x, clip, from, channel), lanes);
@@ -368,47 +422,44 @@ INLINE vf convolve(const conv_job *job, int64_t clip, int64_t token, int64_t cha
     return sum;
 }
 
-INLINE vf load_taps(const conv_job *job, int64_t channel, int64_t lanes, vf *weight) {
-    for (int64_t k = 0; k < job->taps; k++)
-        for (int64_t i = 0; i < LANES; i++)
-            weight[k][i] = i < lanes ? job->weight[(channel + i) * job->taps + k] : 0;
-    return job->bias ? load(job->bias + channel, lanes) : all(0);
-}
-
 static int conv_forward(const void *given, int64_t index) {
     const conv_job *job = given;
     int64_t parts = (job->tokens + job->width - 1) / job->width, clip = index / parts;
     int64_t start = index % parts * job->width, stop = smaller(start + job->width, job->tokens);
-    for (int64_t channel = 0; channel < job->channels; channel += LANES) {
-        int64_t lanes = smaller(LANES, job->channels - channel);
-        vf weight[TAPS], bias = load_taps(job, channel, lanes, weight);
-        for (int64_t t = start; t < stop; t++) {
-            vf x = convolve(job, clip, t, channel, lanes, weight, bias);
+    vf *weight = load_taps(job, 0);
+    if (!weight) return 1;
+    for (int64_t t = start; t < stop; t++)
+        for (int64_t channel = 0; channel < job->channels; channel += LANES) {
+            int64_t lanes = smaller(LANES, job->channels - channel);
+            vf x = convolve(job, clip, t, channel, lanes, weight + channel / LANES * (job->taps + 1));
             store(at(job->y, clip, t, channel), x * sigmoid(x), lanes);
         }
-    }
+    free(weight);
     return 0;
 }
 
 static int conv_backward(const void *given, int64_t index) {
     const conv_job *job = given;
-    int64_t parts = (job->tokens + job->width - 1) / job->width, clip = index / parts;
+    int64_t parts = (job->tokens + job->width - 1) / job->width, clip = index / parts, taps = job->taps;
     int64_t start = index % parts * job->width, stop = smaller(start + job->width, job->tokens);
-    for (int64_t channel = 0; channel < job->channels; channel += LANES) {
-        int64_t lanes = smaller(LANES, job->channels - channel);
-        vf weight[TAPS], bias = load_taps(job, channel, lanes, weight);
-        vf ring[TAPS]; /* gradients before SiLU of the tokens that token t reaches */
-        for (int64_t t = smaller(stop + job->taps - 1, job->tokens) - 1; t >= start; t--) {
-            vf x = convolve(job, clip, t, channel, lanes, weight, bias), open = sigmoid(x), sum = {0};
+    int64_t blocks = (job->channels + LANES - 1) / LANES;
+    vf *weight = load_taps(job, taps), *ring = weight + blocks * (taps + 1);
+    if (!weight) return 1;
+    /* ring: gradients before SiLU of the tokens that token t reaches, [token % taps][vector] */
+    for (int64_t t = smaller(stop + taps - 1, job->tokens) - 1; t >= start; t--)
+        for (int64_t block = 0; block < blocks; block++) {
+            int64_t channel = block * LANES, lanes = smaller(LANES, job->channels - channel);
+            const vf *w = weight + block * (taps + 1);
+            vf x = convolve(job, clip, t, channel, lanes, w), open = sigmoid(x), sum = {0};
             vf gy = load(at(job->grad_y, clip, t, channel), lanes);
-            ring[t % TAPS] = gy * open * (1.0f + x * (1.0f - open));
+            ring[t % taps * blocks + block] = gy * open * (1.0f + x * (1.0f - open));
             if (t >= stop) continue;
-            for (int64_t k = 0; k < job->taps && t + k < job->tokens; k++)
-                sum += weight[job->taps - 1 - k] * ring[(t + k) % TAPS];
+            for (int64_t k = 0; k < taps && t + k < job->tokens; k++)
+                sum += w[taps - 1 - k] * ring[(t + k) % taps * blocks + block];
             float *to = at(job->y, clip, t, channel);
             store(to, job->add ? load(to, lanes) + sum : sum, lanes);
         }
-    }
+    free(weight);
     return 0;
 }
 
