@@ -88,6 +88,7 @@ def dataframe_to_latex(
         r"\begin{table}[t]",
         r"\centering",
         rf"\caption{{{latex_text(caption)}}}",
+        r"\vspace{4pt}",
         rf"\label{{{re.sub(r'[^A-Za-z0-9:.-]', '-', label)}}}",
         *([r"\scriptsize", r"\setlength{\tabcolsep}{2pt}"] if len(levels) > WIDE else [r"\footnotesize"]),
         rf"\begin{{tabular}}{{{columns}}}",

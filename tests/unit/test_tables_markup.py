@@ -39,8 +39,8 @@ def test_markdown_joins_column_groups():
 def test_latex():
     columns = pd.MultiIndex.from_tuples([("", "method"), ("hmdb_51", "top-1"), ("hmdb_51", "paper"), ("", "n")])
     frame = pd.DataFrame([["ssp", Measured(61.04, 1.26, best=True), 76.66, 3]], columns=columns).astype(object)
-    text = dataframe_to_latex(frame, "50% more", "tab:a_b", ["why & how"])
-    assert r"\caption{50\% more}" in text and r"\label{tab:a-b}" in text
+    text = dataframe_to_latex(frame, "5% or 50 % more", "tab:a_b", ["why & how"])
+    assert r"\caption{5\% or 50~\% more}" in text and r"\label{tab:a-b}" in text
     assert r"\multicolumn{1}{c}{} & \multicolumn{2}{c}{hmdb\_51} & \multicolumn{1}{c}{} \\" in text
     assert r"\cmidrule(lr){2-3}" in text
     assert r"ssp & \textbf{61.0}$_{\pm 1.3}$ & 76.66 & 3 \\" in text
