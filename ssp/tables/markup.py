@@ -137,10 +137,9 @@ _LATEX = {
 
 def latex_text(text: str) -> str:
     """Plain text for LaTeX: specials escaped, line ends made spaces, "?" for what the standard fonts do not have."""
-    known = (
-        _LATEX.get(c, c if c.isascii() or c in "äöüÄÖÜßéèêëáàâíìóòôúùûçñ" else "?") for c in " ".join(text.split())
-    )
-    return "".join(known)
+    letters = "äöüÄÖÜßéèêëáàâíìóòôúùûçñ"
+    line = " ".join(text.split()).replace(" %", "\u00a0%")
+    return "".join(_LATEX.get(c, c if c.isascii() or c in letters else "?") for c in line)
 
 
 def _levels(frame: pd.DataFrame) -> list[tuple[str, str]]:
