@@ -75,8 +75,14 @@ class Cell:
         return Execution.of(self.config.compute.train, self.config.datasets[self.dataset].recipe.precision)
 
     def rows(self, split: Literal["train", "val", "test"]) -> pd.DataFrame:
-        """Videos of a split."""
-        return load_split(self.config, self.dataset, split)
+        """Videos of a split; read once."""
+        if split not in self._splits:
+            self._splits[split] = load_split(self.config, self.dataset, split)
+        return self._splits[split]
+
+    @cached_property
+    def _splits(self) -> dict[str, pd.DataFrame]:
+        return {}
 
     def clips(self, split: Literal["train", "val", "test"], seed: int = 0) -> ClipDataset:
         """Clips of a split; `seed` is that of the augmentation."""

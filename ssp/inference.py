@@ -66,10 +66,10 @@ class _OneVideo:
         self.path, self.short_side = path, short_side
         self.frames = probe(path).frames
 
-    def length(self, video_id: str) -> int:
+    def length(self, row: int) -> int:
         return self.frames
 
-    def read(self, video_id: str, indices: list[int]) -> np.ndarray:
+    def read(self, row: int, indices: list[int]) -> np.ndarray:
         return read_frames(self.path, indices, self.short_side)
 
 
@@ -83,7 +83,7 @@ def predict_video(config: Config, dataset: str, method: str, seed: int, video: P
     settings = config.datasets[dataset]
     store = _OneVideo(video, settings.frames.short_side)
     model, _ = saved_model(cell, seed)
-    rows = pd.DataFrame([{"id": str(video), "label": 0, "group": ""}])
+    rows = pd.DataFrame([{"row": 0, "id": str(video), "label": 0, "group": ""}])
     clips = ClipDataset(
         rows,
         store,

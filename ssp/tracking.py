@@ -86,10 +86,10 @@ def _check_server(uri: str) -> None:
 
 def _upgrade_database(uri: str) -> None:
     """What `mlflow db upgrade` does."""
-    _quiet_mlflow()
     from mlflow.db import upgrade
     from sqlalchemy.exc import SQLAlchemyError
 
+    _quiet_mlflow()
     try:
         upgrade.callback(uri)
     except (SQLAlchemyError, OSError, ImportError, ValueError) as error:
@@ -104,6 +104,7 @@ def _safe(uri: str) -> str:
 
 
 def _quiet_mlflow() -> None:
+    """Only warnings from now on; importing mlflow sets its own levels, so this comes after."""
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
 

@@ -1,0 +1,60 @@
+"""A data set as small as it gets, made by the real code: shared by the tests that need files of one."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+
+
+def tracking(folder: Path) -> dict:
+    """One MLflow database for all tests: making one takes seconds."""
+    return {"uri": f"sqlite:///{folder}/mlflow.db", "experiment": "tests"}
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """Folder with the generated videos, manifest and frames of a UCF101-like set, and an untrained backbone."""
+    import torch
+    from safetensors.torch import save_file
+    from tiny_benchmark import tiny_config
+
+    from ssp.backbone import build_model
+    from ssp.data.archives import unpack_dataset
+    from ssp.data.fetch import fetch_dataset
+    from ssp.data.frames import extract_shard
+    from ssp.data.manifest import write_manifest
+    from ssp.data.synthetic.archives import generate_archives
+    from ssp.tracking import init_tracking
+
+    folder = tmp_path_factory.mktemp("data")
+    config = tiny_config(folder, tracking=tracking(folder))
+    generate_archives(config, "ucf101")
+    fetch_dataset(config, "ucf101")
+    unpack_dataset(config, "ucf101")
+    write_manifest(config, "ucf101")
+    extract_shard(config, "ucf101", 0)
+    torch.manual_seed(0)
+    backbone = build_model(config.backbone.architecture, "linear", 5, num_frames=4, img_size=32)
+    state = {name: p.detach() for name, p in backbone.named_parameters() if not name.startswith("head.")}
+    save_file(state, folder / "backbone.safetensors")
+    with contextlib.chdir(folder):
+        init_tracking(config).rename(folder / "ready.json")
+    return folder
+
+
+@pytest.fixture
+def tiny(tiny_data, tmp_path, monkeypatch):
+    """A function that gives a config of that data set (with changes), its results in a folder of this test."""
+    from tiny_benchmark import tiny_config
+
+    from ssp.files import write_text
+    from ssp.paths import Paths
+
+    monkeypatch.chdir(tmp_path)
+
+    def make(**changes):
+        config = tiny_config(tiny_data, **({"tracking": tracking(tiny_data)} | changes))
+        write_text(Paths.of(config).mlflow / "ready.json", (tiny_data / "ready.json").read_text())
+        return config
+
+    return make

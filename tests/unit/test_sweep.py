@@ -1,0 +1,206 @@
+"""Sweeps: the budget, the first trial, the space, failures, pruning, and going on after a kill to the same choice."""
+
+import json
+import os
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+import ssp.cell
+import ssp.sweep
+from ssp.cell import Cell
+from ssp.choice import load_choice
+from ssp.errors import ConfigError, RecordError
+from ssp.study import open_study
+from ssp.sweep import run_sweep, search_space
+from ssp.train import EpochResult, TrainingFailed
+
+
+def essence(choice) -> dict:
+    """All that must not depend on when and how often it ran."""
+    return choice.model_dump(exclude={"run"})
+
+
+def scripted(monkeypatch, curves):
+    """Replace training by curves of validation top-1, one per trial; None in a curve is a failure."""
+    left = iter(curves)
+
+    def fit(*_, epochs, **__):
+        for epoch, top1 in enumerate(next(left), 1):
+            if top1 is None:
+                raise TrainingFailed("training loss is nan in epoch 1, step 1 of 1")
+            loss = top1[1] if isinstance(top1, tuple) else 1.0
+            yield EpochResult(epoch, 0.1, 1.0, loss, top1[0] if isinstance(top1, tuple) else top1, 0.0, 1e9)
+            assert epoch <= epochs
+
+    monkeypatch.setattr(ssp.sweep, "fit", fit)
+
+
+def test_spends_the_budget_on_train_and_validation_and_takes_the_best(tiny, monkeypatch):
+    config, splits = tiny(), set()
+    load = ssp.cell.load_split
+    monkeypatch.setattr(ssp.cell, "load_split", lambda c, d, split: splits.add(split) or load(c, d, split))
+    choice = run_sweep(config, "ucf101", "ssp")
+    assert splits == {"train", "val"}
+    assert choice.status == "ok" and [t.number for t in choice.trials] == [0, 1, 2]
+    assert all(len(t.epochs) == 2 for t in choice.trials if t.state == "complete")
+    first = choice.trials[0]
+    assert first.params == {"lr": 0.01}
+    assert first.hyperparameters.model_dump() == {
+        "lr": 0.01,
+        "weight_decay": 0.05,
+        "drop_path": 0.1,
+        "options": {"entropy_norm": "fixed", "inner_dim": 8, "attn_dim": 8, "num_prompts": 1},
+    }
+    assert all(0.001 <= t.params["lr"] <= 0.1 for t in choice.trials)
+    assert len({t.params["lr"] for t in choice.trials}) == 3
+    best = max((t for t in choice.trials if t.state == "complete"), key=lambda t: t.value)
+    assert choice.value == best.value == choice.trials[choice.trial].epochs[-1].val_top1
+    assert choice.hyperparameters == choice.trials[choice.trial].hyperparameters
+    assert load_choice(Cell(config, "ucf101", "ssp").paths.choice("ucf101", "ssp"), config, "ucf101", "ssp") == choice
+    assert choice.summary().trials == 3
+
+
+def test_rerun_repeats_and_other_methods_see_the_same_proposals(tiny):
+    config = tiny(sweep__epochs=1)
+    first = run_sweep(config, "ucf101", "linear")
+    again = run_sweep(config, "ucf101", "linear")  # a finished study starts afresh
+    assert essence(first) == essence(again) and first.run.sweep_run_id != again.run.sweep_run_id
+    other = run_sweep(config, "ucf101", "vpt")
+    assert [t.params["lr"] for t in other.trials[:2]] == [t.params["lr"] for t in first.trials[:2]]
+    seeded = run_sweep(tiny(sweep__epochs=1, sweep__seed=1), "ucf101", "linear")
+    assert seeded.trials[1].params != first.trials[1].params
+
+
+@pytest.mark.parametrize("at", [(0, 1), (1, 2), (2, 1)])
+def test_killed_sweep_goes_on_to_the_same_choice(tiny, monkeypatch, at):
+    config = tiny(sweep__trials=4)
+    whole = run_sweep(tiny(name="whole", sweep__trials=4), "ucf101", "linear")
+    trial, epoch, real = *at, ssp.sweep.describe
+    seen = []
+
+    def kill(result, epochs):
+        seen.append(result.epoch)
+        if seen.count(1) == trial + 1 and result.epoch == epoch:
+            raise KeyboardInterrupt
+        return real(result, epochs)
+
+    monkeypatch.setattr(ssp.sweep, "describe", kill)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(config, "ucf101", "linear")
+    monkeypatch.setattr(ssp.sweep, "describe", real)
+    cell = Cell(config, "ucf101", "linear")
+    assert not cell.paths.choice("ucf101", "linear").exists()
+    journal = cell.paths.journal("ucf101", "linear")
+    with journal.open("ab") as file:  # what a kill in the middle of a write leaves
+        file.write(b'{"op_code":6,"worker')
+    os.symlink(journal, f"{journal}.lock")
+    resumed = run_sweep(config, "ucf101", "linear")
+    assert essence(resumed) == essence(whole)
+    assert (whole.run.interrupted, resumed.run.interrupted) == (0, 1)
+    states = [t.state for t in open_study(cell).get_trials()]
+    assert TrialState.RUNNING not in states and len(states) == 5
+
+
+def test_start_outside_the_space_is_tried_as_it_stands(tiny):
+    config = tiny(sweep__space={"lr": {"low": 0.1, "high": 0.2}}, sweep__trials=2, sweep__epochs=1)
+    choice = run_sweep(config, "ucf101", "linear")
+    assert choice.trials[0].params == {"lr": 0.01}
+    assert 0.1 <= choice.trials[1].params["lr"] <= 0.2
+
+
+def test_method_options_are_searched_beside_the_shared_space(tiny):
+    own = {"num_prompts": {"low": 1, "high": 3}, "inner_dim": {"choices": [4, 16]}, "drop_path": {"choices": [0.0]}}
+    config = tiny(methods__ssp__space=own, sweep__epochs=1)
+    choice = run_sweep(config, "ucf101", "ssp")
+    assert choice.space.keys() == {"lr", *own}
+    first, *rest = choice.trials
+    assert first.params["num_prompts"] == 1 and first.params["inner_dim"] in (4, 16)  # 8 is not among the choices
+    for trial in rest:
+        options = trial.hyperparameters.options
+        assert isinstance(options["num_prompts"], int) and 1 <= options["num_prompts"] <= 3
+        assert options["inner_dim"] in (4, 16) and options["attn_dim"] == 8
+        assert trial.hyperparameters.drop_path == 0.0
+    with pytest.raises(ConfigError, match=r"methods\.linear\.space\.width: no such hyper-parameter or option"):
+        search_space(Cell(tiny(methods__linear__space={"width": {"choices": [1]}}), "ucf101", "linear"))
+
+
+def test_protocol_sets_the_methods_quirk(tiny):
+    assert Cell(tiny(protocol="published"), "ucf101", "ssp").options({})["entropy_norm"] == "published"
+    assert Cell(tiny(protocol="published", quirks={"entropy_norm": "fixed"}), "ucf101", "ssp").options({})[
+        "entropy_norm"
+    ] == ("fixed")
+    assert "entropy_norm" not in Cell(tiny(protocol="published"), "ucf101", "vpt").options({})
+
+
+def test_bad_trials_are_pruned_and_failed_ones_spend_budget(tiny, monkeypatch):
+    scripted(monkeypatch, [[50, 60, 70], [None], [50, 60, 60], [10, 20, 99], [60, 70, 70], [80, 80, 10]])
+    choice = run_sweep(tiny(sweep__trials=6, sweep__epochs=3), "ucf101", "linear")
+    assert [t.state for t in choice.trials] == ["complete", "failed", "complete", "pruned", "complete", "complete"]
+    assert [len(t.epochs) for t in choice.trials] == [3, 0, 3, 1, 3, 3]  # the last epoch prunes no one
+    assert (choice.trial, choice.value) == (0, 70)
+    assert choice.trials[1].reason == "training loss is nan in epoch 1, step 1 of 1"
+    assert choice.summary().model_dump() == {
+        "trials": 6,
+        "completed": 4,
+        "pruned": 1,
+        "failed": 1,
+        "best_value": 70.0,
+    }
+
+
+def test_ties_go_to_the_lower_validation_loss(tiny, monkeypatch):
+    scripted(monkeypatch, [[(70, 0.9)], [(70, 0.5)], [(70, 0.5)]])
+    assert run_sweep(tiny(sweep__epochs=1), "ucf101", "linear").trial == 1
+
+
+def test_a_sweep_without_a_single_success_is_a_result(tiny):
+    config = tiny(sweep__space={"lr": {"choices": [1e30]}}, datasets__ucf101__start={"lr": 1e30})
+    choice = run_sweep(config, "ucf101", "full")
+    assert (choice.status, choice.hyperparameters, choice.trial) == ("failed", None, None)
+    assert choice.reason.startswith("all 3 trials failed (training loss is nan in epoch 1")
+    assert choice.summary().failed == 3
+
+
+def test_choice_of_another_config_is_not_used(tiny):
+    config = tiny(sweep__epochs=1, sweep__trials=1)
+    run_sweep(config, "ucf101", "linear")
+    path = Cell(config, "ucf101", "linear").paths.choice("ucf101", "linear")
+    other = tiny(sweep__epochs=1, sweep__trials=1, datasets__ucf101__start={"lr": 0.02})
+    with pytest.raises(RecordError, match=r"linear\.json: was chosen under another config.*ssp sweep"):
+        load_choice(path, other, "ucf101", "linear")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"best": 1}))
+    with pytest.raises(RecordError, match=r"linear\.json: not a valid sweep choice: best: Extra inputs"):
+        load_choice(path, config, "ucf101", "linear")
+
+
+def test_damaged_journal_is_one_line(tiny):
+    config = tiny()
+    journal = Cell(config, "ucf101", "linear").paths.journal("ucf101", "linear")
+    journal.parent.mkdir(parents=True)
+    journal.write_text("this is\nno journal\n")
+    with pytest.raises(RecordError, match=r"linear\.journal: damaged journal .*delete it"):
+        run_sweep(config, "ucf101", "linear")
+
+
+def test_relational_storage(tiny, tmp_path):
+    config = tiny(sweep__storage=f"sqlite:///{tmp_path}/studies.db", sweep__trials=2, sweep__epochs=1)
+    choice = run_sweep(config, "ucf101", "linear")
+    assert (
+        essence(choice)["trials"]
+        == essence(run_sweep(tiny(sweep__trials=2, sweep__epochs=1), "ucf101", "linear"))["trials"]
+    )
+    (summary,) = optuna.get_all_study_summaries(config.sweep.storage)
+    assert summary.study_name.startswith("tiny/ucf101/linear/") and summary.n_trials == 2
+    with pytest.raises(ConfigError, match=r"sweep\.storage: cannot be opened \(unable to open database file\)"):
+        run_sweep(tiny(sweep__storage="sqlite:////no/such/folder/x.db"), "ucf101", "linear")
+
+
+@pytest.mark.slow
+def test_parallel_workers_share_the_budget(tiny):
+    config = tiny(sweep__workers=2, sweep__trials=4, sweep__epochs=1)
+    choice = run_sweep(config, "ucf101", "linear")
+    assert [t.number for t in choice.trials] == [0, 1, 2, 3]
+    assert len(open_study(Cell(config, "ucf101", "linear")).get_trials()) == 4
+    assert {"lr": 0.01} in [t.params for t in choice.trials]
