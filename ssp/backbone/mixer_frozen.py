@@ -66,7 +66,7 @@ _SMALL = 2**18  # multiplications below which oneDNN's 14 microseconds a call ar
 
 
 def _linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x (..., in) times weight (out, in), like F.linear."""
+    """Multiply x (..., in) with weight (out, in), like F.linear."""
     if _ONEDNN is None or x.dtype != torch.float32 or x.device.type != "cpu" or x.numel() * len(weight) < _SMALL:
         return F.linear(x, weight)
     return _ONEDNN(x, weight, None, "none", [], "")

@@ -8,7 +8,7 @@
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ssp.scan.dispatch import BackendChoice, available_backends, choose_backend, selective_scan
@@ -19,7 +19,7 @@ __all__ = ["BackendChoice", "BackendError", "available_backends", "choose_backen
 _HOME = {name: "ssp.scan.dispatch" for name in __all__} | {"BackendError": "ssp.scan.interface"}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import an exported name from its module when it is first asked for."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -150,9 +150,7 @@ def forward(args: ScanArgs, keep: bool) -> tuple[Tensor, Tensor | None]:
     return y, kept
 
 
-def backward(
-    grad_y: Tensor, args: ScanArgs, kept: Tensor, needs: Grads, grad_z: Tensor | None = None
-) -> Grads:
+def backward(grad_y: Tensor, args: ScanArgs, kept: Tensor, needs: Grads, grad_z: Tensor | None = None) -> Grads:
     """Gradients where needed. A `grad_z` in channel-last storage is added to instead of making a new one."""
     args, grad_y = _laid_out(args), _channel_last(grad_y)
     batch, channels, tokens = args.u.shape

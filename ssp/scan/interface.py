@@ -9,7 +9,7 @@
   as welcome as a contiguous one (the C kernel reads it without a copy).
 """
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -65,10 +65,10 @@ class Backend(Protocol):
     def prepare(self, args: ScanArgs) -> ScanArgs:
         """The inputs in the dtypes that forward and backward take (mostly `in_arithmetic_dtype`)."""
 
-    def forward(self, args: ScanArgs, keep: bool) -> tuple[Tensor, Any]:
-        """Y (B, D, L), and whatever tensor or None `backward` wants kept (None when not `keep`)."""
+    def forward(self, args: ScanArgs, keep: bool) -> tuple[Tensor, Tensor | None]:
+        """Y (B, D, L), and the tensor that `backward` wants kept, if any (None when not `keep`)."""
 
-    def backward(self, grad_y: Tensor, args: ScanArgs, kept: Any, needs: Grads) -> Grads:
+    def backward(self, grad_y: Tensor, args: ScanArgs, kept: Tensor | None, needs: Grads) -> Grads:
         """Gradients where `needs` is true; each has its input's shape."""
 
 
