@@ -29,6 +29,7 @@ pass meets them, and who needs them:
   None; after a block `hidden` is what the mixer gave and `residual` the sum that its norm was given.
 - The layers inside a mixer (in_proj, x_proj, dt_proj, conv1d, out_proj) and the norms are wrapped in `attach` with
   forward hooks, which leave published names alone; the mixer calls hooked layers as modules.
+- Weight decay spares one-dimensional parameters and biases; `attach` sets `_no_weight_decay = True` on others.
 - A method that reads several frames or rows takes them from the layout, never from numbers of its own, so that it
   works at any clip length and image size.
 """

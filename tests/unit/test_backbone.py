@@ -145,6 +145,15 @@ def test_drop_path_enters_the_residual_and_not_the_first_block():
     torch.testing.assert_close(branch[kept], hidden.flatten(1)[kept] / (1 - model.layers[2].drop_path.rate))
 
 
+def test_drop_path_applies_once_more_before_the_final_norm():
+    model, seen = small(drop_path=0.5).train(), []
+    model.layers[-1].register_forward_hook(lambda _, given, made: seen.append(made))
+    branch = model.forward_features(video(32)) - seen[0].residual[:, 0]
+    kept = branch.abs().sum(1) > 1e-6
+    assert 4 < kept.sum() < 28
+    torch.testing.assert_close(branch[kept], 2 * seen[0].hidden[kept, 0], rtol=1e-4, atol=1e-5)
+
+
 def test_rms_norm():
     norm, x = RMSNorm(16), torch.randn(3, 16)
     torch.nn.init.normal_(norm.weight)

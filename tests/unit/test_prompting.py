@@ -48,6 +48,7 @@ def test_published_initialisation():
     zero += (inner.inter.convs.weight, inner.inter.convs.bias, inner.inter.heads.bias, *model.dynamic_scales)
     assert not any(parameter.any() for parameter in zero)
     assert inner.fc1.weight.detach().std() == pytest.approx(24**-0.5 / 3**0.5, rel=0.2)  # uniform, not normal(0.02)
+    assert inner.inter.heads.weight.detach().std() == pytest.approx((2 / (10 + 24)) ** 0.5, rel=0.2)  # xavier normal
     assert all(attention.scale.item() == 1 for attention in model.prompt_attentions)
 
 
