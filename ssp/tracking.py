@@ -87,10 +87,14 @@ def _check_server(uri: str) -> None:
 def _upgrade_database(uri: str) -> None:
     """What `mlflow db upgrade` does."""
     from mlflow.db import upgrade
+    from sqlalchemy import create_engine, inspect
     from sqlalchemy.exc import SQLAlchemyError
 
     _quiet_mlflow()
     try:
+        engine = create_engine(uri)
+        inspect(engine).get_table_names()  # mlflow itself would try for minutes
+        engine.dispose()
         upgrade.callback(uri)
     except (SQLAlchemyError, OSError, ImportError, ValueError) as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]

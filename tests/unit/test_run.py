@@ -1,0 +1,192 @@
+"""The run of a seed: record and predictions tell the same story, test is read once, kills and failures are survived."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+import ssp.run
+from ssp.cell import Cell
+from ssp.errors import ConfigError, RecordError
+from ssp.inference import evaluate_saved
+from ssp.predictions import merge_views, metrics, read_predictions
+from ssp.record import load_record
+from ssp.run import train_cell
+from ssp.sweep import run_sweep
+from ssp.tracking import Tracking
+
+CHEAP = {"sweep__trials": 1, "sweep__epochs": 1}
+
+
+@pytest.fixture
+def cell(tiny):
+    """A cell whose choice is made."""
+    config = tiny(**CHEAP)
+    run_sweep(config, "ucf101", "ssp")
+    return Cell(config, "ucf101", "ssp")
+
+
+def train(cell, seed=0):
+    return train_cell(cell.config, cell.dataset, cell.method, seed)
+
+
+def essence(record) -> dict:
+    return record.model_dump(exclude={"run"})
+
+
+def children(cell, record):
+    client = Tracking(cell.config).client
+    return client, client.get_run(record.run.mlflow_run_id)
+
+
+def test_record_predictions_weights_and_tracking_agree(cell, monkeypatch):
+    reads = []
+    clips = Cell.clips
+    monkeypatch.setattr(Cell, "clips", lambda self, split, seed=0: reads.append(split) or clips(self, split, seed))
+    record = train(cell)
+    assert reads == ["train", "val", "test"]  # test comes last, and once
+    assert load_record(cell.paths.record("ucf101", "ssp", 0)) == record
+    assert (record.status, record.epochs, record.device, len(record.curves)) == ("ok", 3, "cpu", 3)
+
+    path = cell.paths.predictions("ucf101", "ssp", 0)
+    assert record.predictions.path == str(path)
+    assert record.predictions.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    predictions = read_predictions(path)
+    assert len(predictions) == 40 and sorted(set(predictions["view"])) == [0, 1]
+    assert record.metrics.model_dump(exclude={"val_top1", "val_loss"}) == metrics(merge_views(predictions))
+    assert record.metrics.videos == 20 and record.metrics.val_top1 == record.curves[-1].val_top1
+    counts = record.parameters
+    assert counts.extra + counts.head + 16 == counts.trainable < counts.total
+    assert record.hyperparameters.lr == 0.01 and record.sweep.trials == 1
+    assert not cell.paths.training_state("ucf101", "ssp", 0).exists()
+    assert record.run.seconds > 0 and record.run.peak_memory_mb > 50 and len(record.run.epoch_seconds) == 3
+
+    client, run = children(cell, record)
+    choice = json.loads(cell.paths.choice("ucf101", "ssp").read_text())
+    assert run.data.tags["mlflow.parentRunId"] == choice["run"]["cell_run_id"]
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["test_top1"] == record.metrics.top1
+    assert run.data.params["lr"] == "0.01" and run.data.params["option.inner_dim"] == "8"
+    for tag in ("git_commit", "config_hash", "manifest_hash", "scan_backend", "version.torch", "seed"):
+        assert run.data.tags[f"ssp.{tag}"], tag
+    points = client.get_metric_history(run.info.run_id, "val_top1")
+    assert [(p.step, p.value) for p in points] == [(c.epoch, c.val_top1) for c in record.curves]
+    assert {a.path for a in client.list_artifacts(run.info.run_id)} == {"seed0.parquet", "seed0.safetensors"}
+
+
+def test_saved_weights_give_the_record_again(cell):
+    train(cell)
+    assert evaluate_saved(cell.config, "ucf101", "ssp", 0).endswith("equal to the record")
+    path = cell.paths.record("ucf101", "ssp", 0)
+    plain = json.loads(path.read_text())
+    plain["metrics"]["correct"] += 1
+    path.write_text(json.dumps(plain))
+    verdict = evaluate_saved(cell.config, "ucf101", "ssp", 0).splitlines()[-1]
+    assert verdict == f"differs from the record, which has correct {plain['metrics']['correct']}"
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_killed_run_ends_with_the_same_bytes(cell, monkeypatch, epoch):
+    def outputs():
+        place = ("ucf101", "ssp", 1)
+        return [p.read_bytes() for p in (cell.paths.predictions(*place), cell.paths.weights(*place))]
+
+    whole = train(cell, 1)
+    expected = outputs()
+    for path in (cell.paths.record("ucf101", "ssp", 1), cell.paths.predictions("ucf101", "ssp", 1)):
+        path.unlink()
+
+    real = ssp.run.describe
+
+    def kill(result, epochs):
+        if result.epoch == epoch:
+            raise KeyboardInterrupt
+        return real(result, epochs)
+
+    monkeypatch.setattr(ssp.run, "describe", kill)
+    with pytest.raises(KeyboardInterrupt):
+        train(cell, 1)
+    assert not cell.paths.record("ucf101", "ssp", 1).exists()
+    monkeypatch.setattr(ssp.run, "describe", real)
+    resumed = train(cell, 1)
+    assert resumed.run.resumed_after_epoch == epoch
+    assert outputs() == expected and essence(resumed) == essence(whole)
+
+    client, run = children(cell, resumed)
+    steps = [p.step for p in client.get_metric_history(run.info.run_id, "train_loss")]
+    assert steps == [1, 2, 3] and run.info.status == "FINISHED"  # one run, each epoch in it once
+    left_open = client.search_runs([run.info.experiment_id], "attributes.status = 'RUNNING'")
+    assert not [r for r in left_open if r.data.tags["ssp.key"] == "tiny/ucf101/ssp/seed1"]
+
+
+def test_seeds_differ_in_all_but_what_they_share(cell):
+    first, second = train(cell, 0), train(cell, 1)
+    assert first.predictions.sha256 != second.predictions.sha256
+    assert first.config_hash == second.config_hash and first.hyperparameters == second.hyperparameters
+
+
+def test_a_loss_that_is_not_finite_is_a_failed_cell_with_everything_a_workflow_needs(cell, monkeypatch):
+    path = cell.paths.choice("ucf101", "ssp")
+    choice = json.loads(path.read_text())
+    choice["hyperparameters"]["lr"] = 1e30
+    path.write_text(json.dumps(choice))
+    record = train(cell)
+    assert record.status == "failed" and record.metrics is None
+    assert record.reason.startswith("training loss is nan in epoch 1")
+    assert load_record(cell.paths.record("ucf101", "ssp", 0)) == record
+    assert read_predictions(cell.paths.predictions("ucf101", "ssp", 0)).empty
+    with safe_open(cell.paths.weights("ucf101", "ssp", 0), framework="np") as weights:
+        assert weights.metadata() == {"status": "failed", "reason": record.reason} and not list(weights.keys())
+    _, run = children(cell, record)
+    assert run.info.status == "FAILED" and run.data.tags["ssp.reason"] == record.reason
+    with pytest.raises(RecordError, match="seed 0 has no weights: the run failed"):
+        evaluate_saved(cell.config, "ucf101", "ssp", 0)
+
+
+def test_running_out_of_memory_in_the_test_is_a_failed_cell(cell, monkeypatch):
+    def exhausted(*_, **__):
+        raise MemoryError("no memory for 3 clips")
+
+    monkeypatch.setattr("ssp.cell.predict", exhausted)
+    record = train(cell)
+    assert (record.status, record.reason) == ("failed", "out of memory: no memory for 3 clips")
+    assert record.epochs == 3 and len(record.curves) == 3 and record.parameters
+
+
+def test_logits_that_are_not_finite_are_a_failed_cell(cell, monkeypatch):
+    real = ssp.cell.predict
+
+    def broken(*arguments, **named):
+        table = real(*arguments, **named)
+        table["logits"].iloc[3][0] = np.nan
+        return table
+
+    monkeypatch.setattr("ssp.cell.predict", broken)
+    record = train(cell)
+    assert record.reason == "logits of the test set are not finite"
+    assert read_predictions(cell.paths.predictions("ucf101", "ssp", 0)).empty
+
+
+def test_failed_sweep_fails_its_cells(cell):
+    path = cell.paths.choice("ucf101", "ssp")
+    choice = json.loads(path.read_text()) | {
+        "status": "failed",
+        "reason": "all 1 trials failed",
+        "hyperparameters": None,
+    }
+    path.write_text(json.dumps(choice))
+    record = train(cell)
+    assert (record.status, record.reason) == ("failed", "sweep: all 1 trials failed")
+    assert record.hyperparameters is None and record.epochs == 0
+
+
+def test_wrong_names_and_missing_choices_are_one_line(tiny):
+    config = tiny(**CHEAP)
+    with pytest.raises(ConfigError, match="no data set 'nothing'; it has: ucf101"):
+        train_cell(config, "nothing", "ssp", 0)
+    with pytest.raises(ConfigError, match="no seed 7; it has: 0, 1"):
+        train_cell(config, "ucf101", "ssp", 7)
+    with pytest.raises(RecordError, match=r"ssp\.json: this sweep choice cannot be read .*ssp sweep --dataset ucf101"):
+        train_cell(config, "ucf101", "ssp", 0)

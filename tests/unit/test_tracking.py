@@ -1,0 +1,95 @@
+"""MLflow: the database is made once, runs nest, points are kept once, and trouble is one line or a warning."""
+
+import json
+import logging
+import socket
+from pathlib import Path
+
+import pytest
+
+from ssp.errors import ConfigError
+from ssp.tracking import TrackedRun, Tracking, init_tracking, tracking_uri
+
+
+def test_database_of_its_own(tiny):
+    config = tiny(name="own", tracking={})
+    Path("results/own/mlflow/ready.json").unlink()
+    first = json.loads(init_tracking(config).read_text())
+    assert json.loads(init_tracking(config).read_text()) == first  # again: nothing changes
+    assert first["uri"] == tracking_uri(config) == f"sqlite:///{Path.cwd()}/results/own/mlflow/mlflow.db"
+    assert first["experiment"] == "own"
+    tracking = Tracking(config)
+    run = tracking.start("own/a", "seed", tags={"ssp.dataset": "x"})
+    Path("weights").write_text("1")
+    run.log_artifact(Path("weights"))
+    assert list(Path("results/own/mlflow/artifacts").rglob("weights"))
+    assert not Path("mlruns").exists() and not Path("mlflow.db").exists()
+
+
+@pytest.fixture
+def tracking(tiny):
+    return Tracking(tiny())
+
+
+def test_runs_nest_and_open_ones_are_taken_up_or_closed(tracking, request):
+    key = request.node.name
+    parent = tracking.start(key, "cell", tags={"ssp.dataset": "x"})
+    run = tracking.start(f"{key}/seed0", "seed", tags={}, parent=parent.id)
+    assert tracking.client.get_run(run.id).data.tags["mlflow.parentRunId"] == parent.id
+    assert tracking.start(f"{key}/seed0", "seed", tags={}, resume=True).id == run.id
+    assert tracking.start(f"{key}/seed1", "seed", tags={}, resume=True).id != run.id
+    fresh = tracking.start(f"{key}/seed0", "seed", tags={})
+    assert fresh.id != run.id and tracking.client.get_run(run.id).info.status == "KILLED"
+    fresh.finish()
+    assert tracking.start(f"{key}/seed0", "seed", tags={}, resume=True).id not in (run.id, fresh.id)
+
+
+def test_points_are_kept_once_params_in_any_number(tracking, request):
+    run = tracking.start(request.node.name, "seed", tags={})
+    for _ in range(2):
+        run.log_metrics({"loss": 1.0, "top1": 50}, 1, at=1e9)
+    run.log_metrics({"loss": 0.5}, 2, at=1e9 + 1)
+    run.log_params({f"p{i}": i for i in range(250)})
+    run.finish("FAILED", "because")
+    history = tracking.client.get_metric_history(run.id, "loss")
+    assert [(p.step, p.value, p.timestamp) for p in history] == [(1, 1.0, 10**12), (2, 0.5, 10**12 + 1000)]
+    stored = tracking.client.get_run(run.id)
+    assert len(stored.data.params) == 250
+    assert (stored.info.status, stored.data.tags["ssp.reason"]) == ("FAILED", "because")
+
+
+def test_a_tracker_that_breaks_warns_once_and_stops_nothing(tracking, caplog):
+    run = TrackedRun(tracking.client, "no-such-run")
+    with caplog.at_level(logging.WARNING, "ssp.tracking"):
+        for step in range(3):
+            run.log_metrics({"loss": 1.0}, step)
+        run.log_artifact(Path("nothing"))
+        run.finish()
+    assert len(caplog.records) == 1 and "tracking stopped for run no-such-run" in caplog.text
+
+
+def test_no_server_is_one_line(tiny):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(ConfigError) as caught:
+        init_tracking(tiny(tracking={"uri": uri}))
+    line = str(caught.value)
+    assert line.startswith(f"tracking.uri: no MLflow server answers at {uri} (") and "\n" not in line
+
+
+@pytest.mark.parametrize("damage", ["text", "folder"])
+def test_database_that_is_none_is_one_line(tiny, tmp_path, damage):
+    path = tmp_path / "broken.db"
+    path.write_text("this is no database, " * 100) if damage == "text" else path.mkdir()
+    with pytest.raises(ConfigError) as caught:
+        init_tracking(tiny(tracking={"uri": f"sqlite:///{path}"}))
+    line = str(caught.value)
+    assert line.startswith(f"tracking.uri: sqlite:///{path} cannot be opened (") and "\n" not in line
+
+
+def test_passwords_stay_out_of_files_and_messages(tiny):
+    config = tiny(tracking={"uri": "postgresql+psycopg2://me:secret@127.0.0.1:1/db"})
+    with pytest.raises(ConfigError) as caught:
+        init_tracking(config)
+    assert "me:***@127.0.0.1:1/db" in str(caught.value) and "secret" not in str(caught.value)
