@@ -123,6 +123,11 @@ class Paths:
         return self.results / "figures"
 
     @property
+    def report(self) -> Path:
+        """The page that shows everything."""
+        return self.results / "report.html"
+
+    @property
     def mlflow(self) -> Path:
         """Folder of the MLflow database and artifacts, unless the config names a server."""
         return self.results / "mlflow"
