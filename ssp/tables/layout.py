@@ -44,7 +44,7 @@ def lay_out(config: Config, tables: LongTables) -> dict[str, Layout]:
 
 def context(config: Config) -> str:
     """What the published numbers are, and how far they may be compared with this config's."""
-    words = f"Columns {PAPER}: published by the SSP paper, measured on the real data sets with VideoMamba-M."
+    words = f"Columns headed {PAPER}: published by the SSP paper, measured on the real data sets with VideoMamba-M."
     other = []
     if any(dataset.generate for dataset in config.datasets.values()):
         other.append("generated videos")
