@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 from importlib import import_module
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from ssp.errors import DataError
 
-VIDEO_SUFFIXES = {".avi", ".webm", ".mp4", ".mkv", ".mov"}
+VIDEO_SUFFIXES = (".avi", ".webm", ".mp4", ".mkv", ".mov")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Tree:
     @cached_property
     def videos(self) -> list[str]:
         """Paths of the video files."""
-        return [path for path in self.files if PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES]
+        return [path for path in self.files if path.lower().endswith(VIDEO_SUFFIXES)]
 
     def ending(self, parts: int) -> dict[str, str]:
         """Videos by the last components of their paths, as lists name them.
@@ -70,15 +70,19 @@ class Tree:
         """
         found: dict[str, str] = {}
         for path in self.videos:
-            name = "/".join(PurePosixPath(path).parts[-parts:])
+            name = "/".join(path.split("/")[-parts:])
             if name in found:
                 raise DataError(f"{self.folder}: '{found[name]}' and '{path}' cannot be told apart; remove one archive")
             found[name] = path
         return found
 
     def matching(self, pattern: str) -> list[str]:
-        """Files whose name (without folders) matches a shell pattern."""
-        return [path for path in self.files if fnmatchcase(PurePosixPath(path).name, pattern)]
+        """Files other than videos whose name (without folders) matches a shell pattern."""
+        return [path for path in self._others if fnmatchcase(path.rpartition("/")[2], pattern)]
+
+    @cached_property
+    def _others(self) -> list[str]:
+        return sorted(set(self.files) - set(self.videos))
 
     def one(self, pattern: str) -> Path:
         """The only file of a name.

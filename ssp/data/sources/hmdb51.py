@@ -36,11 +36,15 @@ def read(tree: Tree, split: int) -> Listing:
             if _SPLITS[use] is None:
                 unused.add(where)
             else:
-                entries.append(Entry(video, where, label, name, _SPLITS[use], film(clip.strip(), name)))
+                entries.append(Entry(video, where, label, name, _SPLITS[use], film(clip.strip(), classes)))
     return Listing(classes, entries, unused)
 
 
-def film(clip: str, class_name: str) -> str:
-    """The source film of a clip: its name without properties, class and the number of the part."""
+def film(clip: str, classes: list[str]) -> str:
+    """The source film of a clip, in lower case: its name without properties, action and number of the part.
+
+    The action in the name is that of some class, not always of the folder.
+    """
     stem = _PROPERTIES.sub("", clip.removesuffix(".avi"))
-    return re.sub(r"_+\d+$", "", stem.removesuffix(f"_{class_name}")) or stem
+    action = max((name for name in classes if stem.endswith(f"_{name}")), key=len, default="")
+    return re.sub(r"_+\d+$", "", stem.removesuffix(f"_{action}")).lower() or stem

@@ -1,0 +1,186 @@
+"""The manifest holds every published video once, and validation never shares a group with train."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_videos import scene, small_config, ucf101_tree, write_video
+
+from ssp.data.archives import unpack_dataset
+from ssp.data.fetch import fetch_dataset
+from ssp.data.manifest import COLUMNS, manifest_hash, read_manifest, report_of, write_manifest
+from ssp.data.validation import carve_validation
+from ssp.errors import DataError
+from ssp.paths import Paths
+
+# -- validation ------------------------------------------------------------------------------------------------------
+
+videos = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 12)), min_size=1, max_size=80)
+
+
+@settings(max_examples=150, deadline=None)
+@given(videos, st.floats(0, 1), st.integers(0, 3))
+def test_no_group_straddles_and_no_class_loses_its_training(rows, fraction, seed):
+    labels, groups = np.array([r[0] for r in rows]), np.array([f"g{r[1]}" for r in rows])
+    chosen = carve_validation(labels, groups, fraction, seed)
+    assert not set(groups[chosen]) & set(groups[~chosen])
+    assert set(labels[~chosen]) == set(labels)
+    np.testing.assert_array_equal(chosen, carve_validation(labels, groups, fraction, seed))
+    order = np.random.default_rng(0).permutation(len(rows))
+    np.testing.assert_array_equal(chosen[order], carve_validation(labels[order], groups[order], fraction, seed))
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5])
+def test_every_class_gets_about_the_asked_fraction(fraction):
+    labels = np.repeat(np.arange(20), 100)
+    groups = np.array([f"{i}/g{j % 25}" for i in range(20) for j in range(100)])
+    chosen = carve_validation(labels, groups, fraction, seed=0)
+    shares = np.bincount(labels[chosen], minlength=20) / 100
+    assert abs(shares - fraction).max() <= 0.04  # groups have four videos
+
+
+def test_groups_that_hold_all_classes():
+    labels, groups = np.tile(np.arange(10), 40), np.repeat([f"P{i:02}" for i in range(40)], 10)
+    chosen = carve_validation(labels, groups, 0.2, seed=1)
+    assert len(set(groups[chosen])) == 8
+
+
+def test_another_seed_carves_other_groups():
+    labels, groups = np.zeros(100, int), np.arange(100).astype(str)
+    assert (carve_validation(labels, groups, 0.2, 0) != carve_validation(labels, groups, 0.2, 1)).any()
+    assert carve_validation(labels, groups, 0.2, 0).sum() == 20
+    assert not carve_validation(labels, groups, 0.0, 0).any()
+
+
+def test_a_class_with_one_group_stays_in_train():
+    labels, groups = np.array([0] * 10 + [1] * 10), np.array(["only"] * 10 + [str(i) for i in range(10)])
+    chosen = carve_validation(labels, groups, 0.3, seed=0)
+    assert not chosen[:10].any()
+    assert chosen[10:].sum() == 3
+
+
+# -- the manifest of a small data set --------------------------------------------------------------------------------
+
+
+def prepare(tmp_path, files, **dataset):
+    """Unpacked archives of a data set made of these files."""
+    import zipfile
+
+    config = small_config(tmp_path, **dataset)
+    local = config.datasets["ucf101"].local
+    local.mkdir(exist_ok=True)
+    with zipfile.ZipFile(local / "videos.zip", "w") as archive:
+        for name, path in files.items():
+            archive.write(path, name)
+    fetch_dataset(config, "ucf101")
+    unpack_dataset(config, "ucf101")
+    return config, Paths.of(config)
+
+
+@pytest.fixture
+def files(tmp_path):
+    return ucf101_tree(tmp_path / "made")
+
+
+def test_columns_and_values(tmp_path, files):
+    config, paths = prepare(tmp_path, files, validation={"fraction": 0.25})
+    write_manifest(config, "ucf101")
+    manifest = read_manifest(paths.manifest("ucf101"))
+    assert list(manifest.columns) == list(COLUMNS)
+    assert manifest["split"].value_counts().to_dict() == {"train": 6, "test": 4, "val": 2}
+    assert manifest["id"].is_unique
+    first = manifest.iloc[0]
+    assert first["id"] == "Archery/v_Archery_g03_c01.avi"
+    assert first["path"] == "UCF-101/Archery/v_Archery_g03_c01.avi"
+    assert (paths.videos("ucf101") / first["path"]).is_file()
+    assert first[["frames", "fps", "width", "height", "codec"]].tolist() == [13, 12.0, 64, 48, "mpeg4"]
+    assert len(set(manifest["sha256"])) == len(manifest)
+    report = json.loads(report_of(paths.manifest("ucf101")).read_text())
+    assert report["problem"] is None
+    assert report["hash"] == manifest_hash(paths.manifest("ucf101"))
+    assert report["splits"] == {"train": 6, "val": 2, "test": 4}
+
+
+def test_the_hash_is_of_the_content(tmp_path, files):
+    config, paths = prepare(tmp_path, files)
+    write_manifest(config, "ucf101")
+    path = paths.manifest("ucf101")
+    before = manifest_hash(path)
+    write_manifest(config, "ucf101")
+    assert manifest_hash(path) == before
+    table = pd.read_parquet(path)
+    table.to_parquet(path, compression="gzip")
+    assert manifest_hash(path) == before
+    table.loc[0, "label"] += 1
+    table.to_parquet(path)
+    assert manifest_hash(path) != before
+
+
+def test_missing_and_extra_videos_are_listed(tmp_path, files):
+    gone = files.pop("UCF-101/YoYo/v_YoYo_g06_c01.avi")
+    files["UCF-101/YoYo/v_YoYo_g99_c01.avi"] = gone
+    config, paths = prepare(tmp_path, files)
+    with pytest.raises(DataError, match=r"1 listed videos are not among.*v_YoYo_g06_c01\.avi.*report"):
+        write_manifest(config, "ucf101")
+    assert not paths.manifest("ucf101").exists()
+    report = json.loads(report_of(paths.manifest("ucf101")).read_text())
+    assert report["missing"] == ["YoYo/v_YoYo_g06_c01.avi"]
+    assert report["extra"] == ["UCF-101/YoYo/v_YoYo_g99_c01.avi"]
+
+
+def test_counts_that_differ_from_the_config(tmp_path, files):
+    config, paths = prepare(tmp_path, files, expected={"classes": 3, "train": 8, "test": 5})
+    with pytest.raises(DataError, match="2 classes, expected 3; 4 test, expected 5"):
+        write_manifest(config, "ucf101")
+    assert not paths.manifest("ucf101").exists()
+
+
+def test_a_broken_video_keeps_its_row_and_is_named(tmp_path, files):
+    broken = tmp_path / "broken.avi"
+    broken.write_bytes(b"RIFF not a video")
+    files["UCF-101/Archery/v_Archery_g01_c01.avi"] = broken
+    config, paths = prepare(tmp_path, files)
+    manifest = write_manifest(config, "ucf101").set_index("id")
+    assert manifest.loc["Archery/v_Archery_g01_c01.avi", "frames"] == 0
+    assert (manifest["split"] == "test").sum() == 4
+    report = json.loads(report_of(paths.manifest("ucf101")).read_text())
+    assert [video["id"] for video in report["broken"]] == ["Archery/v_Archery_g01_c01.avi"]
+    assert "cannot be decoded" in report["broken"][0]["reason"]
+
+
+def test_nothing_unpacked_yet(tmp_path):
+    with pytest.raises(DataError, match=r"unpacked\.json: no such file; run `ssp data unpack`"):
+        write_manifest(small_config(tmp_path), "ucf101")
+
+
+def test_a_video_that_vanished_after_unpacking(tmp_path, files):
+    config, paths = prepare(tmp_path, files)
+    (paths.videos("ucf101") / "UCF-101/YoYo/v_YoYo_g01_c01.avi").unlink()
+    with pytest.raises(DataError, match=r"v_YoYo_g01_c01\.avi: cannot be read"):
+        write_manifest(config, "ucf101")
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 not parquet"])
+def test_a_damaged_manifest(tmp_path, content):
+    path = tmp_path / "manifest.parquet"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"manifest\.parquet: not a readable manifest") as caught:
+        read_manifest(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_videos_are_probed_in_order_by_several_threads(tmp_path, files):
+    config, _ = prepare(tmp_path, files)
+    one = write_manifest(config, "ucf101")
+    compute = config.compute.model_copy(update={"data": config.compute.data.model_copy(update={"threads": 3})})
+    pd.testing.assert_frame_equal(one, write_manifest(config.model_copy(update={"compute": compute}), "ucf101"))
+
+
+def test_the_header_of_a_longer_video(tmp_path, files):
+    files["UCF-101/YoYo/v_YoYo_g06_c01.avi"] = write_video(tmp_path / "other.avi", scene(30, 96, 32), fps=25)
+    config, _ = prepare(tmp_path, files)
+    row = write_manifest(config, "ucf101").set_index("id").loc["YoYo/v_YoYo_g06_c01.avi"]
+    assert row[["frames", "fps", "width", "height"]].tolist() == [30, 25.0, 96, 32]
