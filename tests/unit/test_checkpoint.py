@@ -188,6 +188,11 @@ def test_nothing_else_is_converted(published, name, shape):
     assert f"misshapen {name}" in refusal(model(), published)
 
 
+def test_head_of_another_width_is_no_head_for_other_classes(published):
+    published |= {"head.weight": torch.zeros(7, 8), "head.bias": torch.zeros(7)}
+    assert "misshapen head.weight (7, 8) instead of (5, 16), head.bias" in refusal(model(), published)
+
+
 def test_method_s_keys_all_or_none(published):
     target = model("ssp")
     own = {name: torch.randn_like(value) for name, value in target.state_dict().items() if name not in published}
