@@ -16,7 +16,8 @@ from ssp.config import parse_config, slice_lines
 from ssp.errors import SSPError
 from ssp.files import write_text
 from ssp.paths import Paths
-from ssp.scan.build import library
+from ssp.scan.build import is_built
+from ssp.scan.build import main as build_scan
 from ssp.summary import summary
 
 if not workflow.overwrite_configfiles:
@@ -51,6 +52,8 @@ rule all:
 
 onstart:
     write_text(paths.config, yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    if SCAN.exists() and not is_built():
+        build_scan()
 
 
 onsuccess:

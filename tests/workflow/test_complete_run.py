@@ -108,7 +108,7 @@ def test_records_trace_back_to_config_and_manifest(tiny_run, records):
         assert record["git"]["commit"]
         assert record["versions"]["torch"]
         choice = json.loads((tiny_run.folder / paths.choice(dataset, method)).read_text())
-        assert record["hyperparameters"] == choice["chosen"]
+        assert record["hyperparameters"] == choice["hyperparameters"]
 
 
 def test_validation_is_carved_from_train_by_group(manifests, tiny_run):

@@ -16,7 +16,7 @@ def _plan(tiny_run, tmp_path, change) -> dict[str, int]:
     """Jobs of a second run with a changed copy of the config."""
     data = copy.deepcopy(yaml.safe_load(TINY.read_text()))
     change(data)
-    (tmp_path / "changed.yaml").write_text(yaml.safe_dump(data))
+    (tmp_path / "changed.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
     done = tiny_run.again("--configfile", tmp_path / "changed.yaml")
     assert done.code == 0, done.err
     jobs = done.jobs
@@ -70,10 +70,12 @@ def _shards(data):
 def _no_outcome(data):
     data["compute"] = {"train": {"threads": 2, "mem_mb": 3000, "runtime": 9}}
     data["datasets"]["ucf101"]["archives"][0]["urls"] = ["https://example.org/mirror.zip"]
-
-
-def _tracking(data):
     data["tracking"] = {"experiment": "another"}
+
+
+def _no_outcome_and_options(data):
+    _no_outcome(data)
+    _options(data)
 
 
 EVERY = {"sweep": DATASETS * METHODS, "train": DATASETS * METHODS * SEEDS, "tables": 1}
@@ -91,8 +93,8 @@ EVERY = {"sweep": DATASETS * METHODS, "train": DATASETS * METHODS * SEEDS, "tabl
         (_recipe, {"sweep": METHODS, "train": METHODS * SEEDS, "tables": 1}),
         (_backbone, {"pretrain": 1} | EVERY),
         (_shards, {"frames": 2, "sweep": METHODS, "train": METHODS * SEEDS, "tables": 1}),
-        (_tracking, {"init_tracking": 1}),
         (_no_outcome, {}),
+        (_no_outcome_and_options, {"sweep": DATASETS, "train": DATASETS * SEEDS, "tables": 1}),
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",
 )

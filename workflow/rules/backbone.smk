@@ -3,7 +3,8 @@
 SCAN = paths.results / "state" / "scan.done"
 
 
-# Without a compiler this says so and succeeds: the scan then takes another backend, and each record names which.
+# Without a compiler this says so and succeeds: the scan then takes another backend, and each record names which. When the
+# sources change later, `onstart` builds anew: as a job, it would make Snakemake run all that depends on it.
 rule build_scan:
     output:
         touch(SCAN),
@@ -13,8 +14,6 @@ rule build_scan:
         paths.benchmark("build_scan")
     conda:
         ENVIRONMENT
-    params:
-        library=library().name,
     message:
         "Compiling the selective scan for this CPU"
     shell:

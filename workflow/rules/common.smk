@@ -24,6 +24,11 @@ def growing(amount):
     return lambda wildcards, attempt: amount * attempt
 
 
+def section(slice_of, key):
+    """One section of a cell's slice as params, so that the reason for a rerun shows that section alone."""
+    return lambda wildcards: slice_lines(slice_of(wildcards.dataset, wildcards.method)[key])
+
+
 def backbone_file(wildcards):
     """The pre-trained weights that a data set's models start from."""
     name = cfg.datasets[wildcards.dataset].checkpoint

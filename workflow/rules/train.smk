@@ -29,7 +29,11 @@ rule train:
         runtime=growing(cfg.compute.train.runtime),
         gpu=cfg.compute.train.gpus,
     params:
-        config=lambda wildcards: slice_lines(cfg.cell_slice(wildcards.dataset, wildcards.method)),
+        dataset=section(cfg.cell_slice, "dataset"),
+        backbone=section(cfg.cell_slice, "backbone"),
+        method=section(cfg.cell_slice, "method"),
+        sweep=section(cfg.cell_slice, "sweep"),
+        quirks=section(cfg.cell_slice, "quirks"),
     message:
         "Training {wildcards.method} on {wildcards.dataset}, seed {wildcards.seed}"
     shell:

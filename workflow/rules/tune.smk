@@ -3,7 +3,8 @@
 TRACKING = paths.mlflow / "ready.json"
 
 
-# Several processes that meet a new MLflow database at once break it, so one job makes it before any other writes.
+# Several processes that meet a new MLflow database at once break it, so one job makes it before any other writes. It has
+# no params: no result depends on it, and a job that finds another `tracking` in the config prepares that itself.
 rule init_tracking:
     output:
         TRACKING,
@@ -14,9 +15,6 @@ rule init_tracking:
     localrule: True
     conda:
         ENVIRONMENT
-    params:
-        uri=cfg.tracking.uri or "",
-        experiment=cfg.tracking.experiment or cfg.name,
     message:
         "Preparing the MLflow database"
     shell:
@@ -45,7 +43,11 @@ rule sweep:
         runtime=growing(cfg.compute.train.runtime * cfg.sweep.trials),
         gpu=cfg.compute.train.gpus,
     params:
-        config=lambda wildcards: slice_lines(cfg.sweep_slice(wildcards.dataset, wildcards.method)),
+        dataset=section(cfg.sweep_slice, "dataset"),
+        backbone=section(cfg.sweep_slice, "backbone"),
+        method=section(cfg.sweep_slice, "method"),
+        sweep=section(cfg.sweep_slice, "sweep"),
+        quirks=section(cfg.sweep_slice, "quirks"),
     message:
         "Choosing hyper-parameters of {wildcards.method} on {wildcards.dataset}"
     shell:

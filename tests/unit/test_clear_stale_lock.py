@@ -1,0 +1,64 @@
+"""The lock of a killed Snakemake goes away by itself; the lock of a living one stays."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "workflow" / "scripts" / "clear_stale_lock.py"
+pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked up in /proc")
+
+
+@pytest.fixture
+def lock(tmp_path) -> Path:
+    path = tmp_path / ".snakemake" / "locks" / "0.input.lock"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    return path
+
+
+def _clear(folder: Path) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, SCRIPT], cwd=folder, capture_output=True, text=True)
+
+
+def test_a_stale_lock_is_removed(lock, tmp_path):
+    done = _clear(tmp_path)
+    assert done.returncode == 0
+    assert "Removed the lock" in done.stdout
+    assert not lock.exists()
+
+
+@pytest.mark.parametrize("command", [["-m", "snakemake_like"], ["-m", "ssp_like"]])
+def test_a_lock_is_kept_while_a_run_or_its_orphaned_job_lives(lock, tmp_path, command):
+    (tmp_path / f"{command[1]}.py").write_text("import time; time.sleep(60)")
+    process = subprocess.Popen([sys.executable, *command], cwd=tmp_path)
+    try:
+        time.sleep(0.3)
+        done = _clear(tmp_path)
+        assert done.returncode == 1
+        assert str(process.pid) in done.stderr
+        assert lock.exists()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_run_in_another_folder_does_not_matter(lock, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "snakemake_like.py").write_text("import time; time.sleep(60)")
+    process = subprocess.Popen([sys.executable, "-m", "snakemake_like"], cwd=elsewhere)
+    try:
+        time.sleep(0.3)
+        assert _clear(tmp_path).returncode == 0
+        assert not lock.exists()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_no_lock_no_words(tmp_path):
+    done = _clear(tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
