@@ -1,4 +1,4 @@
-"""From a video file to a record of the frame store, in a child process that can be killed.
+"""From a video file to its value in the frame store, in a child process that can be killed.
 
 Design choices
 - A hanging or crashing decoder costs one video, not the job: the child has a time limit for each and is replaced.
@@ -8,24 +8,19 @@ Design choices
 
 from __future__ import annotations
 
-import io
 import multiprocessing
-import struct
-from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import numpy as np
-
+from ssp.data import jpegs
 from ssp.data.video import VideoError, iterate_frames
 from ssp.errors import DataError
 
-COUNT, OFFSET = struct.Struct("<I"), "<u8"
 START_LIMIT_S = 120  # for the child's imports
 
 
 class Decoder:
-    """A child process that turns video files into records, replaced when it hangs or dies."""
+    """A child process that turns video files into packed JPEGs, replaced when it hangs or dies."""
 
     def __init__(self, short_side: int | None, quality: int, limit_s: float) -> None:
         self._options, self._limit_s = (short_side, quality), limit_s
@@ -33,7 +28,7 @@ class Decoder:
         self._pipe: Connection | None = None
 
     def decode(self, path: Path) -> bytes:
-        """The record of a video.
+        """The packed JPEGs of a video, see `ssp.data.jpegs`.
 
         Raises:
             VideoError: it cannot be decoded to its end within the time limit.
@@ -82,7 +77,7 @@ class Decoder:
 
 
 def _serve(pipe: Connection, short_side: int | None, quality: int) -> None:
-    """The child: a path comes in; 1 and the record, or 0 and the reason, go out."""
+    """The child: a path comes in; 1 and the packed JPEGs, or 0 and the reason, go out."""
     pipe.send_bytes(b"ready")
     while True:
         try:
@@ -90,23 +85,7 @@ def _serve(pipe: Connection, short_side: int | None, quality: int) -> None:
         except EOFError:
             return
         try:
-            answer = b"\1" + _pack(list(_jpegs(path, short_side, quality)))
+            answer = b"\1" + jpegs.pack(iterate_frames(path, short_side), quality)
         except VideoError as error:
             answer = b"\0" + str(error).encode()
         pipe.send_bytes(answer)
-
-
-def _jpegs(path: str, short_side: int | None, quality: int) -> Iterator[bytes]:
-    from PIL import Image
-
-    for frame in iterate_frames(path, short_side):
-        buffer = io.BytesIO()
-        Image.fromarray(frame).save(buffer, "JPEG", quality=quality)
-        yield buffer.getvalue()
-
-
-def _pack(jpegs: list[bytes]) -> bytes:
-    """A record: count (uint32), count + 1 offsets (uint64) from the record's start, JPEGs."""
-    head = COUNT.size + 8 * (len(jpegs) + 1)
-    starts = np.cumsum([head, *map(len, jpegs)]).astype(OFFSET)
-    return b"".join([COUNT.pack(len(jpegs)), starts.tobytes(), *jpegs])

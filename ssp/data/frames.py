@@ -1,8 +1,8 @@
 """The frame store: every video decoded once, into JPEG frames in LMDB files, one per shard.
 
 Design choices
-- A video is one record: how many frames, where each begins, then the JPEGs one after the other. Reading a frame touches
-  its pages of the memory map and no others; one record per frame would round each up to pages of 4 KiB.
+- A video is one value: all its JPEGs and where each begins. Reading a frame touches its pages of the memory map and no
+  others; a value per frame would be rounded up to pages of 4 KiB.
 - Row i of the manifest is in shard i % shards, under key i. A shard says which extraction it belongs to, so a store
   that does not go with the manifest is noticed.
 - A broken video goes into the shard's report with its reason and is never replaced by another.
@@ -22,7 +22,8 @@ import numpy as np
 import pandas as pd
 
 from ssp.config import Config
-from ssp.data.decoder import COUNT, OFFSET, Decoder
+from ssp.data import jpegs
+from ssp.data.decoder import Decoder
 from ssp.data.manifest import content_hash, read_manifest
 from ssp.data.video import VideoError
 from ssp.errors import DataError
@@ -57,7 +58,7 @@ def extract_shard(config: Config, dataset: str, shard: int) -> None:
             try:
                 record = decoder.decode(paths.videos(dataset) / manifest["path"][row])
                 writer.put(_key(row), record)
-                total += COUNT.unpack_from(record)[0]
+                total += jpegs.count(record)
             except VideoError as error:
                 broken.append({"id": manifest["id"][row], "reason": str(error)})
             report(done, len(rows))
@@ -91,24 +92,14 @@ class FrameStore:
         """Decode frames of the video in row `row` of the manifest.
 
         Returns:
-            uint8 (len(indices), H, W, 3) RGB, a view of memory that is contiguous as (n, 3, H, W).
+            uint8 (len(indices), H, W, 3) RGB.
 
         Raises:
             DataError: the video could not be decoded when frames were extracted.
             IndexError: an index outside 0..n-1.
         """
-        import torch
-        from torchvision.io import decode_jpeg
-
         with self._environment(row).begin(buffers=True) as transaction:
-            record = self._record(transaction, row)
-            starts = _starts(record)
-            for index in indices:
-                if not 0 <= index < len(starts) - 1:
-                    raise IndexError(f"{self.folder}: frame {index} asked of video {row}, it has {len(starts) - 1}")
-            jpegs = [bytearray(record[starts[i] : starts[i + 1]]) for i in indices]
-        frames = torch.stack([decode_jpeg(torch.frombuffer(jpeg, dtype=torch.uint8)) for jpeg in jpegs])
-        return frames.permute(0, 2, 3, 1).numpy()
+            return jpegs.unpack(self._record(transaction, row), indices)
 
     def length(self, row: int) -> int:
         """Number of frames of a video.
@@ -117,7 +108,7 @@ class FrameStore:
             DataError: the video could not be decoded when frames were extracted.
         """
         with self._environment(row).begin(buffers=True) as transaction:
-            return COUNT.unpack_from(self._record(transaction, row))[0]
+            return jpegs.count(self._record(transaction, row))
 
     def rows(self) -> set[int]:
         """Rows of the manifest whose videos could be decoded."""
@@ -181,10 +172,6 @@ def _read_meta(environment: lmdb.Environment, path: Path) -> dict[str, Any]:
 
 def _key(row: int) -> bytes:
     return row.to_bytes(8, "big")
-
-
-def _starts(record: memoryview) -> np.ndarray:
-    return np.frombuffer(record, OFFSET, COUNT.unpack_from(record)[0] + 1, COUNT.size)
 
 
 class _Writer:

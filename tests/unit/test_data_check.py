@@ -1,0 +1,134 @@
+"""The check finds what makes a data set unfit, and finds nothing in one that is fit."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_videos import small_config
+
+from ssp.data import jpegs
+from ssp.data.check import check_dataset
+from ssp.data.frames import META, _key, _Writer
+from ssp.data.manifest import COLUMNS, content_hash, report_of
+from ssp.errors import DataError
+from ssp.files import write_json
+from ssp.paths import Paths
+
+
+def manifest_of(changes=()):
+    """A sound manifest of 8 training and 4 test videos, then changed: (row, column, value)."""
+    rows = []
+    for number in range(12):
+        split = ("train", "train", "val", "test")[number % 4] if number < 8 else ("train", "test")[number % 2]
+        rows.append(
+            {
+                "id": f"A/v{number}.avi",
+                "path": f"A/v{number}.avi",
+                "label": number // 2 % 2,
+                "class_name": "AB"[number // 2 % 2],
+                "split": split,
+                "group": f"{split}{number}",
+                "frames": 3,
+                "fps": 12.0,
+                "width": 16,
+                "height": 16,
+                "codec": "mpeg4",
+                "sha256": f"{number:064}",
+            }
+        )
+    manifest = pd.DataFrame(rows)[list(COLUMNS)].astype(COLUMNS)
+    for row, column, value in changes:
+        manifest.loc[row, column] = value
+    return manifest
+
+
+def prepared(tmp_path, changes=(), lengths=None, report=None, expected=None):
+    """Write manifest, report and frame store; `lengths` are the decoded frames by row, without a row: no frames."""
+    config = small_config(tmp_path, expected=expected or {"classes": 2, "train": 8, "test": 4}, frames={"shards": 1})
+    paths, manifest = Paths.of(config), manifest_of(changes)
+    path = paths.manifest("ucf101")
+    path.parent.mkdir(parents=True)
+    manifest.to_parquet(path, index=False)
+    write_json(
+        report_of(path),
+        {"extra_count": 0, "extra": [], "classes_without_validation": [], "broken": []} | (report or {}),
+    )
+    paths.frames("ucf101").mkdir()
+    lengths = dict.fromkeys(range(12), 3) if lengths is None else lengths
+    with _Writer(paths.shard("ucf101", 0)) as writer:
+        for row, length in lengths.items():
+            writer.put(_key(row), jpegs.pack(np.zeros((length, 16, 16, 3), np.uint8), 90))
+        writer.put(META, json.dumps({"manifest": content_hash(manifest), "shard": 0, "shards": 1}).encode())
+    return config
+
+
+def findings(config):
+    return [line for line in check_dataset(config, "ucf101").splitlines() if line.startswith("!")]
+
+
+def test_a_sound_data_set_is_fit(tmp_path):
+    page = check_dataset(prepared(tmp_path), "ucf101")
+    assert page.splitlines()[-1] == "fit for use"
+    assert "frame store: 12 videos, 36 frames, 1 shards" in page
+    assert "mpeg4 (12)" in page
+    assert len(page.splitlines()) < 40
+
+
+@pytest.mark.parametrize(
+    ("changes", "finding"),
+    [
+        ([(3, "sha256", f"{0:064}")], "1 videos are in two splits or classes with the same bytes: A/v0.avi = A/v3.avi"),
+        ([(1, "id", "A/v0.avi")], "1 ids are there more than once: A/v0.avi"),
+        ([(2, "group", "train0")], "groups in train and validation: train0"),
+    ],
+)
+def test_what_is_wrong_with_the_manifest(tmp_path, changes, finding):
+    assert findings(prepared(tmp_path, changes)) == [f"! {finding}"]
+
+
+def test_copies_within_a_class_and_split_are_counted_but_no_finding(tmp_path):
+    config = prepared(tmp_path, [(1, "sha256", f"{0:064}")])
+    assert not findings(config)
+    assert "1 videos are there more than once within a class" in check_dataset(config, "ucf101")
+
+
+def test_counts_against_the_published_ones(tmp_path):
+    config = prepared(tmp_path, expected={"classes": 3, "train": 8, "test": 5})
+    assert findings(config) == ["! classes: 2 found, 3 published", "! test: 4 found, 5 published"]
+
+
+def test_frames_that_are_lost_or_contradict_the_container(tmp_path):
+    lengths = dict.fromkeys(range(12), 3) | {4: 2}
+    del lengths[7]
+    assert findings(prepared(tmp_path, lengths=lengths)) == [
+        "! 1 videos without frames: A/v7.avi",
+        "! 1 videos have other frames than their container announces: A/v4.avi (2 of 3)",
+    ]
+
+
+def test_what_the_manifests_report_says(tmp_path):
+    report = {
+        "extra_count": 1,
+        "extra": ["A/new.avi"],
+        "classes_without_validation": ["B"],
+        "broken": [{"id": "A/v0.avi", "reason": "damaged"}],
+    }
+    config = prepared(tmp_path, report=report)
+    assert findings(config) == [
+        "! classes with one group have no validation: B",
+        "! 1 videos cannot be opened: A/v0.avi",
+    ]
+    assert "no list names: A/new.avi" in check_dataset(config, "ucf101")
+
+
+def test_before_frames_are_extracted(tmp_path):
+    config = prepared(tmp_path)
+    Paths.of(config).shard("ucf101", 0).unlink()
+    assert len(findings(config)) == 1
+    assert "no complete frame store" in findings(config)[0]
+
+
+def test_without_a_manifest(tmp_path):
+    with pytest.raises(DataError, match="ssp data manifest"):
+        check_dataset(small_config(tmp_path), "ucf101")

@@ -1,0 +1,266 @@
+"""The frame store returns the frames that were extracted, and says which videos could not be."""
+
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+import time
+
+import numpy as np
+import pytest
+from made_videos import scene, small_config, ucf101_tree, write_video
+
+from ssp.data import read_frames
+from ssp.data.archives import unpack_dataset
+from ssp.data.decoder import Decoder
+from ssp.data.fetch import fetch_dataset
+from ssp.data.frames import FrameStore, extract_shard, load_split
+from ssp.data.manifest import read_manifest, write_manifest
+from ssp.data.video import VideoError
+from ssp.errors import DataError
+from ssp.paths import Paths
+
+
+def prepare(root, files, **dataset):
+    """A data set of these files up to its manifest."""
+    import zipfile
+
+    config = small_config(root, **dataset)
+    local = config.datasets["ucf101"].local
+    local.mkdir(exist_ok=True)
+    with zipfile.ZipFile(local / "videos.zip", "w") as archive:
+        for name, path in files.items():
+            archive.write(path, name)
+    fetch_dataset(config, "ucf101")
+    unpack_dataset(config, "ucf101")
+    write_manifest(config, "ucf101")
+    return config, Paths.of(config)
+
+
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory):
+    root = tmp_path_factory.mktemp("extracted")
+    config, paths = prepare(root, ucf101_tree(root / "made"))
+    for shard in (1, 0):
+        extract_shard(config, "ucf101", shard)
+    return config, paths
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    """One test video is no video; 1 of 6 videos of its shard may be broken."""
+    root = tmp_path_factory.mktemp("damaged")
+    files = ucf101_tree(root / "made")
+    files["UCF-101/YoYo/v_YoYo_g01_c01.avi"].write_bytes(b"RIFF no video")
+    config, paths = prepare(root, files, frames={"shards": 2, "max_broken": 0.2})
+    for shard in (0, 1):
+        extract_shard(config, "ucf101", shard)
+    return config, paths
+
+
+def test_every_frame_of_every_video_is_there(extracted):
+    _, paths = extracted
+    manifest, store = read_manifest(paths.manifest("ucf101")), FrameStore(paths.frames("ucf101"))
+    assert store.rows() == set(range(len(manifest)))
+    for row, video in manifest.iterrows():
+        assert store.length(row) == video["frames"]
+        stored = store.read(row, range(video["frames"]))
+        decoded = read_frames(paths.videos("ucf101") / video["path"], range(video["frames"]))
+        assert stored.shape == decoded.shape
+        assert stored.dtype == np.uint8
+        distance = np.array([[abs(a.astype(int) - b).mean() for b in decoded] for a in stored])
+        assert (distance.argmin(1) == np.arange(len(stored))).all()
+        assert distance.diagonal().max() < 12  # JPEG of hard coloured edges
+
+
+def test_frames_in_any_order_and_repeated(extracted):
+    _, paths = extracted
+    store = FrameStore(paths.frames("ucf101"))
+    in_order = store.read(3, range(5))
+    np.testing.assert_array_equal(store.read(3, [4, 0, 0, 2]), in_order[[4, 0, 0, 2]])
+
+
+@pytest.mark.parametrize("index", [-1, 13, 100])
+def test_a_frame_that_is_not_there(extracted, index):
+    _, paths = extracted
+    store = FrameStore(paths.frames("ucf101"))
+    assert store.length(0) == 13
+    with pytest.raises(IndexError, match="the video has 13"):
+        store.read(0, [0, index])
+
+
+def test_one_file_per_shard_and_nothing_else(extracted):
+    _, paths = extracted
+    names = sorted(path.name for path in paths.frames("ucf101").iterdir())
+    assert names == ["shard-0.json", "shard-0.lmdb", "shard-1.json", "shard-1.lmdb"]
+    report = json.loads(paths.shard_report("ucf101", 0).read_text())
+    manifest = read_manifest(paths.manifest("ucf101"))
+    assert report == {"shard": 0, "videos": 6, "frames": int(manifest["frames"][::2].sum()), "broken": []}
+
+
+def test_two_stores_and_a_pickled_one_share_a_process(extracted):
+    _, paths = extracted
+    stores = [FrameStore(paths.frames("ucf101")) for _ in range(2)]
+    truth = stores[0].read(1, [2])
+    np.testing.assert_array_equal(stores[1].read(1, [2]), truth)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(stores[0])).read(1, [2]), truth)
+
+
+def _sum_in_child(store, queue):
+    queue.put(int(store.read(1, [2]).sum()))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_store_that_was_open_before_its_process_had_children(extracted, method):
+    _, paths = extracted
+    store = FrameStore(paths.frames("ucf101"))
+    truth = int(store.read(1, [2]).sum())
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    children = [context.Process(target=_sum_in_child, args=(store, queue)) for _ in range(2 if method == "fork" else 1)]
+    for child in children:
+        child.start()
+    assert {queue.get(timeout=60) for _ in children} == {truth}
+    for child in children:
+        child.join()
+    assert int(store.read(1, [2]).sum()) == truth
+
+
+def test_a_broken_video_is_reported_and_left_out_of_its_split(damaged):
+    config, paths = damaged
+    manifest = read_manifest(paths.manifest("ucf101"))
+    row = manifest.index[manifest["id"] == "YoYo/v_YoYo_g01_c01.avi"].item()
+    report = json.loads(paths.shard_report("ucf101", row % 2).read_text())
+    assert [video["id"] for video in report["broken"]] == ["YoYo/v_YoYo_g01_c01.avi"]
+    rows = load_split(config, "ucf101", "test")
+    assert len(rows) == 3
+    assert rows.attrs == {"videos": 4, "broken": ["YoYo/v_YoYo_g01_c01.avi"]}
+    store = FrameStore(paths.frames("ucf101"))
+    for call in (lambda: store.length(row), lambda: store.read(row, [0])):
+        with pytest.raises(DataError, match=f"no frames of video {row}"):
+            call()
+
+
+def test_too_many_broken_videos_fail_the_shard(damaged):
+    config, paths = damaged
+    manifest = read_manifest(paths.manifest("ucf101"))
+    shard = manifest.index[manifest["id"] == "YoYo/v_YoYo_g01_c01.avi"].item() % 2
+    frames = config.datasets["ucf101"].frames.model_copy(update={"max_broken": 0.1})
+    dataset = config.datasets["ucf101"].model_copy(update={"frames": frames})
+    strict = config.model_copy(update={"datasets": {"ucf101": dataset}})
+    kept = paths.shard("ucf101", shard).read_bytes()
+    try:
+        with pytest.raises(
+            DataError, match=r"1 of 6 videos of shard \d cannot be decoded \(YoYo/v_YoYo_g01_c01\.avi\)"
+        ):
+            extract_shard(strict, "ucf101", shard)
+        assert not paths.shard("ucf101", shard).exists()
+        assert not [path for path in paths.frames("ucf101").iterdir() if path.suffix == ".tmp"]
+    finally:
+        paths.shard("ucf101", shard).write_bytes(kept)
+
+
+def test_splits_keep_their_place_in_the_manifest(extracted):
+    config, paths = extracted
+    manifest = read_manifest(paths.manifest("ucf101"))
+    rows = [load_split(config, "ucf101", split) for split in ("train", "val", "test")]
+    assert sorted(row for part in rows for row in part["row"]) == list(range(len(manifest)))
+    for part in rows:
+        assert part.index.tolist() == list(range(len(part)))
+        assert part["id"].tolist() == manifest["id"][part["row"]].tolist()
+        assert part.attrs == {"videos": len(part), "broken": []}
+
+
+def test_another_manifest_is_noticed(tmp_path):
+    config, _ = prepare(tmp_path, ucf101_tree(tmp_path / "made"), frames={"shards": 1})
+    extract_shard(config, "ucf101", 0)
+    load_split(config, "ucf101", "val")
+    reseeded = config.datasets["ucf101"].model_copy(
+        update={"validation": config.datasets["ucf101"].validation.model_copy(update={"fraction": 0.5})}
+    )
+    config = config.model_copy(update={"datasets": {"ucf101": reseeded}})
+    write_manifest(config, "ucf101")
+    with pytest.raises(DataError, match="made from another manifest"):
+        load_split(config, "ucf101", "val")
+
+
+def test_a_shard_of_another_extraction_is_noticed(tmp_path):
+    config, paths = prepare(tmp_path, ucf101_tree(tmp_path / "made"))
+    extract_shard(config, "ucf101", 0)
+    frames = config.datasets["ucf101"].frames.model_copy(update={"jpeg_quality": 50})
+    other = config.model_copy(
+        update={"datasets": {"ucf101": config.datasets["ucf101"].model_copy(update={"frames": frames})}}
+    )
+    extract_shard(other, "ucf101", 1)
+    with pytest.raises(DataError, match=r"shard-1\.lmdb: belongs to another extraction"):
+        FrameStore(paths.frames("ucf101")).length(1)
+
+
+def test_a_missing_store_and_a_wrong_shard(tmp_path):
+    with pytest.raises(DataError, match=r"shard-0\.lmdb: cannot be opened.*ssp data frames"):
+        FrameStore(tmp_path).length(0)
+    with pytest.raises(DataError, match=r"shard 2 is outside 0\.\.1"):
+        extract_shard(small_config(tmp_path), "ucf101", 2)
+
+
+# -- the child process -----------------------------------------------------------------------------------------------
+
+
+def test_the_child_survives_broken_videos_and_shrinks(tmp_path):
+    good = write_video(tmp_path / "good.avi", scene(4, 64, 48))
+    bad = tmp_path / "bad.avi"
+    bad.write_bytes(b"no video")
+    with Decoder(24, 90, 60) as decoder:
+        first = decoder.decode(good)
+        child = decoder._process.pid
+        with pytest.raises(VideoError, match=r"bad\.avi: cannot be decoded"):
+            decoder.decode(bad)
+        assert decoder.decode(good) == first
+        assert decoder._process.pid == child
+    assert int.from_bytes(first[:4], "little") == 4
+
+
+def test_a_hanging_decoder_is_killed_and_replaced(tmp_path):
+    """The child is stopped: it neither answers nor ends, as in a decoder that hangs."""
+    good = write_video(tmp_path / "good.avi", scene(4))
+    with Decoder(None, 90, 60) as decoder:
+        decoder.decode(good)
+        decoder._limit_s = 0.5
+        os.kill(decoder._process.pid, signal.SIGSTOP)
+        stopped, start = decoder._process.pid, time.monotonic()
+        with pytest.raises(VideoError, match=r"good\.avi: not decoded within 0\.5 s"):
+            decoder.decode(good)
+        assert time.monotonic() - start < 10
+        decoder._limit_s = 60
+        decoder.decode(good)
+        assert decoder._process.pid != stopped
+        with pytest.raises(ProcessLookupError):
+            os.kill(stopped, 0)
+
+
+def test_a_crashing_decoder_costs_one_video(tmp_path):
+    good = write_video(tmp_path / "good.avi", scene(4))
+    with Decoder(None, 90, 60) as decoder:
+        decoder.decode(good)
+        first = decoder._process
+        send = decoder._pipe.send
+
+        def send_and_kill(path):
+            os.kill(first.pid, signal.SIGSTOP)
+            send(path)
+            os.kill(first.pid, signal.SIGKILL)
+
+        decoder._pipe = type(
+            "Pipe",
+            (),
+            {
+                "send": staticmethod(send_and_kill),
+                "poll": decoder._pipe.poll,
+                "recv_bytes": decoder._pipe.recv_bytes,
+                "close": decoder._pipe.close,
+            },
+        )
+        with pytest.raises(VideoError, match=r"good\.avi: the decoder crashed"):
+            decoder.decode(good)
+        decoder.decode(good)
