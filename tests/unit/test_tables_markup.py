@@ -58,6 +58,7 @@ def test_latex_text_leaves_no_special():
     commands = r"\\(textbackslash|textasciitilde|textasciicircum|textless|textgreater|textbar|ldots)\{\}"
     rest = re.sub(commands + r"|\\[&%$#_{}]|\$\\(pm|times|cdot)\$|\$-\$|\{[\[*]\}", "", escaped)
     assert not re.search(r"[\\&%$#_{}^]", rest), rest
+    assert latex_text("[1] *") == "{[}1] {*}"  # after a line's end both would be read as its argument
 
 
 def structure(text):
