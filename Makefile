@@ -30,7 +30,7 @@ demo: $(RUNTIME)
 
 test: $(DEV)
 	@python -m ssp.scan.build
-	@pytest $(ARGS)
+	@OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: $(DEV)
 	ruff check
