@@ -56,7 +56,7 @@ rule fetch_weights:
         paths.benchmark("fetch_weights", "{file}")
     wildcard_constraints:
         file="|".join(_by_file) or "none",
-    retries: 2
+    retries: 0
     localrule: True
     conda:
         ENVIRONMENT

@@ -27,7 +27,8 @@ rule generate:
         "{SSP} data generate --config {CONFIG} --dataset {wildcards.dataset} > {log} 2>&1"
 
 
-# On a cluster, compute nodes often have no way out: downloads run where snakemake does.
+# On a cluster, compute nodes often have no way out: downloads run where snakemake does. The command itself tries again
+# what may pass; a licence or a wrong checksum does not.
 rule fetch:
     input:
         lambda wildcards: paths.generated(wildcards.dataset) if cfg.datasets[wildcards.dataset].generate else [],
@@ -37,7 +38,7 @@ rule fetch:
         paths.log("fetch", "{dataset}"),
     benchmark:
         paths.benchmark("fetch", "{dataset}")
-    retries: 2
+    retries: 0
     localrule: True
     conda:
         ENVIRONMENT
