@@ -9,6 +9,7 @@ from made_records import hits_of, make_config, write_all, write_cell
 from ssp.choice import Budget, Choice, SweepRun, Trial, save_choice
 from ssp.config import slice_hash
 from ssp.errors import RecordError
+from ssp.figures import write_figures
 from ssp.paths import Paths
 from ssp.record import Chosen, Epoch
 from ssp.report import sparkline, write_report
@@ -191,3 +192,19 @@ def test_tables_sort_in_a_browser(page, tmp_path):
         f"42.00 44.00 46.00 48.00 50.00 50.00 52.00 62.00 64.00 66.00 68.00 {failed} / ssv2 / "
         f"ssp ssp vpt vpt linear linear / true</title>"
     )
+
+
+@pytest.mark.slow
+def test_report_of_real_runs(tiny):
+    """Tables, figure and page from records and a sweep that the real jobs wrote."""
+    from ssp.run import train_cell
+    from ssp.sweep import run_sweep
+
+    config = tiny(sweep__trials=1, sweep__epochs=1, methods={"linear": {}})
+    run_sweep(config, "ucf101", "linear")
+    records = [train_cell(config, "ucf101", "linear", seed) for seed in config.seeds]
+    write_tables(config)
+    write_figures(config)
+    runs = Page(write_report(config).read_text()).tables[-1][1:]
+    assert [row[3] for row in runs] == [f"{record.metrics.top1:.2f}" for record in records]
+    assert [row[-1] for row in runs] == [record.run.mlflow_run_id for record in records]

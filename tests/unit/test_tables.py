@@ -1,5 +1,8 @@
 import io
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -7,6 +10,7 @@ import pytest
 from made_records import PARAMETERS, hits_of, make_config, write_all, write_cell
 from rich.console import Console
 
+import ssp
 from ssp.errors import RecordError
 from ssp.paths import Paths
 from ssp.record import Metrics
@@ -273,3 +277,10 @@ def test_terminal_needs_written_tables():
     (Paths.of(config).tables / "main.csv").write_text("a,b\n1,2\n")
     with pytest.raises(RecordError, match=r"main.csv: columns are not dataset, method"):
         print_tables(config)
+
+
+def test_tables_need_no_torch():
+    code = (
+        "import sys, ssp.tables, ssp.figures, ssp.report; sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(ssp.__file__).parent.parent)
