@@ -4,13 +4,12 @@ Design choices
 - A command reads the config, calls one function of the library, and prints what came out. Nothing is decided here.
 - Imports are inside the commands: `ssp --help` and a mistyped option answer at once, without torch.
 - A mistake of the user is one red line on stderr and exit code 1; any other exception is a defect and keeps its
-  traceback. Ctrl-C ends with 130, as shells expect.
+  traceback. Ctrl-C ends with 130 and a closed pipe with 1: typer sees to both.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -308,10 +307,4 @@ def main() -> None:
         app()
     except SSPError as error:
         typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        typer.secho("interrupted", err=True)
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

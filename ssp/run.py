@@ -79,7 +79,7 @@ def train_cell(config: Config, dataset: str, method: str, seed: int) -> Record:
         _train_and_test(cell, choice, seed, state, run, outcome)
     except TrainingFailed as failure:
         log.warning("%s seed %d failed: %s", cell.name, seed, failure)
-        outcome.reason, outcome.predictions, outcome.metrics = str(failure), empty_predictions(), None
+        outcome.reason = str(failure)
         _write_empty_weights(cell.paths.weights(dataset, method, seed), outcome.reason)
     predictions = cell.paths.predictions(dataset, method, seed)
     write_predictions(outcome.predictions, predictions)

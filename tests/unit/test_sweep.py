@@ -135,7 +135,7 @@ def test_protocol_sets_the_methods_quirk(tiny):
 
 
 def test_bad_trials_are_pruned_and_failed_ones_spend_budget(tiny, monkeypatch):
-    scripted(monkeypatch, [[50, 60, 70], [None], [50, 60, 60], [10, 20, 99], [60, 70, 70], [80, 80, 10]])
+    scripted(monkeypatch, [[50, 60, 70], [None], [50, 60, 60], [10, 20, 99], [55, 61, 61], [80, 80, 10]])
     choice = run_sweep(tiny(sweep__trials=6, sweep__epochs=3), "ucf101", "linear")
     assert [t.state for t in choice.trials] == ["complete", "failed", "complete", "pruned", "complete", "complete"]
     assert [len(t.epochs) for t in choice.trials] == [3, 0, 3, 1, 3, 3]  # the last epoch prunes no one
