@@ -121,6 +121,15 @@ def test_flipped_bits_are_noticed(tmp_path, name):
         unpack([whole], tmp_path / "out")
 
 
+def test_the_checksum_at_the_end_of_a_long_gzip_is_compared(tmp_path):
+    """It lies beyond what a reader of tar asks for."""
+    content = bytearray(gzip.compress(tar_bytes({"long": bytes(range(256)) * (3 << 12)}) + bytes(3 << 20)))
+    content[-6] ^= 0xFF
+    (tmp_path / "a.tar.gz").write_bytes(content)
+    with pytest.raises(DataError, match="CRC"):
+        unpack([tmp_path / "a.tar.gz"], tmp_path / "out")
+
+
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/tmp/evil", "a/../../../tmp/evil"])
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 def test_members_that_leave_the_folder_are_refused(tmp_path, name, kind):

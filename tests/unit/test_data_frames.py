@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from made_videos import scene, small_config, ucf101_tree, write_video
 
-from ssp.data import read_frames
+from ssp.data import frames, read_frames
 from ssp.data.archives import unpack_dataset
 from ssp.data.decoder import Decoder
 from ssp.data.fetch import fetch_dataset
@@ -108,7 +108,8 @@ def test_two_stores_and_a_pickled_one_share_a_process(extracted):
 
 
 def _sum_in_child(store, queue):
-    queue.put(int(store.read(1, [2]).sum()))
+    total = int(store.read(1, [2]).sum())
+    queue.put((total, frames._owner == os.getpid()))  # whether it opened files of its own
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -121,7 +122,7 @@ def test_a_store_that_was_open_before_its_process_had_children(extracted, method
     children = [context.Process(target=_sum_in_child, args=(store, queue)) for _ in range(2 if method == "fork" else 1)]
     for child in children:
         child.start()
-    assert {queue.get(timeout=60) for _ in children} == {truth}
+    assert {queue.get(timeout=60) for _ in children} == {(truth, True)}
     for child in children:
         child.join()
     assert int(store.read(1, [2]).sum()) == truth
@@ -231,7 +232,7 @@ def test_a_hanging_decoder_is_killed_and_replaced(tmp_path):
         stopped, start = decoder._process.pid, time.monotonic()
         with pytest.raises(VideoError, match=r"good\.avi: not decoded within 0\.5 s"):
             decoder.decode(good)
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 4
         decoder._limit_s = 60
         decoder.decode(good)
         assert decoder._process.pid != stopped
