@@ -145,21 +145,19 @@ class FrozenMixer(torch.autograd.Function):
         grad_x, grad_z = grad_xz.transpose(1, 2).chunk(2, dim=1)
         for index, (way, states) in enumerate(zip(weights.directions, kept, strict=True)):
             args = backend.prepare(_scan_args(x, z, way, backend))
+            if _use_c(x, backend):
+                found = cpu.backward(grad_y, args, states, NEEDS, grad_z, add_z=index > 0)
+                grad_u = _through_projections(found, way)
+                cpu.conv_silu_backward(grad_u, x, way.conv_weight, way.conv_bias, way.reverse, grad_x, add=index > 0)
+                continue
             found = backend.backward(grad_y.to(args.u.dtype), args, states, NEEDS)
             grad_u = _through_projections(found, way).to(xz.dtype)
-            if _use_c(x, backend):
-                cpu.conv_silu_backward(grad_u, x, way.conv_weight, way.conv_bias, way.reverse, grad_x, add=index > 0)
-            else:
-                _put(grad_x, _conv_backward(grad_u, x, way), add=index > 0)
-            _put(grad_z, found.z, add=index > 0)
+            for into, value in ((grad_x, _conv_backward(grad_u, x, way)), (grad_z, found.z)):
+                if index:
+                    into.add_(value)
+                else:
+                    into.copy_(value)
         return _linear(grad_xz, weights.in_proj.t()), None, None
-
-
-def _put(into: Tensor, value: Tensor, add: bool) -> None:
-    if add:
-        into.add_(value)
-    else:
-        into.copy_(value)
 
 
 def _through_projections(found: Grads, way: Direction) -> Tensor:

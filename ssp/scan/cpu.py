@@ -151,15 +151,16 @@ def forward(args: ScanArgs, keep: bool) -> tuple[Tensor, Tensor | None]:
     return y, kept
 
 
-def backward(grad_y: Tensor, args: ScanArgs, kept: Tensor, needs: Grads, grad_z: Tensor | None = None) -> Grads:
-    """Gradients where needed. A `grad_z` in channel-last storage is added to instead of making a new one."""
+def backward(
+    grad_y: Tensor, args: ScanArgs, kept: Tensor, needs: Grads, grad_z: Tensor | None = None, add_z: bool = False
+) -> Grads:
+    """Gradients where needed. That of z is written, or added, into `grad_z` (channel-last storage) if given."""
     args, grad_y = _laid_out(args), _channel_last(grad_y)
     batch, channels, tokens = args.u.shape
     states = args.A.shape[1]
-    add_z = grad_z is not None
     grad_u = _like(args.u) if needs.u else None
     grad_delta = _like(args.delta) if needs.delta else None
-    if needs.z and args.z is not None and not add_z:
+    if grad_z is None and needs.z and args.z is not None:
         grad_z = _like(args.z)
     parts = -(-channels // _width(batch, channels))
     partial = {name: torch.empty(parts, batch, tokens, states) for name in ("B", "C") if getattr(needs, name)}

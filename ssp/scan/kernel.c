@@ -199,8 +199,7 @@ static int scan_forward(const void *given, int64_t index) {
     float *largest = malloc(s.blocks * sizeof(float));
     if (!A || !largest) return free(A), free(largest), 1;
     load_A(job, s, A, largest);
-    /* zero states, except that a NaN in A shows */
-    for (int64_t i = 0; i < s.blocks * states; i++) state[i] = pick(A[i] == A[i], all(0), A[i]);
+    memset(state, 0, s.blocks * states * sizeof(vf));
     for (int64_t part = 0; part < chunks; part++) {
         int64_t start = part * CHUNK, count = smaller(CHUNK, job->tokens - start);
         for (int64_t block = 0; block < s.blocks; block++) {
