@@ -23,7 +23,7 @@ import numpy as np
 
 from ssp.config import Config, Generate
 from ssp.data.synthetic.encode import Format, encode
-from ssp.data.synthetic.plans import CAMERAS, TEST_SUBJECTS, TRAIN_SUBJECTS, Plan, Planned, plan
+from ssp.data.synthetic.plans import SESSIONS, TEST_SUBJECTS, TRAIN_SUBJECTS, Plan, Planned, plan
 from ssp.data.synthetic.render import View
 from ssp.data.synthetic.scenes import CLASSES, DIFFICULTY
 from ssp.data.synthetic.staging import stage
@@ -93,7 +93,7 @@ def _check(config: Config, dataset: str) -> None:
         raise ConfigError(f"datasets.{dataset}.generate.seconds: give the shortest, then the longest duration")
     if source == "breakfast":
         for key, subjects in (("train", TRAIN_SUBJECTS), ("test", TEST_SUBJECTS)):
-            most = len(subjects) * len(CAMERAS) * CLASSES[source]
+            most = len(subjects) * 2 * len(SESSIONS) * CLASSES[source]
             if getattr(generate, key) > most:
                 raise ConfigError(f"datasets.{dataset}.generate.{key}: the layout holds at most {most} videos")
     names, suffixes = [archive.file for archive in chosen.archives], _SUFFIXES[source]

@@ -70,6 +70,19 @@ def _advance(p: Array) -> Path:
     return _path(p, x=_crossing(p))
 
 
+def _climb(p: Array) -> Path:
+    return _path(p, x=0.8 * _crossing(p), y=-0.8 * _crossing(p))
+
+
+def _slide(p: Array) -> Path:
+    return _path(p, x=-0.8 * _crossing(p), y=0.8 * _crossing(p))
+
+
+def _recede(p: Array) -> Path:
+    path = _approach(p)
+    return _path(p, growth=-path.growth)
+
+
 def _approach(p: Array) -> Path:
     return _path(p, growth=0.9 * (p - np.maximum(np.ceil(p) - 1, 0)) - 0.45)
 
@@ -102,7 +115,10 @@ MOTIONS: dict[str, Callable[[Array], Path]] = {
     "rise": _rise,
     "sink": _sink,
     "advance": _advance,
+    "climb": _climb,
+    "slide": _slide,
     "approach": _approach,
+    "recede": _recede,
     "swing": _swing,
     "hop": _hop,
     "spin": _spin,
@@ -111,7 +127,7 @@ MOTIONS: dict[str, Callable[[Array], Path]] = {
 }
 """Name -> path as a function of phase (T,)."""
 
-CROSSINGS = ("dive", "lift", "rise", "sink", "advance", "approach")
+CROSSINGS = ("dive", "lift", "rise", "sink", "advance", "climb", "slide", "approach", "recede")
 """Have a beginning and an end; the others are periodic."""
 
 SOURCE_MOTIONS = ("dive", "lift", "pulse", "orbit")

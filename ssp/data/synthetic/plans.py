@@ -20,7 +20,15 @@ from ssp.data.synthetic.scenes import BREAKFAST_ORDERS, BREAKFAST_STEPS, CLASSES
 
 CLIPS_PER_GROUP = 5  # HMDB51: of one source film
 UCF101_TEST_GROUPS = 7  # g01 to g07, as in the published split 1
-CAMERAS = ("cam01", "webcam01", "cam02", "webcam02", "stereo", "cam03", "webcam03", "cam04", "webcam04", "cam05")
+# Cameras of a subject in pairs: a session, in which every activity is performed once and filmed by both.
+SESSIONS = (
+    ("cam01", "webcam01"),
+    ("cam02", "webcam02"),
+    ("stereo", "cam03"),
+    ("cam04", "webcam03"),
+    ("cam05", "webcam04"),
+    ("cam06", "webcam05"),
+)
 TRAIN_SUBJECTS, TEST_SUBJECTS = range(3, 47), range(47, 55)
 # First numbers of the seeds, so that no two streams of a data set are the same.
 TAKE, CAMERA, SCENE, VIEW, LENGTH, FULLNESS, NAMES = range(7)
@@ -173,16 +181,22 @@ def _breakfast(generate: Generate) -> Plan:
     """`BreakfastII_15fps_qvga_sync/PNN/<camera>/PNN_<activity>[_ch0].avi`; subjects P47 to P54 are test."""
     clips = []
     activities = len(BREAKFAST_ORDERS)
-    # A few cameras of many train subjects; test has eight subjects, so that its size takes many cameras.
-    train = TRAIN_SUBJECTS[: max(4, generate.train // (3 * activities))]
+    # Many subjects train, one session each as a rule; only eight test, so that a large test set takes many sessions.
+    train = TRAIN_SUBJECTS[: max(4, generate.train // (2 * activities))]
     for split, subjects in (("train", train), ("test", TEST_SUBJECTS)):
-        slots = [(c, s, a) for c in range(len(CAMERAS)) for s in subjects for a in range(activities)]
-        for camera, subject, label in slots[: getattr(generate, split)]:
-            name, place = f"P{subject:02d}", CAMERAS[camera]
+        slots = [
+            (subject, session, camera, label)
+            for session in range(len(SESSIONS))
+            for camera in range(2)
+            for subject in subjects
+            for label in range(activities)
+        ]
+        for subject, session, camera, label in slots[: getattr(generate, split)]:
+            name, place = f"P{subject:02d}", SESSIONS[session][camera]
             channel = "_ch0" if place == "stereo" else ""
             path = f"BreakfastII_15fps_qvga_sync/{name}/{place}/{name}_{breakfast_activity(label)}{channel}.avi"
-            key = (subject, camera, label)
-            seeds = {"take": (subject, label), "view": (subject, camera)}
+            key, view = (subject, session, camera, label), (subject, session, camera)
+            seeds = {"take": (subject, session, label), "view": view}
             clips.append(_clip(generate, path, label, split, name, key, (subject,), **seeds))
     clips.sort(key=lambda clip: clip.path)
     return Plan(clips, {}, AVI)

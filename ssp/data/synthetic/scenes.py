@@ -65,9 +65,9 @@ def _actions(looks: str, motions: str) -> tuple[Action, ...]:
 
 SOURCE = _actions("red-ring blue-square green-disc yellow-bar purple-cross orange-triangle", "dive lift pulse orbit")
 
-HMDB51 = _actions("red-square blue-ring green-triangle", "rise sink swing")
+HMDB51 = _actions("red-square blue-ring green-triangle", "rise advance slide")
 
-UCF101 = _actions("purple-square orange-ring teal-disc yellow-cross pink-frame", "zigzag hop")
+UCF101 = _actions("purple-square orange-ring teal-disc yellow-cross pink-frame", "swing slide")
 
 SSV2 = (
     Event("cross", "Moving [something] from left to right", "Moving [something] from right to left"),
@@ -85,15 +85,16 @@ BREAKFAST_STEPS = (
     Action("green", "cross", "spin"),
     Action("purple", "bar", "hop"),
 )
+# No two orders share both their first and their last step.
 BREAKFAST_ORDERS = (
     (0, 1, 2, 3),
     (3, 2, 1, 0),
     (1, 0, 3, 2),
     (2, 3, 0, 1),
-    (0, 2, 1, 3),
-    (3, 1, 2, 0),
-    (1, 3, 0, 2),
-    (2, 0, 3, 1),
+    (0, 3, 1, 2),
+    (2, 1, 3, 0),
+    (1, 2, 0, 3),
+    (3, 0, 2, 1),
 )
 
 CLASSES = {"hmdb51": len(HMDB51), "ucf101": len(UCF101), "ssv2": 2 * len(SSV2), "breakfast": len(BREAKFAST_ORDERS)}
