@@ -1,4 +1,4 @@
-"""The whole benchmark: archives > manifest > frames > backbone > sweep > train > tables.
+"""The whole benchmark: archives > manifest > frames > backbone > sweep > train > tables > report.
 
 - A config is complete: demo.yaml is loaded only when no --configfile is given, so that nothing is merged into another.
 - It is checked here, once. Jobs read the checked copy in the results folder, so that neither an edit nor --config can
@@ -18,7 +18,7 @@ from ssp.files import write_text
 from ssp.paths import Paths
 from ssp.scan.build import is_built
 from ssp.scan.build import main as build_scan
-from ssp.summary import summary
+from ssp.summary import print_summary
 
 if not workflow.overwrite_configfiles:
 
@@ -47,6 +47,8 @@ rule all:
     default_target: True
     input:
         TABLES,
+        FIGURES,
+        paths.report,
     localrule: True
 
 
@@ -57,4 +59,4 @@ onstart:
 
 
 onsuccess:
-    print(summary(cfg))
+    print_summary(cfg)

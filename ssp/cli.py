@@ -211,6 +211,17 @@ def tables(config: ConfigPath) -> None:
     print_tables(loaded)
 
 
+@app.command(epilog="Example: ssp report --config config/demo.yaml")
+def report(config: ConfigPath) -> None:
+    """Draw the figures and write the HTML report, from tables, records, sweeps, predictions and frames."""
+    from ssp.figures import write_figures
+    from ssp.report import write_report
+
+    loaded = _load(config)
+    for path in (*write_figures(loaded), write_report(loaded)):
+        typer.echo(path)
+
+
 @app.command(epilog="Example: ssp params --format md")
 def params(
     config: Annotated[

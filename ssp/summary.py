@@ -11,25 +11,32 @@ from ssp.config import Config, load_config
 from ssp.paths import Paths
 
 
-def summary(config: Config) -> str:
-    """The closing words of a run, for the terminal; tables that are not there (yet) are left out."""
+def print_summary(config: Config) -> None:
+    """Print the closing words of a run.
+
+    Tables are left out where they are not written (Snakemake was asked for something else), and where Snakemake's own
+    environment has no pandas (`--use-conda`); where they lie is said in any case.
+    """
     paths = Paths.of(config)
-    parts = [config.title]
-    for table in ("main", "parameters"):
-        file = paths.tables / f"{table}.md"
-        if file.is_file():
-            parts.append(file.read_text().strip())
+    if (paths.tables / "main.csv").is_file():
+        try:
+            from ssp.tables import print_tables
+        except ImportError:
+            print(f"\n{config.title}")
+        else:
+            print_tables(config)
     places = {
-        "tables": f"{paths.tables}/{{main,parameters}}.{{csv,md,tex}}",
+        "report": paths.report,
+        "tables": f"{paths.tables}/{{main,parameters,uncertainty,differences}}.{{csv,md,tex}}",
+        "figures": f"{paths.figures}/*.{{pdf,png}}",
         "records": paths.results / "records",
         "predictions": paths.results / "predictions",
         "tuned weights": paths.results / "weights",
         "sweeps": paths.results / "sweeps",
         "logs": paths.results / "logs",
     }
-    parts.append("Written:\n" + "\n".join(f"  {name:14} {place}" for name, place in places.items()))
-    parts.append(f"MLflow pages:\n  {_mlflow_pages(config)}")
-    return "\n" + "\n\n".join(parts) + "\n"
+    lines = "\n".join(f"  {name:14} {place}" for name, place in places.items())
+    print(f"\nWritten:\n{lines}\n\nMLflow pages:\n  {_mlflow_pages(config)}\n")
 
 
 def _mlflow_pages(config: Config) -> str:
@@ -42,4 +49,4 @@ def _mlflow_pages(config: Config) -> str:
 
 
 if __name__ == "__main__":
-    print(summary(load_config(sys.argv[1])))
+    print_summary(load_config(sys.argv[1]))

@@ -132,11 +132,26 @@ def test_mlflow_has_every_run(tiny_run, records):
 
 
 def test_the_terminal_shows_tables_paths_and_the_mlflow_command(tiny_run):
-    out, tables = tiny_run.done.out, tiny_run.folder / tiny_run.paths.tables
-    for table in ("main", "parameters"):
-        assert (tables / f"{table}.md").read_text().strip() in out
-    assert "results/tiny/records" in out
+    out, paths = tiny_run.done.out, tiny_run.paths
+    words = out.split()
+    main = pd.read_csv(tiny_run.folder / paths.tables / "main.csv")
+    for mean, sd in zip(main["mean"], main["sd"], strict=True):
+        assert f"{mean:.1f} ± {sd:.1f}" in out
+    parameters = pd.read_csv(tiny_run.folder / paths.tables / "parameters.csv")
+    assert {f"{count:,}" for count in parameters["trainable"]} <= set(words)
+    assert max(map(len, out[out.index(tiny_run.config.title[:40]) : out.index("Written:")].splitlines())) <= 80
+    assert {str(paths.report), f"{paths.results}/records", f"{paths.figures}/*.{{pdf,png}}"} <= set(words)
     assert "mlflow ui --backend-store-uri sqlite:///results/tiny/mlflow/mlflow.db" in out
+
+
+def test_figures_and_report_are_written(tiny_run, records):
+    folder, paths = tiny_run.folder, tiny_run.paths
+    assert (folder / paths.figures / "accuracy_against_parameters.pdf").read_bytes().startswith(b"%PDF")
+    assert (folder / paths.figures / "accuracy_against_parameters.png").read_bytes().startswith(b"\x89PNG")
+    page = (folder / paths.report).read_text()
+    for record in records.values():
+        assert record["run"]["mlflow_run_id"] in page
+        assert record["config_hash"] in page
 
 
 def test_nothing_half_written_is_left(tiny_run):

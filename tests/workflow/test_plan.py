@@ -30,7 +30,14 @@ def test_dry_run(run, tmp_path, without_library, path, profile):
     assert done.code == 0, done.err
     cells = len(config.datasets) * len(config.methods)
     shards = sum(dataset.frames.shards for dataset in config.datasets.values())
-    expected = {"sweep": cells, "train": cells * len(config.seeds), "frames": shards, "tables": 1, "init_tracking": 1}
+    expected = {
+        "sweep": cells,
+        "train": cells * len(config.seeds),
+        "frames": shards,
+        "tables": 1,
+        "report": 1,
+        "init_tracking": 1,
+    }
     assert expected.items() <= done.jobs.items()
     assert done.jobs["fetch"] == done.jobs["unpack"] == done.jobs["manifest"] == len(config.datasets)
     assert done.jobs["pretrain"] + done.jobs["fetch_weights"] == len(config.backbone.checkpoints)
