@@ -104,7 +104,7 @@ def load_choice(path: str | Path, config: Config, dataset: str, method: str) -> 
     Raises:
         RecordError: it is missing, against the schema, or of another config than this one.
     """
-    again = f"run: ssp sweep --dataset {dataset} --method {method}"
+    again = f"run `ssp sweep --dataset {dataset} --method {method}`"
     choice = load_checked(Choice, path, "sweep choice", again)
     if choice.config_hash != slice_hash(config.sweep_slice(dataset, method)):
         raise RecordError(f"{path}: was chosen under another config than '{config.name}' is now; {again}")

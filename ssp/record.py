@@ -175,7 +175,7 @@ def load_record(path: str | Path) -> Record:
     Raises:
         RecordError: the file is missing, not JSON, or against the schema; the message names file and key.
     """
-    return load_checked(Record, path, "record", "delete it and run the workflow again")
+    return load_checked(Record, path, "record", "run the workflow again")
 
 
 def load_records(folder: str | Path) -> list[Record]:
@@ -202,17 +202,20 @@ def load_records(folder: str | Path) -> list[Record]:
     return sorted(records, key=lambda record: (record.dataset, record.method, record.seed))
 
 
-def load_checked(model: type[T], path: str | Path, what: str, fix: str) -> T:
+def load_checked(model: type[T], path: str | Path, what: str, again: str) -> T:
     """Read a JSON file into a pydantic model; every problem is one line that names the file, the key and the fix."""
     try:
         return model.model_validate_json(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise RecordError(f"{path}: no such {what}; {again}") from None
     except OSError as error:
-        raise RecordError(f"{path}: this {what} cannot be read ({error.strerror}); {fix}") from None
+        raise RecordError(f"{path}: this {what} cannot be read ({error.strerror}); mend that and {again}") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
-        raise RecordError(f"{path}: not a valid {what}: {key + ': ' if key else ''}{message}; {fix}") from None
+        problem = f"{key}: {message}" if key else message
+        raise RecordError(f"{path}: not a valid {what}: {problem}; delete it and {again}") from None
 
 
 def git_state(folder: str | Path | None = None) -> Git:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 COMMANDS = {
     "data": {"generate", "fetch", "unpack", "manifest", "frames", "check"},
     "tracking": {"init"},
-    None: {"pretrain", "fetch-weights", "sweep", "train", "tables", "params", "evaluate", "predict"},
+    None: {"pretrain", "fetch-weights", "sweep", "train", "tables", "params", "report", "evaluate", "predict"},
 }
 
 
@@ -71,7 +71,10 @@ def config_file(tmp_path, monkeypatch):
         (["pretrain", "--checkpoint", "f8"], "--checkpoint: 'f8' is not in tiny.yaml; it has: f4"),
         (["fetch-weights", "--checkpoint", "f4"], "backbone.checkpoints.f4 has no archive to fetch"),
         (["train", "--dataset", "ucf101", "--method", "ssp", "--seed", 5], "no seed 5; it has: 0, 1"),
-        (["evaluate", "--dataset", "ucf101", "--method", "ssp", "--seed", 0], "seed0.json: this record cannot be read"),
+        (
+            ["evaluate", "--dataset", "ucf101", "--method", "ssp", "--seed", 0],
+            "seed0.json: no such record; run the workflow again",
+        ),
         (["predict", "no.mp4", "--dataset", "ucf101", "--method", "ssp"], "no.mp4"),
     ],
 )
@@ -116,6 +119,15 @@ def test_parameters_of_a_config_in_every_format(config_file, monkeypatch, capsys
     assert outputs["md"].startswith("| backbone") and r"\toprule" in outputs["tex"]
     total = int(rows[0].split(",")[3])
     assert f"{total:,}" in outputs["table"]
+
+
+def test_tracking_init_makes_both_databases(tiny, tmp_path, monkeypatch, capsys):
+    config = tiny(sweep__storage=f"sqlite:///{tmp_path}/studies.db")
+    Path("tiny.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    Path("results/tiny/mlflow/ready.json").unlink()
+    assert call(monkeypatch, "tracking", "init", "--config", "tiny.yaml") == 0
+    assert capsys.readouterr().out == "tracking is ready: results/tiny/mlflow/ready.json\n"
+    assert Path("results/tiny/mlflow/ready.json").is_file() and Path("studies.db").stat().st_size
 
 
 def test_sweep_train_evaluate_predict(tiny, tiny_data, tmp_path, monkeypatch, capsys):

@@ -98,7 +98,7 @@ def test_broken_files_are_named_and_counted(tmp_path):
     cut.unlink()
     with pytest.raises(RecordError, match=r"seed3\.json: holds the record of ssv2/ssp/seed2"):
         load_records(tmp_path)
-    with pytest.raises(RecordError, match=r"gone\.json: this record cannot be read \(No such file"):
+    with pytest.raises(RecordError, match=r"gone\.json: no such record; run the workflow"):
         load_record(tmp_path / "gone.json")
 
 
