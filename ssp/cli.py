@@ -235,7 +235,9 @@ def params(
 
     frame = config_parameter_table(loaded) if loaded else parameter_table()
     if format is TableFormat.table:
-        _print_frame(frame)
+        from ssp.tables.terminal import print_parameters
+
+        print_parameters(frame)
         return
     from ssp.tables.frames import to_csv
     from ssp.tables.markup import dataframe_to_latex, dataframe_to_markdown
@@ -246,27 +248,6 @@ def params(
         TableFormat.tex: lambda: dataframe_to_latex(frame, "Parameters", "tab:params"),
     }
     typer.echo(texts[format](), nl=False)
-
-
-def _print_frame(frame) -> None:  # noqa: ANN001 - a pandas DataFrame, which is not imported for a hint
-    import pandas as pd
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in frame.columns:
-        number = pd.api.types.is_numeric_dtype(frame[name])
-        table.add_column(name, justify="right" if number else "left", no_wrap=number)
-
-    def cell(value: object) -> str:
-        if isinstance(value, float):
-            return "–" if pd.isna(value) else f"{value:.2f}"
-        return f"{value:,}" if isinstance(value, int) else str(value)
-
-    for row in frame.itertuples(index=False):
-        table.add_row(*map(cell, row))
-    Console().print(table)
 
 
 @app.command(epilog="Example: ssp evaluate --config config/demo.yaml --dataset ssv2 --method ssp --seed 0")

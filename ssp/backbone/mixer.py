@@ -142,6 +142,8 @@ class Mixer(nn.Module):
 def _dt_proj(rank: int, inner: int) -> nn.Linear:
     """Linear whose bias makes the initial step sizes log-uniform in [DT_MIN, DT_MAX] after softplus."""
     layer = nn.Linear(rank, inner)
+    if layer.weight.is_meta:  # shapes alone, for counting; the arithmetic would take most of the time
+        return layer
     nn.init.uniform_(layer.weight, -(rank**-0.5), rank**-0.5)
     dt = torch.exp(torch.rand(inner) * math.log(DT_MAX / DT_MIN) + math.log(DT_MIN)).clamp(min=DT_FLOOR)
     with torch.no_grad():

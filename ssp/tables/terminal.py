@@ -47,6 +47,36 @@ def print_tables(config: Config, console: Console | None = None) -> None:
     console.print(f"\nTables: {Paths.of(config).tables}/", style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
+def print_parameters(frame: pd.DataFrame, console: Console | None = None) -> None:
+    """Print `ssp.parameters.parameter_table` within 80 columns: data sets in rows under their backbone and method."""
+    console = console or Console()
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
+    table.add_column("backbone, method,\ndata set", no_wrap=True)
+    for name in ("total", "trainable", "extra", "head", "extra+\nnorm+head", "paper\nM", "off\nby M"):
+        table.add_column(name, justify="right", no_wrap=True, style="dim" if "M" in name else "")
+    met: dict[str, list[str]] = {}
+    for backbone, methods in frame.groupby("backbone", sort=False):
+        table.add_section()
+        table.add_row(Text(str(backbone), "bold"))
+        for method, rows in methods.groupby("method", sort=False):
+            table.add_row(Text(f" {method}", "bold"))
+            for row in rows.itertuples():
+                counts = (row.total, row.trainable, row.extra, row.head, row.extra_norm_head)
+                off = "–" if pd.isna(row.difference_m) else f"{row.difference_m:+.2f}"
+                table.add_row(f"  {row.dataset}", *(f"{n:,}" for n in counts), _published(row.published_m), off)
+            for counts, same in rows[rows["published_m"].notna()].groupby("met_by", sort=False):
+                where = "" if len(same) == len(rows) else f" on {', '.join(same['dataset'])}"
+                named = counts.replace("extra_norm_head", "extra+norm+head") or "none of the counts"
+                met.setdefault(named, []).append(f"{method}{where}")
+    _show(console, table)
+    legend = "extra: what the method adds; norm: the final norm, which trains with the head."
+    console.print(legend, style="dim", highlight=False)
+    if met:
+        console.print("The paper's figure is met by", style="dim", highlight=False)
+    for counts, cells in met.items():
+        console.print(f"- {counts}: {'; '.join(cells)}", style="dim", markup=False, highlight=False)
+
+
 def _width(console: Console, table: Table) -> int:
     """Characters that a table needs, whatever the terminal has."""
     return Measurement.get(console, console.options.update(max_width=10_000), table).maximum

@@ -1,17 +1,20 @@
 """Parameter counts, the parameter table, and the published figures beside it."""
 
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from ssp import build_model, parameter_counts
 from ssp.config import load_config
 from ssp.parameters import config_parameter_table, parameter_table
 from ssp.published import published_accuracy, published_parameters, published_table
 from ssp.registry import method_names
+from ssp.tables.terminal import print_parameters
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,6 +86,26 @@ def test_table_of_a_config():
     assert set(table["method"]) == set(config.methods)
     assert set(table["dataset"]) == set(config.datasets)
     assert (table["total"] > table["extra"] + table["head"]).all()
+
+
+def test_printed_table_fits_80_columns_and_cuts_nothing():
+    table = parameter_table(["videomamba_tiny", "videomamba_middle"])
+    file = io.StringIO()
+    print_parameters(table, Console(width=80, file=file))
+    lines = [line.rstrip() for line in file.getvalue().splitlines()]
+    assert max(map(len, lines)) <= 80 and "…" not in file.getvalue()
+    rows = [line.split() for line in lines if line.startswith("  ") and "," in line]
+    counts = table[["dataset", "total", "trainable", "extra", "head", "extra_norm_head"]]
+    assert [[row[0], *(int(n.replace(",", "")) for n in row[1:6])] for row in rows] == counts.values.tolist()
+    headings = [line.strip() for line in lines if line.strip() in {*table["backbone"], *table["method"]}]
+    assert headings == [
+        name
+        for backbone, part in table.groupby("backbone", sort=False)
+        for name in (backbone, *part["method"].unique())
+    ]
+    assert {row[6] for row in rows} >= {"74.00", "2.41", "1.50", "–"}
+    assert "- extra (truncated): ssp" in lines
+    assert "- extra+norm+head (rounded and truncated): vpt on hmdb51" in lines
 
 
 def test_published_table():
