@@ -39,8 +39,9 @@ def test_twenty_draws_of_frames_equal_an_independent_decode(name, stream, turns)
     path = SHARED_VIDEOS / name
     truth = [np.rot90(frame, turns) for frame in decode_all(path, stream)]
     rng = np.random.default_rng(0)
-    for _ in range(20):
-        indices = [*rng.integers(len(truth), size=4), len(truth) - 1, 0, 0]
+    for repeat in range(20):
+        reach = len(truth) if repeat % 5 == 0 else min(len(truth), 60)  # to the end of long clips every fifth time
+        indices = [*rng.integers(reach, size=4), reach - 1, 0, 0]
         rng.shuffle(indices)
         frames = read_frames(path, indices)
         assert frames.shape == (7, *truth[0].shape)
