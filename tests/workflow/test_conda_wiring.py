@@ -58,7 +58,7 @@ def _jobs(folder) -> tuple[str, list[str]]:
 @pytest.mark.parametrize("environment", ["environment.yml", "environment.cuda.yml"])
 def test_jobs_run_in_the_environment_that_the_config_names(run, tmp_path, conda, environment):
     (tmp_path / "config.yaml").write_text(TINY.read_text() + f"environment: {environment}\n")
-    targets = ["results/tiny/state/scan.done", "data/tiny/ucf101/unpacked.json"]
+    targets = ["results/tiny/scan.done", "data/tiny/ucf101/unpacked.json"]
     if environment == "environment.cuda.yml":
         # Its post-deploy script would compile CUDA kernels: only look which file each job asks for.
         done = run("-n", *targets, "--use-conda", "--configfile", "config.yaml", **conda)
@@ -75,7 +75,7 @@ def test_jobs_run_in_the_environment_that_the_config_names(run, tmp_path, conda,
 
 
 def test_without_use_conda_the_active_environment_is_used(run, tmp_path, conda):
-    done = run("results/tiny/state/scan.done", "--cores", "1", "--configfile", TINY, **conda)
+    done = run("results/tiny/scan.done", "--cores", "1", "--configfile", TINY, **conda)
     assert done.code == 0, done.err
     assert not (tmp_path / "conda" / "calls.log").exists()
     assert not list(tmp_path.glob(".snakemake/conda/*/jobs.log"))

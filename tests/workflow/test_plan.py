@@ -61,12 +61,12 @@ def _effective(folder: Path, run, *args) -> Path:
 
 def test_a_config_is_never_merged_with_the_demo(run, tmp_path):
     paper = ROOT / "config" / "paper.yaml"
-    copy = _effective(tmp_path, run, "results/paper/state/scan.done", "--configfile", paper)
+    copy = _effective(tmp_path, run, "results/paper/scan.done", "--configfile", paper)
     assert load_config(copy) == load_config(paper)
 
 
 def test_the_demo_is_the_default_also_with_an_override(run, tmp_path):
-    copy = _effective(tmp_path, run, "results/demo/state/scan.done", "--config", "title=Another")
+    copy = _effective(tmp_path, run, "results/demo/scan.done", "--config", "title=Another")
     demo = load_config(ROOT / "config" / "demo.yaml")
     assert load_config(copy) == demo.model_copy(update={"title": "Another"})
 

@@ -1,6 +1,6 @@
 """The pre-trained backbone (generated source classes, or published weights), and the compiled scan that runs it."""
 
-SCAN = paths.results / "state" / "scan.done"
+SCAN = paths.results / "scan.done"
 
 
 # Without a compiler this says so and succeeds: the scan then takes another backend, and each record names which. When the
