@@ -11,6 +11,7 @@ Design choices
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import resource
 import socket
@@ -21,15 +22,13 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors.torch import save_file
 
-from ssp.backbone.checkpoint import save_tuned
+from ssp.backbone.checkpoint import save_tuned, write_safetensors
 from ssp.cell import Cell, curve, describe, predict_test, tracked_metrics, tracked_params
 from ssp.choice import Choice, load_choice
 from ssp.config import Config, slice_hash
 from ssp.errors import ConfigError
 from ssp.evaluate import empty_predictions, write_predictions
-from ssp.files import atomic_path
 from ssp.parameters import parameter_counts
 from ssp.predictions import merge_views, metrics
 from ssp.progress import progress
@@ -80,7 +79,9 @@ def train_cell(config: Config, dataset: str, method: str, seed: int) -> Record:
     except TrainingFailed as failure:
         log.warning("%s seed %d failed: %s", cell.name, seed, failure)
         outcome.reason = str(failure)
-        _write_empty_weights(cell.paths.weights(dataset, method, seed), outcome.reason)
+        # The weights file of a failed cell: no tensors, and the reason.
+        about = _about(cell, seed) | {"status": "failed", "reason": outcome.reason}
+        write_safetensors({}, cell.paths.weights(dataset, method, seed), about)
     predictions = cell.paths.predictions(dataset, method, seed)
     write_predictions(outcome.predictions, predictions)
     seconds = time.perf_counter() - clock
@@ -133,7 +134,7 @@ def _train_and_test(
     save_tuned(
         model,
         cell.paths.weights(cell.dataset, cell.method, seed),
-        {"status": "ok", "cell": f"{cell.name}/seed{seed}", "identity": state.identity},
+        _about(cell, seed) | {"status": "ok", "identity": state.identity},
     )
     clock = time.perf_counter()
     outcome.predictions = predict_test(cell, model)
@@ -145,10 +146,10 @@ def _train_and_test(
     )
 
 
-def _write_empty_weights(path: Path, reason: str) -> None:
-    """The weights file of a failed cell: no tensors, and the reason."""
-    with atomic_path(path) as temporary:
-        save_file({}, temporary, metadata={"status": "failed", "reason": reason})
+def _about(cell: Cell, seed: int) -> dict[str, str]:
+    """What the weights file says of where it comes from; `config` is the slice that decides the cell, as JSON."""
+    plain = cell.config.cell_slice(cell.dataset, cell.method)
+    return {"cell": f"{cell.name}/seed{seed}", "config": json.dumps(plain, sort_keys=True, ensure_ascii=False)}
 
 
 def _record(cell: Cell, choice: Choice, seed: int, outcome: _Outcome, run: Run, predictions: Path) -> Record:

@@ -8,7 +8,9 @@ import pytest
 from safetensors import safe_open
 
 import ssp.run
+from ssp.backbone.checkpoint import read_metadata
 from ssp.cell import Cell
+from ssp.config import slice_hash
 from ssp.errors import ConfigError, RecordError
 from ssp.inference import evaluate_saved
 from ssp.predictions import merge_views, metrics, read_predictions
@@ -87,6 +89,14 @@ def test_saved_weights_give_the_record_again(cell):
     assert verdict == f"differs from the record, which has correct {plain['metrics']['correct']}"
 
 
+def test_saved_weights_carry_the_config(cell):
+    record = train(cell)
+    metadata = read_metadata(cell.paths.weights("ucf101", "ssp", 0))
+    assert json.loads(metadata["config"]) == record.config == cell.config.cell_slice("ucf101", "ssp")
+    assert slice_hash(json.loads(metadata["config"])) == record.config_hash
+    assert metadata["status"] == "ok" and metadata["cell"] == "tiny/ucf101/ssp/seed0"
+
+
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_killed_run_ends_with_the_same_bytes(cell, monkeypatch, epoch):
     def outputs():
@@ -141,7 +151,9 @@ def test_a_loss_that_is_not_finite_is_a_failed_cell_with_everything_a_workflow_n
     assert load_record(cell.paths.record("ucf101", "ssp", 0)) == record
     assert read_predictions(cell.paths.predictions("ucf101", "ssp", 0)).empty
     with safe_open(cell.paths.weights("ucf101", "ssp", 0), framework="np") as weights:
-        assert weights.metadata() == {"status": "failed", "reason": record.reason} and not list(weights.keys())
+        metadata = weights.metadata()
+        assert metadata["status"] == "failed" and metadata["reason"] == record.reason and not list(weights.keys())
+        assert json.loads(metadata["config"]) == record.config
     _, run = children(cell, record)
     assert run.info.status == "FAILED" and run.data.tags["ssp.reason"] == record.reason
     with pytest.raises(RecordError, match="seed 0 has no weights: the run failed"):
