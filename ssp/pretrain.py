@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ssp.backbone import build_model
+from ssp.backbone.checkpoint import write_safetensors
 from ssp.config import Checkpoint, Config, Pretrain, slice_hash
 from ssp.data.synthetic import source
 from ssp.data.synthetic.scenes import SOURCE
@@ -71,9 +71,7 @@ def run_pretrain(config: Config, checkpoint: str) -> Path:
     report["run"] = {"seconds": round(time.time() - started, 1), "device": execution.name}
     write_json(path.with_suffix(".json"), report)
     weights = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if not is_head(n)}
-    with atomic_path(path) as temporary:
-        # One key only: safetensors writes several in an order that varies from run to run.
-        save_file(weights, temporary, metadata={"identity": identity})
+    write_safetensors(weights, path, {"identity": identity})
     state.unlink(missing_ok=True)
     return path
 
