@@ -17,7 +17,7 @@ from ssp.config import Generate, parse_config
 from ssp.data.sources import Tree, read_listing
 from ssp.data.synthetic import archives
 from ssp.data.synthetic.encode import AVI, WEBM, encode
-from ssp.data.synthetic.plans import plan
+from ssp.data.synthetic.plans import SESSIONS, plan
 from ssp.data.synthetic.scenes import CLASSES
 from ssp.errors import ConfigError
 
@@ -221,8 +221,10 @@ def test_groups_share_a_backdrop_and_never_straddle_train_and_test(source):
             "ssv2": path.stem,
         }
         assert clip.group == published[source]
-    assert all(len(found) == 1 for found in [*scenes.values(), *sides.values()])
-    assert len({scene for found in scenes.values() for scene in found}) == len(scenes)
+    assert all(len(found) == 1 for found in sides.values())
+    several = {len(found) for found in scenes.values()} - {1}
+    assert not several or (source == "breakfast" and max(several) <= len(SESSIONS))
+    assert len(set.union(*scenes.values())) == sum(map(len, scenes.values()))  # no two groups share one
 
 
 @pytest.mark.parametrize("form", [AVI, WEBM], ids=["avi", "webm"])

@@ -20,7 +20,7 @@ from ssp.data.synthetic.scenes import BREAKFAST_ORDERS, BREAKFAST_STEPS, CLASSES
 
 CLIPS_PER_GROUP = 5  # HMDB51: of one source film
 UCF101_TEST_GROUPS = 7  # g01 to g07, as in the published split 1
-# Cameras of a subject in pairs: a session, in which every activity is performed once and filmed by both.
+# Cameras of a subject in pairs: a session, in one place, in which every activity is performed once and filmed by both.
 SESSIONS = (
     ("cam01", "webcam01"),
     ("cam02", "webcam02"),
@@ -197,7 +197,7 @@ def _breakfast(generate: Generate) -> Plan:
             path = f"BreakfastII_15fps_qvga_sync/{name}/{place}/{name}_{breakfast_activity(label)}{channel}.avi"
             key, view = (subject, session, camera, label), (subject, session, camera)
             seeds = {"take": (subject, session, label), "view": view}
-            clips.append(_clip(generate, path, label, split, name, key, (subject,), **seeds))
+            clips.append(_clip(generate, path, label, split, name, key, (subject, session), **seeds))
     clips.sort(key=lambda clip: clip.path)
     return Plan(clips, {}, AVI)
 
