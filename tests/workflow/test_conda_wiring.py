@@ -55,23 +55,25 @@ def _jobs(folder) -> tuple[str, list[str]]:
     return (log.parent / "made-from.yml").read_text(), log.read_text().splitlines()
 
 
-@pytest.mark.parametrize("environment", ["environment.yml", "environment.cuda.yml"])
-def test_jobs_run_in_the_environment_that_the_config_names(run, tmp_path, conda, environment):
-    (tmp_path / "config.yaml").write_text(TINY.read_text() + f"environment: {environment}\n")
-    targets = ["results/tiny/scan.done", "data/tiny/ucf101/unpacked.json"]
-    if environment == "environment.cuda.yml":
-        # Its post-deploy script would compile CUDA kernels: only look which file each job asks for.
-        done = run("-n", *targets, "--use-conda", "--configfile", "config.yaml", **conda)
-        assert done.code == 0, done.err
-        assert f"{environment} will be created" in done.out + done.err
-        return
-    done = run(*targets, "--use-conda", "--cores", "1", "--configfile", "config.yaml", **conda)
+TARGETS = ("results/tiny/scan.done", "data/tiny/ucf101/unpacked.json")
+
+
+def test_jobs_run_in_the_environment_made_from_the_file(run, tmp_path, conda):
+    done = run(*TARGETS, "--use-conda", "--cores", "1", "--configfile", TINY, **conda)
     assert done.code == 0, done.err
     made_from, jobs = _jobs(tmp_path)
-    assert made_from == (ROOT / environment).read_text()
+    assert made_from == (ROOT / "environment.yml").read_text()
     assert "-m ssp.scan.build" in jobs
     for command in ("generate", "fetch", "unpack"):
         assert f"-m ssp data {command} --config results/tiny/config.yaml --dataset ucf101" in jobs
+
+
+@pytest.mark.parametrize("environment", ["environment.yml", "environment.cuda.yml"])
+def test_the_config_chooses_the_file(run, tmp_path, conda, environment):
+    (tmp_path / "config.yaml").write_text(TINY.read_text() + f"environment: {environment}\n")
+    done = run("-n", *TARGETS, "--use-conda", "--configfile", "config.yaml", **conda)
+    assert done.code == 0, done.err
+    assert f"/{environment} will be created" in done.out + done.err
 
 
 def test_without_use_conda_the_active_environment_is_used(run, tmp_path, conda):
