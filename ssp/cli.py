@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ssp.errors import ConfigError, SSPError
+from ssp.files import storage_error
 
 if TYPE_CHECKING:
     from ssp.config import Config
@@ -291,12 +292,18 @@ class _Stderr(logging.StreamHandler):
 
 def main() -> None:
     """Run the command line."""
+    # Before torch loads OpenMP, which reads it once. By default OpenMP's threads spin while they wait for each other;
+    # where other jobs want the same cores (a workflow at work), a step of two spinning threads takes many times longer.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     handler = _Stderr()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logging.getLogger("ssp").addHandler(handler)
     logging.getLogger("ssp").setLevel(logging.INFO)
     try:
         app()
-    except SSPError as error:
-        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+    except (SSPError, OSError) as error:
+        problem = error if isinstance(error, SSPError) else storage_error(error)
+        if problem is None:
+            raise
+        typer.secho(f"error: {problem}", fg=typer.colors.RED, err=True)
         sys.exit(1)

@@ -1,5 +1,6 @@
 """The command line: every command explains itself, mistakes are one line, and nothing is imported for a --help."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,22 @@ def test_help_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Example: ssp train" in done.stdout
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")])
+def test_threads_do_not_spin_unless_asked_to(given, expected):
+    code = (
+        "import os, sys; sys.argv = ['ssp', 'tracking', '--help']\n"
+        "from ssp.cli import main\n"
+        "assert 'torch' not in sys.modules\n"
+        "try: main()\n"
+        "except SystemExit: print(os.environ['OMP_WAIT_POLICY'])\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == expected
 
 
 @pytest.fixture
