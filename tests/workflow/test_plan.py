@@ -10,7 +10,10 @@ from tests.workflow.running import ROOT, TINY
 
 pytestmark = pytest.mark.workflow
 CONFIGS = [*sorted((ROOT / "config").glob("*.yaml")), TINY]
-LIBRARY = ("torch", "torchvision", "mlflow", "optuna", "lmdb", "av", "decord", "safetensors", "scipy", "matplotlib")
+LIBRARY = (
+    *("torch", "torchvision", "mlflow", "optuna", "lmdb", "av", "decord", "safetensors", "scipy", "matplotlib"),
+    *("pyarrow", "rich", "typer"),
+)
 
 
 @pytest.fixture
