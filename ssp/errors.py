@@ -21,5 +21,9 @@ class CheckpointError(SSPError):
     """Weights are missing, misshapen, or of a kind that is never loaded (a file that would run code)."""
 
 
+class StorageError(SSPError):
+    """A file cannot be written: the disk is full or read-only, or permission is missing."""
+
+
 class RecordError(SSPError):
     """A result record, predictions file or study contradicts its schema or its neighbours."""

@@ -1,7 +1,11 @@
-"""Writing files so that a kill at any moment leaves either the old file or the new one, never half of one."""
+"""Writing files so that a kill at any moment leaves either the old file or the new one, never half of one.
+
+What keeps a file from being written (a full or read-only disk, no permission) becomes one line, a `StorageError`.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -10,6 +14,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ssp.errors import SSPError, StorageError
+
+_ROOM = "make room there and run again"
+_RIGHT = "make it writable for this user, or run where it is"
+_FIXES = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: _ROOM,
+    errno.EROFS: _RIGHT,
+    errno.EACCES: _RIGHT,
+    errno.EPERM: _RIGHT,
+}
+_FULL = 1 << 16  # bytes: less than this is free on a full disk
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
@@ -17,16 +35,61 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     Works for files and, where `path` does not exist yet, for folders. Parent folders are made. The temporary name holds
     the process id, so that two jobs never write into each other's.
+
+    Raises:
+        StorageError: as `writing`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    _remove(temporary)
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with writing(path):  # inside: what went wrong is found out before cleaning makes room again
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove(temporary)
+            yield temporary
+            os.replace(temporary, path)
     finally:
         _remove(temporary)
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """A block that writes `path`, perhaps through a library.
+
+    Raises:
+        StorageError: the disk is full or read-only, or permission is missing; the message names the file.
+    """
+    try:
+        yield
+    except SSPError:
+        raise
+    except Exception as error:
+        if problem := storage_error(error, Path(path)):
+            raise problem from None
+        raise
+
+
+def storage_error(error: Exception, path: Path | None = None) -> StorageError | None:
+    """What an error says about the disk, or None where it is about something else.
+
+    Args:
+        error: libraries that write by themselves (torch, LMDB, safetensors) raise their own kinds.
+        path: what was being written; the error may name another file.
+    """
+    code = getattr(error, "errno", None)
+    if code not in _FIXES and path is not None:
+        named = (number for number in _FIXES if os.strerror(number) in str(error))
+        code = next(named, errno.ENOSPC if _is_full(path) else None)
+    if code not in _FIXES:
+        return None
+    place = getattr(error, "filename", None) or path or "disk"
+    if path is not None and str(place).endswith(".tmp"):  # nobody knows our temporary names
+        place = path
+    return StorageError(f"{place}: cannot be written ({os.strerror(code)}); {_FIXES[code]}")
+
+
+def _is_full(path: Path) -> bool:
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    return shutil.disk_usage(folder).free < _FULL
 
 
 def write_json(path: str | Path, data: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
@@ -44,5 +107,5 @@ def write_text(path: str | Path, text: str) -> None:
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    elif os.path.lexists(path):  # on a read-only disk even removing nothing is an error
+        path.unlink()

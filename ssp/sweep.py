@@ -35,6 +35,7 @@ from ssp.choice import Budget, Choice, SweepRun, Trial, save_choice
 from ssp.config import Config, Hyperparameters, Range, slice_hash
 from ssp.errors import ConfigError
 from ssp.execution import derive_seed
+from ssp.files import writing
 from ssp.progress import progress
 from ssp.record import Chosen, Epoch
 from ssp.registry import load_method
@@ -53,20 +54,22 @@ def run_sweep(config: Config, dataset: str, method: str) -> Choice:
     Raises:
         ConfigError: the names are not in the config, or the storage cannot be opened.
         RecordError: the study's journal is damaged.
+        StorageError: a file cannot be written.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
     cell = Cell(config, dataset, method)
     tracking = Tracking(config)
     parent = tracking.start(cell.name, "sweep", tags=cell.tags, resume=True)
-    study, interrupted = take_up(cell)
-    while slots := remaining_slots(study, config.sweep.trials):
-        if config.sweep.workers == 1:
-            _work(cell, study, slots, tracking, parent.id)
-        else:
-            _work_in_parallel(cell, slots, parent.id)
-            interrupted = fail_stale_trials(study)
-            if len(remaining_slots(study, config.sweep.trials)) == len(slots):
-                raise RuntimeError(f"{cell.name}: no worker of the sweep finished a trial; see the log above")
+    with writing(cell.paths.journal(dataset, method)):  # Optuna's own errors do not name it
+        study, interrupted = take_up(cell)
+        while slots := remaining_slots(study, config.sweep.trials):
+            if config.sweep.workers == 1:
+                _work(cell, study, slots, tracking, parent.id)
+            else:
+                _work_in_parallel(cell, slots, parent.id)
+                interrupted = fail_stale_trials(study)
+                if len(remaining_slots(study, config.sweep.trials)) == len(slots):
+                    raise RuntimeError(f"{cell.name}: no worker of the sweep finished a trial; see the log above")
     home = tracking.start(cell.name, "cell", tags=cell.tags)
     home.finish()
     trials = finished_trials(study)
