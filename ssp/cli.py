@@ -10,6 +10,7 @@ Design choices
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
