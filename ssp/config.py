@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from ssp.errors import ConfigError
 from ssp.registry import method_names
@@ -27,9 +27,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
 class Strict(BaseModel):
-    """A model without tolerance: unknown keys and silently converted types are errors."""
+    """A model without tolerance: unknown keys, silently converted types, infinity and NaN are errors."""
 
-    model_config = ConfigDict(extra="forbid", strict=False, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=False, frozen=True, allow_inf_nan=False)
 
 
 # -- data ------------------------------------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ class Expected(Strict):
 class Generate(Strict):
     """Demo only: a rule generates the archives of this data set from a seed instead of fetching them."""
 
-    seed: int
+    seed: NonNegativeInt
     train: PositiveInt = Field(description="Training videos over all classes.")
     test: PositiveInt = Field(description="Test videos over all classes.")
     size: tuple[PositiveInt, PositiveInt] = Field(description="Width and height in pixels.")
@@ -70,7 +70,7 @@ class Validation(Strict):
     """How validation is carved from train: whole groups, stratified over classes, seeded."""
 
     fraction: Fraction = 0.2
-    seed: int = 0
+    seed: NonNegativeInt = 0
 
 
 class Frames(Strict):
@@ -161,7 +161,7 @@ class Sweep(Strict):
 
     trials: PositiveInt
     epochs: PositiveInt | None = Field(default=None, description="Epochs of a trial; null: those of the recipe.")
-    seed: int = 0
+    seed: NonNegativeInt = 0
     workers: PositiveInt = Field(
         default=1, description="Parallel workers of one study; above 1 TPE is not reproducible."
     )
@@ -190,7 +190,7 @@ class Architecture(Strict):
 class Pretrain(Strict):
     """Demo only: pre-training on generated source classes, disjoint from the classes of every data set."""
 
-    seed: int
+    seed: NonNegativeInt
     clips: PositiveInt = Field(description="Generated training clips.")
     held_out: PositiveInt = Field(description="Generated clips that measure the result.")
     steps: PositiveInt
@@ -288,7 +288,7 @@ class Config(Strict):
     environment: Literal["environment.yml", "environment.cuda.yml"] = "environment.yml"
     protocol: Quirk = "fixed"
     quirks: Quirks = Quirks()
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[NonNegativeInt] = Field(min_length=1)
     backbone: Backbone
     datasets: dict[Name, Dataset] = Field(min_length=1)
     methods: dict[Name, Method] = Field(min_length=1)
@@ -415,7 +415,8 @@ def parse_config(data: Any, origin: str) -> Config:  # noqa: ANN401 - whatever a
         ConfigError: one line with the first wrong key and what is expected there.
     """
     if not isinstance(data, dict):
-        raise ConfigError(f"{origin}: a config is a mapping of keys, this is {type(data).__name__}")
+        found = "empty" if data is None else f"a {type(data).__name__}"
+        raise ConfigError(f"{origin}: a config is a mapping of keys, this is {found}")
     try:
         return Config.model_validate(data)
     except ValidationError as error:
@@ -433,6 +434,8 @@ def load_config(path: str | Path) -> Config:
         data = yaml.safe_load(path.read_text())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a config file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not text (UTF-8); a config is a YAML file") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""

@@ -60,7 +60,8 @@ def open_study(cell: Cell) -> optuna.Study:
             pruner=optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=0),
             load_if_exists=True,
         )
-    except (KeyError, ValueError, TypeError, AttributeError) as error:  # what Optuna makes of a damaged journal
+    # What Optuna makes of a damaged journal.
+    except (KeyError, ValueError, TypeError, AttributeError, AssertionError) as error:
         if cell.config.sweep.storage != JOURNAL:
             raise
         raise RecordError(f"{journal}: damaged journal ({error!r}); delete it and run the sweep again") from None

@@ -183,7 +183,10 @@ class Tracking:
         paths, self.uri = Paths.of(config), tracking_uri(config)
         expected = {"uri": _safe(self.uri), "experiment": config.tracking.experiment or config.name}
         ready = paths.mlflow / "ready.json"
-        known = json.loads(ready.read_text()) if ready.is_file() else {}
+        try:
+            known = dict(json.loads(ready.read_bytes()))
+        except (OSError, ValueError, TypeError):  # not there, or not ours
+            known = {}
         if {key: known.get(key) for key in expected} != expected:  # a command by hand: no rule came before
             known = json.loads(init_tracking(config).read_text())
         self.experiment_id = str(known["experiment_id"])
