@@ -1,30 +1,24 @@
 """Unpacking archives that come from the open internet.
 
 Design choices
-- Every format becomes one stream of (name, problem, content); one writer checks and writes, so no format has its own
+- Every format becomes one stream of items (`ssp.data.formats`); one writer checks and writes, so no format has its own
   idea of safety. Refused: absolute names, `..`, links, devices, a name that is there twice, expansion beyond reason.
+- An archive inside an archive (one .rar a class in hmdb51_org.rar) is unpacked where it lies and then removed.
 - Numbered parts (`name-00`, `name-01`, ...) are joined into one stream; a missing part is an error, not a short result.
-- A tar must end with its end mark and a gzip with its checksum: a stream that was cut between two members looks
-  complete to most tools.
 - Everything is written to a temporary folder that takes its final name at the end; the list of members is written last.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
-import lzma
 import re
 import shutil
-import stat
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from ssp.config import Config
+from ssp.data.formats import DAMAGE, Item, read_items
 from ssp.errors import DataError
 from ssp.files import atomic_path, write_json
 from ssp.paths import Paths
@@ -34,8 +28,9 @@ from ssp.progress import progress
 MAX_EXPANSION = 20
 FREE_EXPANSION = 1 << 28  # bytes below which the ratio is not looked at
 MAX_MEMBERS = 5_000_000
+MAX_DEPTH = 3  # of archives in archives
+_INNER = (".zip", ".rar", ".tar", ".tar.gz", ".tgz")  # members that are unpacked too
 _PART = re.compile(r"(?P<stem>.+)[-.](?P<number>\d{2,3})")
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 
 
 class Member(NamedTuple):
@@ -43,12 +38,6 @@ class Member(NamedTuple):
 
     path: str
     size: int
-
-
-class _Item(NamedTuple):
-    name: str
-    problem: str | None  # why this member is refused
-    content: IO[bytes] | None  # None: a folder
 
 
 def unpack_dataset(config: Config, dataset: str) -> None:
@@ -71,7 +60,7 @@ def unpack(archives: list[Path], folder: Path) -> list[Member]:
     """Unpack archives into a new folder.
 
     Args:
-        archives: zip and (compressed) tar files; numbered parts of one file are joined.
+        archives: zip, rar and (compressed) tar files; numbered parts of one file are joined.
         folder: must not exist; it appears when all is unpacked.
 
     Returns:
@@ -94,31 +83,74 @@ def unpack(archives: list[Path], folder: Path) -> list[Member]:
 def _unpack_one(parts: list[Path], folder: Path, members: dict[str, Member]) -> None:
     """Write the members of one archive (given as its parts) below a folder."""
     archive, total = parts[0], sum(part.stat().st_size for part in parts)
-    allowed, written = FREE_EXPANSION + MAX_EXPANSION * total, 0
+    budget = _Budget(FREE_EXPANSION + MAX_EXPANSION * total)
+    with progress(f"unpacking {archive.name}, MiB") as report:
+
+        def step() -> None:
+            report(budget.written >> 20, max(budget.written, total) >> 20)
+
+        _unpack_items(parts, str(archive), folder, PurePosixPath(), members, budget, step)
+
+
+def _unpack_items(
+    parts: list[Path],
+    title: str,
+    root: Path,
+    below: PurePosixPath,
+    members: dict[str, Member],
+    budget: _Budget,
+    step: Callable[[], None],
+    depth: int = 1,
+) -> None:
+    """Write the members of an archive to `root / below`; those that are archives are unpacked in turn.
+
+    `title` says in messages which archive it is: its path, then the names of the archives inside.
+    """
+    inner = []
     try:
-        with progress(f"unpacking {archive.name}, MiB") as report:
-            for item in _read(parts):
-                path = _safe_path(item, archive)
-                if _is_litter(path):
-                    continue
-                if item.content is None:
-                    (folder / path).mkdir(parents=True, exist_ok=True)
-                    continue
-                if path in members:
-                    raise DataError(f"{archive}: '{path}' is there twice; fetch the archive from another address")
-                size = _write(item.content, folder / path, allowed - written)
-                written += size
-                if written > allowed or len(members) >= MAX_MEMBERS:
-                    raise DataError(f"{archive}: expands beyond reason at '{path}'; this is not the published file")
+        for item in read_items(parts, title):
+            path = (below / _safe_path(item, title)).as_posix()
+            if _is_litter(path):
+                continue
+            if item.content is None:
+                (root / path).mkdir(parents=True, exist_ok=True)
+                continue
+            if path in members or path in inner:
+                raise DataError(f"{title}: '{path}' is there twice; fetch the archive from another address")
+            size = _write(item.content, root / path, budget.left)
+            budget.written += size
+            if budget.left < 0 or len(members) >= MAX_MEMBERS:
+                raise DataError(f"{title}: expands beyond reason at '{path}'; this is not the published file")
+            if path.lower().endswith(_INNER):
+                inner.append(path)
+            else:
                 members[path] = Member(path, size)
-                report(written >> 20, max(written, total) >> 20)
-    except _DAMAGE as error:
-        raise DataError(f"{archive}: truncated or damaged ({error}); delete it and fetch it again") from None
+            step()
+    except DAMAGE as error:
+        raise DataError(f"{title}: truncated or damaged ({error}); delete it and fetch it again") from None
     except OSError as error:  # no space, a name too long, a file where a folder is needed
-        raise DataError(f"{archive}: cannot be unpacked into {folder.parent} ({error.strerror or error})") from None
+        raise DataError(f"{title}: cannot be unpacked into {root.parent} ({error.strerror or error})") from None
+    for path in inner:
+        if depth == MAX_DEPTH:
+            raise DataError(f"{title}: archives in archives beyond reason at '{path}'; this is not the published file")
+        below = PurePosixPath(path).parent
+        _unpack_items([root / path], f"{title}: {path}", root, below, members, budget, step, depth + 1)
+        (root / path).unlink()
 
 
-def _safe_path(item: _Item, archive: Path) -> str:
+@dataclass
+class _Budget:
+    """How many bytes may come out of an archive, with all archives inside, and how many did."""
+
+    allowed: int
+    written: int = 0
+
+    @property
+    def left(self) -> int:
+        return self.allowed - self.written
+
+
+def _safe_path(item: Item, archive: str) -> str:
     """The member's path below the folder, or an error where it would not stay there."""
     path, problem = PurePosixPath(item.name), item.problem
     if path.is_absolute():
@@ -148,77 +180,6 @@ def _write(content: IO[bytes], path: Path, allowed: int) -> int:
     return written
 
 
-def _read(parts: list[Path]) -> Iterator[_Item]:
-    """The members of an archive, whatever its kind."""
-    archive = parts[0]
-    with _Joined(parts) as stream:
-        magic = stream.peek(512)
-        if magic.startswith(b"PK"):
-            yield from _read_zip(parts)
-        elif magic.startswith(b"\x1f\x8b"):
-            with gzip.GzipFile(fileobj=stream) as plain:
-                yield from _read_tar(plain, archive)
-        elif magic[257:262] == b"ustar":
-            yield from _read_tar(stream, archive)
-        elif magic.startswith(b"Rar!"):
-            raise DataError(f"{archive}: rar archives are not read; use the .zip form of the same tree")
-        else:
-            raise DataError(f"{archive}: neither zip, tar nor tar.gz, or damaged; delete it and fetch it again")
-
-
-def _read_zip(parts: list[Path]) -> Iterator[_Item]:
-    if len(parts) > 1:
-        raise DataError(f"{parts[0]}: zip archives in parts are not read; join the parts into one file")
-    with zipfile.ZipFile(parts[0]) as file:
-        for info in file.infolist():
-            mode = info.external_attr >> 16
-            problem = None
-            if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-                problem = "is a link or device"
-            elif info.flag_bits & 1:
-                problem = "is encrypted"
-            name = _zip_name(info)
-            if problem or info.is_dir():
-                yield _Item(name, problem, None)
-            else:
-                with file.open(info) as content:
-                    yield _Item(name, None, content)
-
-
-def _read_tar(stream: IO[bytes], archive: Path) -> Iterator[_Item]:
-    tail = _Tail(stream)
-    with tarfile.open(fileobj=tail, mode="r|", bufsize=1 << 20) as file:
-        for info in file:
-            name = _tar_name(info.name)
-            if info.isfile():
-                yield _Item(name, None, file.extractfile(info))
-            else:
-                yield _Item(name, None if info.isdir() else "is a link or device", None)
-        while tail.read(1 << 20):  # to the end of the stream, where gzip compares its checksum
-            pass
-    if tail.end != bytes(1024):
-        raise tarfile.ReadError("the end mark is missing")
-
-
-def _zip_name(info: zipfile.ZipInfo) -> str:
-    """Names without the UTF-8 flag are cp437 by the standard, but UTF-8 in what most programs write."""
-    if info.flag_bits & 0x800:
-        return info.filename
-    try:
-        return info.filename.encode("cp437").decode("utf-8")
-    except UnicodeError:
-        return info.filename
-
-
-def _tar_name(name: str) -> str:
-    """Bytes that are not UTF-8 as Latin-1, so that every name can stand in a table."""
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return name.encode("utf-8", "surrogateescape").decode("latin-1")
-    return name
-
-
 def _group_parts(archives: list[Path]) -> list[list[Path]]:
     """Archives in order, numbered parts of one file together.
 
@@ -241,57 +202,3 @@ def _group_parts(archives: list[Path]) -> list[list[Path]]:
                 f"{folder / stem}: part {absent[0]:0{width}} is missing; put all parts there and in the config"
             )
     return list(groups.values())
-
-
-class _Joined(io.RawIOBase):
-    """The bytes of several files one after the other, read forward."""
-
-    def __init__(self, parts: list[Path]) -> None:
-        super().__init__()
-        self._parts, self._file = iter(parts), None
-        self._ahead = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def peek(self, size: int) -> bytes:
-        while len(self._ahead) < size and (chunk := self._next(size)):
-            self._ahead += chunk
-        return self._ahead
-
-    def readinto(self, buffer: memoryview) -> int:
-        if self._ahead:
-            chunk, self._ahead = self._ahead[: len(buffer)], self._ahead[len(buffer) :]
-        else:
-            chunk = self._next(len(buffer))
-        buffer[: len(chunk)] = chunk
-        return len(chunk)
-
-    def _next(self, size: int) -> bytes:
-        while True:
-            if self._file is None:
-                part = next(self._parts, None)
-                if part is None:
-                    return b""
-                self._file = part.open("rb")
-            if chunk := self._file.read(size):
-                return chunk
-            self._file.close()
-            self._file = None
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        super().close()
-
-
-class _Tail:
-    """Reads through, and remembers the last KiB: where the end mark of a tar must be."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream, self.end = stream, b""
-
-    def read(self, size: int) -> bytes:
-        chunk = self._stream.read(size)
-        self.end = (self.end + chunk)[-1024:] if chunk else self.end
-        return chunk
