@@ -60,7 +60,11 @@ class Decoder:
         if not self._pipe.poll(START_LIMIT_S):
             self._stop()
             raise DataError(f"the decoding process did not start within {START_LIMIT_S} s; is the machine overloaded?")
-        self._pipe.recv_bytes()
+        try:
+            self._pipe.recv_bytes()
+        except EOFError:
+            self._stop()
+            raise DataError("the decoding process ended at its start; its own words are above") from None
 
     def _stop(self) -> None:
         if self._process is not None:

@@ -45,21 +45,24 @@ def fetch_dataset(config: Config, dataset: str) -> None:
         DataError: an archive cannot be had, or is not the right file.
     """
     settings, paths = config.datasets[dataset], Paths.of(config)
-    unfetchable = [archive.file for archive in settings.archives if not archive.urls]
+    folder = paths.archives(dataset)
     if settings.local is not None:
         missing = [archive.file for archive in settings.archives if not (settings.local / archive.file).is_file()]
         if missing:
             raise DataError(
-                f"{settings.local}: {_some(missing)} not there; put the archives of {dataset} into this folder, "
-                f"or remove datasets.{dataset}.local from the config"
+                f"{settings.local}: {_listed(missing)} not there; put the archives of {dataset} into this folder, "
+                f"or remove datasets.{dataset}.local from the config{_licence(settings)}"
             )
-    elif unfetchable:
-        raise DataError(
-            f"{dataset}: {_some(unfetchable)} cannot be fetched by a program (licence); download the files by hand "
-            f"and name their folder as datasets.{dataset}.local in the config"
-        )
+    else:
+        by_hand = [archive.file for archive in settings.archives if not archive.urls]
+        missing = [file for file in by_hand if not (folder / file).is_file()]
+        if missing:
+            raise DataError(
+                f"{dataset}: {_listed(missing)} cannot be fetched by a program{_licence(settings)}; download by hand "
+                f"into {folder}, or into a folder that the config names as datasets.{dataset}.local"
+            )
     for archive in settings.archives:
-        obtain(archive, settings.local, paths.archives(dataset))
+        obtain(archive, settings.local, folder)
     with atomic_path(paths.fetched(dataset)) as done:
         done.touch()
 
@@ -218,9 +221,24 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 def _is_html(path: Path) -> bool:
     with path.open("rb") as file:
-        start = file.read(512).lstrip().lower()
-    return start.startswith((b"<!doctype html", b"<html"))
+        return looks_like_html(file.read(512))
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def looks_like_html(start: bytes) -> bool:
+    """Whether the first bytes of a file are those of a web page: a login, a licence, "not found"."""
+    return start.lstrip().lower().startswith((b"<!doctype html", b"<html"))
+
+
+def _licence(settings: Dataset) -> str:
+    return f" (licence: {settings.licence_page})" if settings.licence_page else ""
+
+
+def _listed(names: list[str]) -> str:
+    """Every name; runs of numbered parts as `first to last`."""
+    runs: list[list[str]] = []
+    for name in names:
+        if runs and _number(name) is not None and _number(name) == (runs[-1][-1][:-2], (_number(runs[-1][-1]) or ("", 0))[1] + 1):
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(run) for run in runs)

@@ -155,6 +155,10 @@ def _open_environment(path: Path, meta: dict[str, Any] | None = None) -> lmdb.En
             environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=False)
         except lmdb.Error as error:
             raise DataError(f"{path}: cannot be opened ({error}); run `ssp data frames` for this shard") from None
+        pages, found = environment.info()["last_pgno"] + 1, path.stat().st_size
+        if found < pages * environment.stat()["psize"]:  # reading on would kill the process (SIGBUS)
+            environment.close()
+            raise DataError(f"{path}: cut off; run `ssp data frames` for this shard again")
         if meta is not None and _read_meta(environment, path) != meta:
             environment.close()
             raise DataError(f"{path}: belongs to another extraction than its neighbours; run `ssp data frames` again")
@@ -220,6 +224,11 @@ def load_split(config: Config, dataset: str, split: str) -> pd.DataFrame:
     if kept.empty:
         raise DataError(
             f"{dataset}: no readable video in split '{split}'; see {paths.manifest(dataset)} and its report"
+        )
+    classes = config.datasets[dataset].expected.classes
+    if not kept["label"].between(0, classes - 1).all():
+        raise DataError(
+            f"{paths.manifest(dataset)}: a label is outside the {classes} classes; run `ssp data manifest` again"
         )
     kept.attrs = {"videos": len(rows), "broken": rows.loc[~readable, "id"].tolist()}
     return kept

@@ -22,6 +22,10 @@ def read(tree: Tree, split: int) -> Listing:
     if not all(len(line) == 2 and line[0].isdigit() for line in numbered):
         raise DataError(f"{index}: a line is not '<number> <class>'; unpack the archive again")
     classes = [name for _, name in sorted(numbered, key=lambda line: int(line[0]))]
+    if sorted(int(number) for number, _ in numbered) != list(range(1, len(classes) + 1)):
+        raise DataError(f"{index}: classes are not numbered 1 to {len(classes)}; unpack the archive again")
+    if len(set(classes)) < len(classes):
+        raise DataError(f"{index}: a class is there twice; unpack the archive again")
     labels = {name: label for label, name in enumerate(classes)}
     videos, entries = tree.ending(2), []
     for part in ("train", "test"):
