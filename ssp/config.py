@@ -236,6 +236,9 @@ class Dataset(Strict):
     local: Path | None = Field(
         default=None, description="Folder that holds these archives already; nothing is fetched."
     )
+    licence_page: str | None = Field(
+        default=None, description="Where a person accepts the licence and downloads archives that have no urls."
+    )
     generate: Generate | None = None
     split: PositiveInt = Field(default=1, description="Number of the published split.")
     validation: Validation = Validation()
@@ -379,7 +382,7 @@ SOURCES = ("hmdb51", "ucf101", "ssv2", "breakfast")
 
 # A new mirror must not rerun anything: checksums say what an archive is, addresses only where it was found.
 _ADDRESSES = {
-    Dataset: {"archives": {"__all__": {"urls"}}, "local": True},
+    Dataset: {"archives": {"__all__": {"urls"}}, "local": True, "licence_page": True},
     Checkpoint: {"archive": {"urls"}},
 }
 

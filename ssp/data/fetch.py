@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from ssp.config import Archive, Config
+from ssp.config import Archive, Config, Dataset
 from ssp.errors import DataError
 from ssp.files import atomic_path
 from ssp.paths import Paths
@@ -90,6 +90,8 @@ def obtain(archive: Archive, local: Path | None, folder: Path) -> Path:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
+    if archive.size is not None:  # before anything is asked for
+        _check_space(part.parent, archive.size - (part.stat().st_size if part.exists() else 0))
     reasons = []
     for url in archive.urls:
         try:
@@ -237,7 +239,8 @@ def _listed(names: list[str]) -> str:
     """Every name; runs of numbered parts as `first to last`."""
     runs: list[list[str]] = []
     for name in names:
-        if runs and _number(name) is not None and _number(name) == (runs[-1][-1][:-2], (_number(runs[-1][-1]) or ("", 0))[1] + 1):
+        stem, number = name[:-2], name[-2:]
+        if runs and number.isdigit() and runs[-1][-1] == f"{stem}{int(number) - 1:02}":
             runs[-1].append(name)
         else:
             runs.append([name])

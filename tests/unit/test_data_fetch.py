@@ -2,12 +2,14 @@
 
 import hashlib
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from made_videos import small_config
 
-from ssp.config import Archive
+from ssp.config import Archive, load_config
 from ssp.data import fetch
 from ssp.data.fetch import fetch_dataset, obtain
 from ssp.errors import DataError
@@ -176,6 +178,42 @@ def test_wrong_bytes_are_not_kept_and_the_next_address_is_tried(server, tmp_path
     assert left_over(tmp_path) == ["a.zip"]
 
 
+def hangs(handler, start):
+    """Sends a part, then nothing, without hanging up."""
+    handler.send_response(206 if start else 200)
+    handler.send_header("Content-Length", str(len(CONTENT) - start))
+    handler.end_headers()
+    handler.wfile.write(CONTENT[start : start + 100_000])
+    handler.wfile.flush()
+    time.sleep(1)
+    handler.close_connection = True
+
+
+def test_a_server_that_falls_silent_is_asked_again_for_the_rest(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "TIMEOUT_S", 0.2)
+    server.script["/a"] = [hangs, whole]
+    assert obtain(archive(server, "/a"), None, tmp_path).read_bytes() == CONTENT
+    assert server.requests[1][1] > 0
+
+
+def test_an_error_page_with_status_200_is_not_kept_even_without_a_checksum(server, tmp_path):
+    server.script |= {"/page": [html], "/right": [whole]}
+    unchecked = archive(server, "/page", "/right", sha256=None)
+    assert obtain(unchecked, None, tmp_path).read_bytes() == CONTENT
+    assert left_over(tmp_path) == ["a.zip"]
+
+
+def test_a_download_that_cannot_fit_is_not_begun(server, tmp_path, monkeypatch):
+    """The size is known from the config; what another address left there counts as had."""
+    server.script["/a"] = [whole]
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": len(CONTENT) - 1})())
+    with pytest.raises(DataError, match=r"0\.0 GB needed, 0\.0 GB free; make room there"):
+        obtain(archive(server, "/a", size=len(CONTENT)), None, tmp_path)
+    assert server.requests == []
+    (tmp_path / ".a.zip.part").write_bytes(CONTENT[:1000])
+    assert obtain(archive(server, "/a", size=len(CONTENT)), None, tmp_path).read_bytes() == CONTENT
+
+
 def test_nobody_listens(tmp_path, monkeypatch):
     monkeypatch.setattr(fetch, "PAUSE_S", 0.01)
     with pytest.raises(DataError, match="no connection"):
@@ -235,8 +273,50 @@ def test_local_archives_of_a_data_set(tmp_path):
     assert paths.fetched("ucf101").exists()
 
 
-def test_archives_behind_a_licence_are_named(tmp_path):
-    files = [{"file": f"20bn-something-something-v2-{i:02}"} for i in range(20)]
-    config = small_config(tmp_path, archives=files, local=None)
-    with pytest.raises(DataError, match=r"20bn-something-something-v2-00, .* and 17 more.*licence.*local"):
+PARTS = [f"20bn-something-something-v2-{i:02}" for i in range(20)]
+LABELS = "20bn-something-something-download-package-labels.zip"
+
+
+def licensed(tmp_path, **changes):
+    files = [{"file": name} for name in (*PARTS, LABELS)]
+    return small_config(tmp_path, archives=files, licence_page="https://example.org/licence", **changes)
+
+
+def test_archives_behind_a_licence_are_named_with_page_and_place(tmp_path):
+    config = licensed(tmp_path, local=None)
+    folder = Paths.of(config).archives("ucf101")
+    with pytest.raises(DataError) as caught:
         fetch_dataset(config, "ucf101")
+    message = str(caught.value)
+    assert f"{PARTS[0]} to {PARTS[19]}, {LABELS} cannot be fetched" in message
+    assert "https://example.org/licence" in message
+    assert str(folder) in message
+    assert "datasets.ucf101.local" in message
+    assert "\n" not in message
+
+    folder.mkdir(parents=True)
+    for name in (*PARTS, LABELS):
+        (folder / name).write_bytes(b"x")
+    (folder / PARTS[7]).unlink()
+    with pytest.raises(DataError, match=f"ucf101: {PARTS[7]} cannot be fetched"):
+        fetch_dataset(config, "ucf101")
+    (folder / PARTS[7]).write_bytes(b"x")
+    fetch_dataset(config, "ucf101")  # downloaded by hand into the place of the archives: nothing else to do
+    assert Paths.of(config).fetched("ucf101").exists()
+
+
+def test_a_folder_that_lacks_some_of_them(tmp_path):
+    config = licensed(tmp_path)
+    (tmp_path / "local").mkdir()
+    for name in PARTS[:19]:
+        (tmp_path / "local" / name).write_bytes(b"x")
+    with pytest.raises(DataError, match=rf"local: {PARTS[19]}, {LABELS} not there.*https://example\.org/licence"):
+        fetch_dataset(config, "ucf101")
+
+
+def test_the_shipped_config_never_fetches_what_is_licensed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_config(Path(__file__).parents[2] / "config" / "paper.yaml")
+    assert not any(archive.urls for archive in config.datasets["ssv2"].archives)
+    with pytest.raises(DataError, match=f"{PARTS[0]} to {PARTS[19]}, {LABELS} .*https://.*data/paper/ssv2/archives"):
+        fetch_dataset(config, "ssv2")
