@@ -38,7 +38,8 @@ tracking = typer.Typer(help="MLflow.", no_args_is_help=True)
 app.add_typer(data, name="data")
 app.add_typer(tracking, name="tracking")
 
-ConfigPath = Annotated[Path, typer.Option("--config", help="Config file.", metavar="FILE")]
+# Whether a file can be read is for the library to say, in its one line (`readable`).
+ConfigPath = Annotated[Path, typer.Option("--config", help="Config file.", metavar="FILE", readable=False)]
 DatasetName = Annotated[str, typer.Option("--dataset", help="Data set, as the config names it.", metavar="NAME")]
 MethodName = Annotated[str, typer.Option("--method", help="Tuning method, as the config names it.", metavar="NAME")]
 SeedNumber = Annotated[int, typer.Option("--seed", help="One of the config's seeds.", metavar="N")]
@@ -263,17 +264,20 @@ def evaluate(config: ConfigPath, dataset: DatasetName, method: MethodName, seed:
 
 @app.command(epilog="Example: ssp predict clip.mp4 --config config/demo.yaml --dataset ssv2 --method ssp --seed 0")
 def predict(
-    video: Annotated[Path, typer.Argument(help="A video file.", metavar="VIDEO")],
+    video: Annotated[Path, typer.Argument(help="A video file.", metavar="VIDEO", readable=False)],
     config: ConfigPath,
     dataset: DatasetName,
     method: MethodName,
     seed: SeedNumber = 0,
+    explain: Annotated[
+        Path | None, typer.Option("--explain", help="Draw what SSP attends to, as a PNG.", metavar="OUT.png")
+    ] = None,
 ) -> None:
-    """Name the most probable classes of a video, by saved weights."""
+    """Name the most probable classes of a video, by saved weights; --explain draws what SSP attends to in it."""
     loaded = _load(config, dataset, method)
     from ssp.inference import predict_video
 
-    for name, probability in predict_video(loaded, dataset, method, seed, video):
+    for name, probability in predict_video(loaded, dataset, method, seed, video, explain):
         typer.echo(f"{100 * probability:6.2f} %  {name}")
 
 

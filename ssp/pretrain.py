@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -152,7 +151,7 @@ def _batch(clips: int, settings: Pretrain, step: int) -> np.ndarray:
 def _load(state: Path, identity: str, device: torch.device) -> dict[str, Any] | None:
     try:
         content = torch.load(state, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+    except Exception:  # not there, or damaged: whatever garbage makes a reader raise
         return None
     return content if isinstance(content, dict) and content.get("identity") == identity else None
 

@@ -49,6 +49,7 @@ def unpack_dataset(config: Config, dataset: str) -> None:
     paths = Paths.of(config)
     archives = [paths.archives(dataset) / archive.file for archive in config.datasets[dataset].archives]
     listing, folder = paths.unpacked(dataset), paths.videos(dataset)
+    _group_parts(archives)  # archives may be removed once unpacked: without them, what was unpacked stays
     listing.unlink(missing_ok=True)
     if folder.exists():
         shutil.rmtree(folder)
@@ -69,13 +70,11 @@ def unpack(archives: list[Path], folder: Path) -> list[Member]:
     Raises:
         DataError: one line that names the archive, the member where there is one, and the fix.
     """
-    for archive in archives:
-        if not archive.is_file():
-            raise DataError(f"{archive}: no such file; fetch it first")
     members: dict[str, Member] = {}
+    groups = _group_parts(archives)
     with atomic_path(folder) as temporary:
         temporary.mkdir()
-        for parts in _group_parts(archives):
+        for parts in groups:
             _unpack_one(parts, temporary, members)
     return [members[path] for path in sorted(members)]
 
@@ -184,8 +183,11 @@ def _group_parts(archives: list[Path]) -> list[list[Path]]:
     """Archives in order, numbered parts of one file together.
 
     Raises:
-        DataError: a part is missing; names it.
+        DataError: an archive or a part is missing; names it.
     """
+    for archive in archives:
+        if not archive.is_file():
+            raise DataError(f"{archive}: no such file; fetch it first")
     groups: dict[tuple[Path, str], list[Path]] = {}
     for archive in archives:
         match = _PART.fullmatch(archive.name)

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from ssp.data.fetch import looks_like_html
 from ssp.errors import DataError
 
 
@@ -64,6 +65,8 @@ def read_items(parts: list[Path], title: str) -> Iterator[Item]:
             from ssp.data.rar import read_rar
 
             yield from read_rar(_only_file(parts, title, "rar"), title)
+        elif looks_like_html(magic):
+            raise DataError(f"{title}: an HTML page, not the archive; read what it asks for, then fetch it again")
         else:
             raise DataError(f"{title}: neither zip, rar, tar nor tar.gz, or damaged; delete it and fetch it again")
 
