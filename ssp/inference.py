@@ -1,4 +1,4 @@
-"""Saved weights put to use: test them again, or name the classes of a video. Writes nothing.
+"""Saved weights put to use: test them again, or name the classes of a video (and draw what SSP attends to in it).
 
 Design choices
 - The model is built as the run's record says, from the same backbone file, and the tuned weights go on top.
@@ -22,8 +22,11 @@ from ssp.data.clips import ClipDataset
 from ssp.data.video import probe
 from ssp.errors import ConfigError, RecordError
 from ssp.evaluate import predict
+from ssp.explain import check_explainable, draw_explanation, explain_clip, frames_of
+from ssp.files import atomic_path
 from ssp.predictions import merge_views, metrics
 from ssp.record import Record, load_record
+from ssp.registry import load_method
 
 TOP = 5
 
@@ -73,13 +76,22 @@ class _OneVideo:
         return read_frames(self.path, indices, self.short_side)
 
 
-def predict_video(config: Config, dataset: str, method: str, seed: int, video: Path) -> list[tuple[str, float]]:
+def predict_video(
+    config: Config, dataset: str, method: str, seed: int, video: Path, picture: Path | None = None
+) -> list[tuple[str, float]]:
     """The most probable classes of a video, with probabilities (mean over the test views of each one's softmax).
+
+    With `picture`, what SSP attends to in the central view is drawn there (PNG).
 
     Raises:
         VideoError: the file cannot be decoded.
+        ConfigError: a picture is asked for, of another method than SSP or not as a PNG.
     """
     cell = Cell(config, dataset, method)
+    if picture is not None:
+        check_explainable(load_method(method)(cell.options({})))
+        if picture.suffix.lower() != ".png":
+            raise ConfigError(f"--explain: {picture}: the picture is a PNG; give a name that ends in .png")
     settings = config.datasets[dataset]
     store = _OneVideo(video, settings.frames.short_side)
     model, _ = saved_model(cell, seed)
@@ -98,7 +110,16 @@ def predict_video(config: Config, dataset: str, method: str, seed: int, video: P
     logits = torch.tensor(np.stack(found["logits"].to_numpy()), dtype=torch.float64)
     probabilities, classes = logits.softmax(1).mean(0).sort(descending=True, stable=True)
     names = class_names(cell)
-    return [(names[c], p) for c, p in zip(classes.tolist()[:TOP], probabilities.tolist()[:TOP], strict=True)]
+    top = [(names[c], p) for c, p in zip(classes.tolist()[:TOP], probabilities.tolist()[:TOP], strict=True)]
+    if picture is not None:
+        view = settings.clips.test_segments // 2 * settings.clips.test_crops + settings.clips.test_crops // 2
+        clip = clips[view][0]
+        with cell.execution.autocast():
+            explanation = explain_clip(model, clip)
+        title = f"{video.name}: {top[0][0]} ({100 * top[0][1]:.0f} %)"
+        with atomic_path(picture) as temporary:
+            temporary.write_bytes(draw_explanation(explanation, frames_of(clip), title))
+    return top
 
 
 def class_names(cell: Cell) -> dict[int, str]:

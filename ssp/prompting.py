@@ -11,6 +11,7 @@
 - `entropy_norm` names the one quirk of the published model: entropy is divided by its maximum over the *whole batch*
   ("published"), so that a clip's logits depend on the others, or by its maximum over the clip ("fixed").
 - All of this acts on `hidden`, hence on the branch, and passes drop path with it, except before block 0.
+- Whoever wants to see what a forward pass did (`ssp.explain`) sets `observer`; it is shown the very tensors.
 
 Zhou et al., State Space Prompting via Gathering and Spreading Spatio-Temporal Information for Video Understanding,
 NeurIPS 2025.
@@ -18,8 +19,9 @@ NeurIPS 2025.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field, PositiveInt, field_validator
@@ -35,6 +37,16 @@ HEADS = 8
 ENTROPY_EPS = 1e-10
 
 
+class Observation(NamedTuple):
+    """What SSP used before one block; the last two are None before block 0, which has neither gate nor attention."""
+
+    block: int
+    patches: Tensor  # (B, T, patches, D): the branch output that F is added to
+    prompt: Tensor  # F (B, T, patches, D)
+    gate: Tensor | None  # (B, T), summing to 1 over T
+    summary: Tensor | None  # (B, T, D): what the attention over frames is given
+
+
 class StateSpacePrompting(TuningMethod):
     """SSP behind the interface of every method."""
 
@@ -42,6 +54,7 @@ class StateSpacePrompting(TuningMethod):
     title = "SSP"
     source = "NeurIPS 2025; zhoujiahuan1991/NeurIPS2025-SSP"
     test_config: ClassVar = {"inner_dim": 12, "attn_dim": 16, "num_prompts": 2}
+    observer: Callable[[Observation], None] | None = None  # called before every block
 
     class Options(Strict):
         """The defaults are the published sizes."""
@@ -78,11 +91,14 @@ class StateSpacePrompting(TuningMethod):
         frames = run.layout.split_frames(streams.hidden)
         patches, slots = frames.split([run.layout.patches, run.layout.per_frame], dim=2)
         prompt, gathered = run.model.inner_prompt(patches)
+        gate = summary = None
         if index > 0:
             gate = entropy_gate(prompt.detach(), over_batch=self.options.entropy_norm == "published")
             scale = run.model.dynamic_scales[index - 1]
             summary = patches[:, :, -1] * (1 + scale * gate[..., None])  # (B, T, D)
             slots = torch.stack([spread(summary) * gathered for spread in run.model.prompt_attentions], dim=2)
+        if self.observer:
+            self.observer(Observation(index, patches, prompt, gate, summary))
         frames = torch.cat([patches + prompt, slots], dim=2)
         return Streams(run.layout.join_frames(streams.hidden, frames), streams.residual)
 
@@ -146,6 +162,13 @@ class InterFrameSpreading(nn.Module):
 
     def forward(self, summary: Tensor) -> Tensor:
         """Summaries (B, T, D) to prompts (B, T, D)."""
-        x = self.down_proj(summary).transpose(0, 1)  # frames first
-        x, _ = self.attention(x, x, x, need_weights=False)
+        x, _ = self._attend(summary, need_weights=False)
         return self.up_proj(x.transpose(0, 1)) * self.scale
+
+    def weights(self, summary: Tensor) -> Tensor:
+        """Attention weights (B, heads, T, T) of summaries (B, T, D): what each frame (row) takes from each frame."""
+        return self._attend(summary, need_weights=True)[1]
+
+    def _attend(self, summary: Tensor, need_weights: bool) -> tuple[Tensor, Tensor | None]:
+        x = self.down_proj(summary).transpose(0, 1)  # frames first
+        return self.attention(x, x, x, need_weights=need_weights, average_attn_weights=False)

@@ -1,0 +1,240 @@
+"""What State Space Prompting attends to in a clip: prompts per patch, gate and attention over frames; and a picture.
+
+Design choices
+- The quantities are those of one forward pass, shown by `StateSpacePrompting.observer`. Only the attention weights are
+  asked for a second time, from the same module with the same input: the fast attention of the pass does not give them.
+- Strength is relative: the norm of F over the norm of the branch output that it is added to, per patch. So layers whose
+  branches differ in size can be averaged.
+- The gate acts through one scalar per block (`scales`): the summary of frame t is multiplied by 1 + scale * gate[t].
+  Where the scales are small the gate says little, whatever it looks like; so the picture tells them.
+- The numbers of all layers are kept; the picture shows the means over layers, and how strength runs over the layers.
+  Differences are what one looks for: colours span the clip's own range, gate and attention are shown against equal
+  shares, with a least span so that rounding does not look like structure.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
+from torch import Tensor
+
+from ssp.backbone import VideoMamba
+from ssp.data.augment import MEAN, STD
+from ssp.errors import ConfigError
+from ssp.figures import COLOURS, STYLE
+from ssp.prompting import Observation, StateSpacePrompting
+
+SHOWN = 8  # frames of the film strip; the gate and the attention show all
+HEAT, CELLS = "inferno", "RdBu_r"
+LEAST = 0.01  # of an equal share: half the least span of the axes of gate and attention
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What SSP did with one clip of T frames, in a model of L blocks with P prompts; float32.
+
+    Gate and attention have no row for block 0: row i is block i + 1.
+    """
+
+    strength: np.ndarray  # (L, T, rows, columns): |F| / |branch output| per patch; 0 = no prompt
+    gate: np.ndarray  # (L - 1, T): weight of each frame, summing to 1 over T
+    scales: np.ndarray  # (L - 1,): what the gate is multiplied by
+    attention: np.ndarray  # (L - 1, P, T, T): what frame i (row) takes from frame j (column); mean over heads
+    logits: np.ndarray  # (classes,): of the same forward pass
+
+    @property
+    def mean_strength(self) -> np.ndarray:
+        """Over layers, (T, rows, columns)."""
+        return self.strength.mean(axis=0)
+
+    @property
+    def mean_gate(self) -> np.ndarray:
+        """Over layers, (T,); sums to 1."""
+        return self.gate.mean(axis=0)
+
+    @property
+    def mean_attention(self) -> np.ndarray:
+        """Over layers and prompts, (T, T); rows sum to 1."""
+        return self.attention.mean(axis=(0, 1))
+
+
+def check_explainable(method: object) -> None:
+    """Refuse methods that are not SSP.
+
+    Raises:
+        ConfigError: another method, named.
+    """
+    if not isinstance(method, StateSpacePrompting):
+        name = getattr(method, "name", method)
+        raise ConfigError(f"only SSP's prompts, gate and attention can be explained, not method '{name}'; take ssp")
+
+
+@torch.no_grad()
+def explain_clip(model: VideoMamba, clip: Tensor) -> Explanation:
+    """Classify one clip and keep what SSP did; the model is left as it was.
+
+    Args:
+        model: tuned with SSP, two blocks or more.
+        clip: (3, T, H, W), normalised, as the model takes it; on any device.
+
+    Raises:
+        ConfigError: the model's method is not SSP.
+    """
+    check_explainable(model.method)
+    grid = model.bare_layout.grid
+    strength, gate, attention = [], [], []
+
+    def observe(seen: Observation) -> None:
+        sizes = [tensor[0].float().norm(dim=-1) for tensor in (seen.prompt, seen.patches)]
+        relative = torch.where(sizes[0] > 0, sizes[0] / sizes[1], 0)  # no prompt on an empty branch is no prompt
+        strength.append(relative.unflatten(-1, grid))
+        if seen.gate is not None:
+            gate.append(seen.gate[0])
+            over_heads = [spread.weights(seen.summary)[0].mean(dim=0) for spread in model.prompt_attentions]
+            attention.append(torch.stack(over_heads))
+
+    with _observed(model, observe):
+        logits = model(clip[None].to(model.cls_token.device))[0]
+    return Explanation(
+        *map(_numpy, (torch.stack(strength), torch.stack(gate), torch.cat(list(model.dynamic_scales)))),
+        _numpy(torch.stack(attention)),
+        _numpy(logits),
+    )
+
+
+@contextmanager
+def _observed(model: VideoMamba, observer: Callable[[Observation], None]) -> Iterator[None]:
+    """Evaluation mode with an observer; afterwards as before."""
+    training = model.training
+    model.eval()
+    model.method.observer = observer
+    try:
+        yield
+    finally:
+        model.method.observer = None
+        model.train(training)
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().float().cpu().numpy()
+
+
+def frames_of(clip: Tensor) -> np.ndarray:
+    """The pictures of a normalised clip (3, T, H, W): uint8 (T, H, W, 3)."""
+    mean, std = (torch.tensor(values, device=clip.device).view(3, 1, 1, 1) for values in (MEAN, STD))
+    pixels = (clip.float() * std + mean).clamp(0, 1) * 255
+    return pixels.round().to(torch.uint8).permute(1, 2, 3, 0).cpu().numpy()
+
+
+# The picture.
+
+
+def draw_explanation(explanation: Explanation, frames: np.ndarray, title: str = "") -> bytes:
+    """A film strip with heat of prompt strength, the gate, the attention over frames and strength over layers; PNG.
+
+    Args:
+        explanation: from `explain_clip`.
+        frames: uint8 (T, H, W, 3), the pictures of that clip (`frames_of`).
+        title: one line above; may be empty.
+    """
+    total = len(frames)
+    shown = np.unique(np.linspace(0, total - 1, min(total, SHOWN)).round().astype(int))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(11, 5.6), dpi=130, layout="constrained")
+        FigureCanvasAgg(figure)
+        if title:
+            figure.suptitle(title, fontsize=11, fontweight="bold")
+        strip, below = figure.add_gridspec(2, 1, height_ratios=(1.25, 1))
+        _strip(figure, strip, explanation.mean_strength, frames, shown)
+        gate, attention, layers = (
+            figure.add_subplot(part) for part in below.subgridspec(1, 3, width_ratios=(1.1, 0.9, 1))
+        )
+        _gate(gate, explanation)
+        _attention(figure, attention, explanation.mean_attention)
+        _layers(layers, explanation.strength)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _strip(figure: Figure, place: SubplotSpec, strength: np.ndarray, frames: np.ndarray, shown: np.ndarray) -> None:
+    """Frames above, the same in grey under the heat of prompt strength below."""
+    axes = np.array(place.subgridspec(2, len(shown), wspace=0.02, hspace=0.02).subplots(squeeze=False))
+    least, most = (float(strength.min()), float(strength.max())) if strength.any() else (0.0, 1.0)
+    for column, t in enumerate(shown):
+        above, below = axes[:, column]
+        above.imshow(frames[t])
+        above.set_title(f"frame {t + 1}", fontsize=8, fontweight="normal")
+        below.imshow(frames[t].mean(axis=-1), cmap="gray", vmin=0, vmax=255)
+        height, width = frames[t].shape[:2]
+        whole = (-0.5, width - 0.5, height - 0.5, -0.5)
+        heat = below.imshow(strength[t], cmap=HEAT, vmin=least, vmax=most, alpha=0.65, extent=whole)
+        for ax in (above, below):
+            ax.set(xticks=[], yticks=[])
+            ax.grid(False)
+            ax.spines[:].set_visible(False)
+    axes[0, 0].set_ylabel("clip")
+    axes[1, 0].set_ylabel("prompt strength")
+    bar = figure.colorbar(heat, ax=axes[1].tolist(), pad=0.01, aspect=12)
+    bar.set_label("|F| / |branch|", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+def _gate(ax: Axes, explanation: Explanation) -> None:
+    total = len(explanation.mean_gate)
+    percent = 100 * (total * explanation.mean_gate - 1)
+    most = float(np.abs(percent).max())
+    ax.bar(np.arange(1, total + 1), percent, color=COLOURS[0])
+    ax.axhline(0, color="#444444", linewidth=0.9)
+    span = 1.3 * max(most, 100 * LEAST)
+    ax.set(ylim=(-span, span), xlabel="frame", ylabel="% above an equal share")
+    ax.set_title(f"Entropy gate: 1/{total} ± {most:.2g} %")
+    scale = float(np.abs(explanation.scales).max(initial=0))
+    ax.text(
+        0.99, 0.98, f"acts times scales of at most {scale:.2g}", transform=ax.transAxes, ha="right", va="top", size=7.5
+    )
+    ax.grid(axis="x", visible=False)
+    _frame_ticks(ax.xaxis, total, first=1)
+
+
+def _attention(figure: Figure, ax: Axes, attention: np.ndarray) -> None:
+    total = len(attention)
+    most = float(np.abs(attention - 1 / total).max())
+    span = max(most, LEAST / total)
+    image = ax.imshow(attention, cmap=CELLS, vmin=1 / total - span, vmax=1 / total + span)
+    ax.set(xlabel="takes from frame", ylabel="prompt of frame")
+    ax.set_title(f"Attention over frames: 1/{total} ± {100 * total * most:.2g} %")
+    ax.grid(False)
+    for axis in (ax.xaxis, ax.yaxis):
+        _frame_ticks(axis, total, first=0)
+    bar = figure.colorbar(image, ax=ax, pad=0.02, aspect=18)
+    bar.ax.tick_params(labelsize=7)
+
+
+def _layers(ax: Axes, strength: np.ndarray) -> None:
+    """Strength over layers: the mean over all patches, and the band that holds the middle 80 % of them."""
+    patches = strength.reshape(len(strength), -1)
+    low, high = np.percentile(patches, (10, 90), axis=1)
+    blocks = np.arange(len(strength))
+    ax.fill_between(blocks, low, high, color=COLOURS[1], alpha=0.2, linewidth=0)
+    ax.plot(blocks, patches.mean(axis=1), color=COLOURS[1], marker="o", markersize=3, linewidth=1.2)
+    ax.set(xlabel="before block", ylabel="|F| / |branch|", ylim=(0, None))
+    ax.set_title("Prompt strength by layer")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _frame_ticks(axis: mpl.axis.Axis, total: int, first: int) -> None:
+    """Frames counted from 1, eight labels at most; the axis counts from `first`."""
+    step = -(-total // SHOWN)
+    ticks = np.arange(0, total, step)
+    axis.set_ticks(ticks + first, labels=[str(t + 1) for t in ticks])
