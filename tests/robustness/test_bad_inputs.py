@@ -1,0 +1,33 @@
+"""Every broken input is one line that names it and exit code 1; nothing half-written is left, and the next run is good.
+
+One table of cases (`corpus*.py`), one test: damage a copy of a finished benchmark, run the command that meets the
+damage, look at what it said and left, take the damage back, and run the command again.
+"""
+
+import pytest
+
+from tests.robustness.bench import Bench, call, touched
+from tests.robustness.corpus import CONFIGS, Case
+from tests.robustness.corpus_data import ANNOTATIONS, ARCHIVES, MANIFESTS, VIDEOS
+from tests.robustness.corpus_results import CHECKPOINTS, RECORDS, STORES
+
+CASES = [*CONFIGS, *ARCHIVES, *VIDEOS, *ANNOTATIONS, *MANIFESTS, *CHECKPOINTS, *RECORDS, *STORES]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "_"))
+def test_bad_input(case: Case, bench: Bench, capfd: pytest.CaptureFixture):
+    case.damage(bench)
+    before = bench.files()
+    answer = call(case.command, capfd)
+    assert answer.code == 1, answer
+    assert len(answer.lines) == 1, answer.err
+    assert answer.lines[0].startswith("error: ")
+    assert [part for part in case.says if part not in answer.lines[0]] == [], answer.lines[0]
+    assert answer.out == ""
+    after = bench.files()
+    assert touched(before, after, case.touches) == []
+    assert [path for path in after if path.endswith(".tmp")] == []
+    if case.heals:
+        bench.undo(before)
+        again = call(case.command, capfd)
+        assert again.code == 0, again
