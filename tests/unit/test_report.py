@@ -1,94 +1,21 @@
-import html.parser
+"""The page as a whole: its numbers, the way back from them, and that it needs nothing else. In a browser too."""
+
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
-from made_records import hits_of, make_config, write_all, write_cell
+from made_data import write_data
+from made_records import make_config, write_all
+from made_report import Page, make_report, write_choices
 
-from ssp.choice import Budget, Choice, SweepRun, Trial, save_choice
 from ssp.config import slice_hash
 from ssp.errors import RecordError
 from ssp.figures import write_figures
 from ssp.paths import Paths
-from ssp.record import Chosen, Epoch
-from ssp.report import sparkline, write_report
+from ssp.report import SECTIONS, write_report
 from ssp.tables import write_tables
-
-
-def epochs(*accuracies):
-    return [
-        Epoch(epoch=i, lr=0.01, train_loss=1.0, val_loss=1.0, val_top1=top1) for i, top1 in enumerate(accuracies, 1)
-    ]
-
-
-def write_choices(config, failed=()):
-    for dataset in config.datasets:
-        for method in config.methods:
-            good = (dataset, method) not in failed
-            chosen = Chosen(lr=0.0123, weight_decay=0.05, drop_path=0.1, options={"num_prompts": 3})
-            trials = [
-                Trial(number=0, state="complete", params={}, hyperparameters=chosen, value=55.5, epochs=epochs(55.5)),
-                Trial(number=1, state="complete", params={}, hyperparameters=chosen, value=61.25, epochs=epochs(61.25)),
-                Trial(number=2, state="pruned", params={}, hyperparameters=chosen, value=None, epochs=epochs(10.0)),
-            ]
-            plain = config.sweep_slice(dataset, method)
-            choice = Choice(
-                status="ok" if good else "failed",
-                reason=None if good else "every trial failed <b>",
-                dataset=dataset,
-                method=method,
-                config=plain,
-                config_hash=slice_hash(plain),
-                manifest_hash=f"manifest of {dataset}",
-                budget=Budget(trials=3, epochs=1),
-                space={},
-                hyperparameters=chosen if good else None,
-                trial=1 if good else None,
-                value=61.25 if good else None,
-                trials=trials if good else [],
-                run=SweepRun(
-                    started="2000-01-01T00:00:00Z",
-                    seconds=90.0,
-                    trial_seconds=[30.0, 30.0, 30.0],
-                    interrupted=0,
-                    host="here",
-                    sweep_run_id="a1b2c3",
-                ),
-            )
-            save_choice(choice, Paths.of(config).choice(dataset, method))
-
-
-class Page(html.parser.HTMLParser):
-    """Tables as lists of rows of texts, and everything that would be fetched."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tables, self.fetched, self.open = [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        attributes = dict(attributes)
-        if tag not in {"meta", "link", "path", "use", "circle", "polyline", "line", "rect", "br"}:
-            self.open.append(tag)
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-        self.fetched += [attributes[a] for a in ("src", "xlink:href", "data") if a in attributes]
-        if tag == "link":
-            self.fetched.append(attributes["href"])
-
-    def handle_endtag(self, tag):
-        if tag in self.open:
-            while self.open.pop() != tag:
-                pass
-
-    def handle_data(self, data):
-        if self.open and any(tag in ("td", "th") for tag in self.open) and "title" not in self.open:
-            self.tables[-1][-1][-1] += data
 
 
 @pytest.fixture(scope="module")
@@ -97,48 +24,89 @@ def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        path = folder / _write_page()
+        path = folder / Paths.of(make_report()).report
     return Page(path.read_text()), path
 
 
-def _write_page():
-    config = make_config(datasets=("hmdb51", "ssv2"), methods=("ssp", "vpt", "linear"), title="Tried & <tested>")
-    write_all(config)
-    write_cell(config, "ssv2", "vpt", 0, hits_of(0.5), curves=epochs(20.0, 40.0))
-    write_cell(config, "ssv2", "vpt", 1, reason="loss is not <finite>", parameters=None, hyperparameters=None)
-    write_choices(config, failed=[("hmdb51", "vpt")])
-    write_tables(config)
-    return write_report(config)
-
-
-def test_numbers_and_the_way_back(page):
-    accuracy, differences, parameters, sweeps, runs = page[0].tables
+def test_accuracy_and_differences(page):
+    accuracy, differences = page[0].tables["accuracy"]
     assert accuracy[0] == ["method", "hmdb51", "paper", "ssv2", "paper", "average", "paper"]
     assert accuracy[1] == ["ssp", "63.0 ± 1.456.5–69.2", "76.66", "67.0 ± 1.459.8–74.2", "53.72", "65.0 ± 1.4", "65.19"]
     assert accuracy[2][3].startswith("50.01") and accuracy[2][5] == "–"  # note 1, and no average
     assert differences[1][:4] == ["hmdb51", "ssp", "vpt", "+12.0"]
+
+
+def test_parameters(page):
+    (parameters,) = page[0].tables["parameters"]
     assert parameters[1] == ["ssp", "hmdb51", "210,000", "30,064", "29,350", "650", "2.41"]
-    assert sweeps[1] == [
-        *("hmdb51", "ssp", "1", "61.2", "55.5–61.2", "2", "1", "0", "1.23e-02", "0.05", "0.1", "num_prompts 3", "1.5"),
-        "a1b2c3",
-    ]
-    assert sweeps[2][2] == "every trial failed <b>"
-    config_hash = slice_hash(make_config(datasets=("hmdb51",), methods=("ssp",)).cell_slice("hmdb51", "ssp"))
-    assert [runs[1][0], runs[1][1], runs[1][3], runs[1][13]] == ["hmdb51", "ssp", "62.00", config_hash]
+
+
+def test_sweeps(page):
+    studies, trials, back = page[0].tables["sweeps"]
+    chosen = ("1.23e-02", "0.05", "0.1", "num_prompts 3")
+    assert studies[1] == ["hmdb51", "ssp", "1", "61.2", "55.5–61.2", "2", "1", "0", "3", "1:30 min", *chosen]
+    assert studies[2][2] == "every trial failed <b>"
+    assert len(trials) == 1 + 5 * 3
+    assert [row[3:5] for row in trials[1:4]] == [["complete", "55.5"], ["chosen", "61.2"], ["pruned", "–"]]
+    assert back[1][2:] == ["sweeps/hmdb51/ssp.json", back[1][3], "manifest of hmdb51", "a1b2c3"]
+    config = make_config(datasets=("hmdb51",), methods=("ssp",))
+    assert back[1][3] == slice_hash(config.sweep_slice("hmdb51", "ssp"))
+
+
+def test_classes(page):
+    hmdb51, _ = page[0].tables["classes"]
+    assert hmdb51[0] == ["no.", "class", "videos", "ssp", "vpt", "linear"]
+    assert [row[1] for row in hmdb51[1:]] == [f"kind <{i}> of hmdb51" for i in range(6)]
+    videos = [int(row[2]) for row in hmdb51[1:]]
+    assert sum(videos) == 200
+    # Weighted by their videos, classes average to the accuracy of the cell.
+    assert sum(n * float(row[3]) for n, row in zip(videos, hmdb51[1:], strict=True)) / 200 == pytest.approx(63, abs=0.1)
+
+
+def test_stages(page):
+    (stages,) = page[0].tables["stages"]
+    before = ["generate", "fetch", "unpack", "manifest", "frames", "build_scan", "init_tracking"]
+    rules = [*before, "sweep", "train", "tables", "report"]
+    assert [row[0].startswith(rule) for row, rule in zip(stages[1:], rules, strict=True)] == [True] * len(rules)
+    rows = dict(zip(rules, stages[1:], strict=True))
+    assert rows["train"][1:] == ["122 measured", "1:32 min", "1.5 s", "2,000", "1:02 min", "ssv2 ssp seed0"]
+    assert rows["init_tracking"][1:3] == ["1", "4.0 s"]
+
+
+def test_runs_and_the_way_back(page):
+    runs, back = page[0].tables["runs"]
+    assert [runs[1][0], runs[1][1], runs[1][3]] == ["hmdb51", "ssp", "62.00"]
     assert runs[10][3] == "loss is not <finite>"
+    config_hash = slice_hash(make_config(datasets=("hmdb51",), methods=("ssp",)).cell_slice("hmdb51", "ssp"))
+    assert back[1][4] == config_hash
+    assert back[1][6] == "0" * 12
 
 
 def test_page_needs_nothing_else(page):
     parsed, path = page
     assert all(address.startswith(("#", "data:")) for address in parsed.fetched), parsed.fetched
     text = path.read_text()
-    assert "@import" not in text and "url(http" not in text
-    links = re.findall(r'href="((?:records|sweeps|tables)/[^"]*)"', text)
-    assert len(links) == 6 + 12 + 1 and all((path.parent / link).exists() for link in links)
+    assert "@import" not in text and "url(http" not in text and "fetch(" not in text
     assert "&lt;tested&gt;" in text and "<tested>" not in text
+    assert len(text) < 3e6
 
 
-def test_report_needs_records_and_choices(tmp_path, monkeypatch):
+def test_every_link_leads_somewhere(page):
+    parsed, path = page
+    assert len(set(parsed.ids)) == len(parsed.ids)
+    inside = {link for link in parsed.links if link.startswith("#")}
+    assert {f"#{section.anchor}" for section in SECTIONS} <= inside
+    assert {f"#run-{d}-{m}" for d in ("hmdb51", "ssv2") for m in ("ssp", "vpt", "linear")} <= inside
+    assert {link[1:] for link in inside} <= set(parsed.ids)
+    files = set(parsed.links) - inside
+    figures = {link for link in files if link.startswith("figures/")}  # the workflow draws them beside the page
+    assert figures == {f"figures/accuracy_against_parameters.{kind}" for kind in ("pdf", "png")}
+    assert [link for link in files - figures if not (path.parent / link).exists()] == []
+    for folder in ("records", "predictions"):
+        assert sum(link.startswith(folder) for link in files) == 12
+
+
+def test_report_needs_choices(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = make_config(datasets=("hmdb51",), methods=("ssp",))
     write_all(config)
@@ -148,55 +116,97 @@ def test_report_needs_records_and_choices(tmp_path, monkeypatch):
     assert not Paths.of(config).report.exists()
 
 
-def test_sparkline_spans_0_to_100():
-    assert 'points="3.0,19.0 87.0,3.0"' in sparkline([0.0, 100.0])
-    assert sparkline([]) == "–"
+def test_report_needs_the_manifest_of_the_records(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = make_config(datasets=("hmdb51",), methods=("ssp",))
+    write_all(config)
+    write_choices(config)
+    write_tables(config)
+    write_data(config, "hmdb51", videos=8)
+    with pytest.raises(RecordError, match=r"hmdb51/manifest.parquet: not the manifest"):
+        write_report(config)
 
+
+# In a browser.
+
+FLAGS = """
+--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync
+--disable-component-update --hide-scrollbars --virtual-time-budget=5000 --dump-dom --enable-logging=stderr --v=0
+"""
 
 PROBE = """
 <script>
 window.addEventListener("load", () => {
-  const table = document.querySelector("#runs ~ .scroll table"), told = [];
-  const column = (name) => [...table.tHead.rows[0].cells].findIndex((cell) => cell.textContent === name);
-  const tops = () => [...table.tBodies[0].rows].map((row) => row.cells[column("top-1")].textContent.trim());
-  const press = (name) => table.tHead.rows[0].cells[column(name)].firstChild.click();
-  press("top-1"); told.push(tops().join(" "));
-  press("top-1"); told.push(tops().join(" "));
-  press("data set"); press("data set"); told.push(table.tBodies[0].rows[0].cells[0].textContent);
-  const sizes = document.querySelector("#parameters ~ .scroll table");
-  sizes.tHead.rows[0].cells[3].firstChild.click(); // thousands have commas: 30,064, 9,064, 714
-  told.push([...sizes.tBodies[0].rows].map((row) => row.cells[0].textContent).join(" "));
-  told.push(document.querySelector("figure svg").getBoundingClientRect().width > 100);
-  document.title = "PROBE " + told.join(" / ");
+  const told = [], tables = (section) => document.querySelectorAll(`#${section} table`);
+  const column = (table, name) => [...table.tHead.rows[0].cells].findIndex((cell) => cell.textContent === name);
+  const press = (table, name) => table.tHead.rows[0].cells[column(table, name)].firstChild.click();
+  const text = (row, i) => row.cells[i].textContent.trim();
+  const texts = (table, name) => [...table.tBodies[0].rows].map((row) => text(row, column(table, name)));
+  const runs = tables("runs")[0];
+  press(runs, "top-1"); told.push(texts(runs, "top-1").join(" "));
+  press(runs, "top-1"); told.push(texts(runs, "top-1").join(" "));
+  press(runs, "data set"); press(runs, "data set"); told.push(texts(runs, "data set")[0]);
+  const sizes = tables("parameters")[0];
+  press(sizes, "trainable"); told.push(texts(sizes, "method").join(" ")); // thousands have commas: 30,064, 9,064, 714
+  const stages = tables("stages")[0];
+  press(stages, "time"); told.push(texts(stages, "time").slice(0, 3).join(" ")); // 1:32 min is more than 4.0 s
+  const pictures = [...document.querySelectorAll("img, svg")].filter((one) => !one.closest("details:not([open])"));
+  const empty = pictures.filter((one) => one.getBoundingClientRect().width < 20 || one.naturalWidth === 0);
+  told.push(`${document.querySelectorAll("img").length} frames, ${empty.length} empty`);
+  location.hash = "#run-ssv2-ssp";
+  setTimeout(() => {
+    told.push(document.querySelectorAll("tr.asked").length + " rows asked");
+    document.title = "PROBE " + told.join(" / ");
+  }, 200);
 });
 window.addEventListener("error", (event) => { document.title = "ERROR " + event.message; });
 </script>
 """
 
 
-@pytest.mark.slow
-def test_tables_sort_in_a_browser(page, tmp_path):
+def _browse(path: Path, profile: Path) -> subprocess.CompletedProcess:
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if not browser:
         pytest.skip("no Chromium (Debian: chromium)")
+    command = [browser, *FLAGS.split(), f"--user-data-dir={profile}", path.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=180)
+
+
+@pytest.mark.slow
+def test_in_a_browser(page, tmp_path):
+    """Tables sort, pictures are there, a followed number marks its runs, and the console stays empty."""
     probe = tmp_path / "probe.html"
     probe.write_text(page[1].read_text().replace("</body>", PROBE + "</body>"))
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    command = [browser, *options, "--virtual-time-budget=5000", "--dump-dom", probe.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = _browse(probe, tmp_path / "profile")
     title = re.search(r"<title>(PROBE|ERROR) (.*?)</title>", done.stdout)
     assert title, done.stderr[-1000:]
     failed = "loss is not &lt;finite&gt;"
     assert title[0] == (
         f"<title>PROBE 68.00 66.00 64.00 62.00 52.00 50.00 50.00 48.00 46.00 44.00 42.00 {failed} / "
         f"42.00 44.00 46.00 48.00 50.00 50.00 52.00 62.00 64.00 66.00 68.00 {failed} / ssv2 / "
-        f"ssp ssp vpt vpt linear linear / true</title>"
+        f"ssp ssp vpt vpt linear linear / 1:32 min 4.0 s – / 48 frames, 0 empty / 4 rows asked</title>"
     )
+    assert _complaints(done.stderr) == []
+
+
+@pytest.mark.slow
+def test_the_console_of_the_browser_is_heard(page, tmp_path):
+    """What the test above relies on: errors are heard, and so is any request, as the page's own policy forbids them."""
+    broken = '<script>console.error("mended?")</script><img src="http://127.0.0.1:9/none.png"></body>'
+    probe = tmp_path / "broken.html"
+    probe.write_text(page[1].read_text().replace("</body>", broken))
+    told = " ".join(_complaints(_browse(probe, tmp_path / "profile").stderr))
+    assert "mended?" in told
+    assert "none.png" in told
+
+
+def _complaints(log: str) -> list[str]:
+    return [line for line in log.splitlines() if "CONSOLE" in line]
 
 
 @pytest.mark.slow
 def test_report_of_real_runs(tiny):
-    """Tables, figure and page from records and a sweep that the real jobs wrote."""
+    """Tables, figure and page from records, a sweep and videos that the real jobs wrote."""
     from ssp.run import train_cell
     from ssp.sweep import run_sweep
 
@@ -205,6 +215,11 @@ def test_report_of_real_runs(tiny):
     records = [train_cell(config, "ucf101", "linear", seed) for seed in config.seeds]
     write_tables(config)
     write_figures(config)
-    runs = Page(write_report(config).read_text()).tables[-1][1:]
-    assert [row[3] for row in runs] == [f"{record.metrics.top1:.2f}" for record in records]
-    assert [row[-1] for row in runs] == [record.run.mlflow_run_id for record in records]
+    parsed = Page(write_report(config).read_text())
+    runs, back = parsed.tables["runs"]
+    assert [row[3] for row in runs[1:]] == [f"{record.metrics.top1:.2f}" for record in records]
+    assert [row[-1] for row in back[1:]] == [record.run.mlflow_run_id for record in records]
+    assert (
+        sum(address.startswith("data:image/jpeg") for address in parsed.fetched)
+        >= config.datasets["ucf101"].clips.num_frames
+    )

@@ -1,0 +1,96 @@
+"""The report of a config: one HTML page that needs nothing else, with a way back from every number to its run.
+
+Design choices
+- Made from what was written (tables, records, predictions, sweeps, frames, benchmark files); measures nothing itself.
+- Self-contained: no script, style, font or picture from elsewhere. Works without JavaScript too, which only sorts and
+  marks the rows that a number came from.
+- A section is a module with a function `content(results)`, a template of the same name under `templates/`, and one line
+  in `SECTIONS`. What it shows is decided in the module, how it looks in the template.
+- Unlike the tables it shows times, hosts and MLflow run ids, so two runs of the same thing differ in it.
+- Light: no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import pandas as pd
+
+from ssp.config import Config
+from ssp.files import write_text
+from ssp.report import accuracy, classes, clips, curves, parameters, runs, stages, sweeps
+from ssp.report.results import Results, load_results
+from ssp.tables.layout import LEVEL, PAPER, context
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+class Section(NamedTuple):
+    """One part of the page; its template is `<anchor>.html.j2`."""
+
+    anchor: str
+    title: str
+    content: Callable[[Results], dict[str, Any]]
+
+
+SECTIONS = (
+    Section("accuracy", "Accuracy", accuracy.content),
+    Section("parameters", "Parameters", parameters.content),
+    Section("curves", "Curves", curves.content),
+    Section("sweeps", "Sweeps", sweeps.content),
+    Section("classes", "Classes", classes.content),
+    Section("clips", "Clips", clips.content),
+    Section("stages", "Time and memory", stages.content),
+    Section("runs", "Runs", runs.content),
+)
+
+
+def write_report(config: Config) -> Path:
+    """Write `results/<config>/report.html`.
+
+    Raises:
+        RecordError: tables, a record or a sweep's choice are missing, broken, or of another config.
+        DataError: a manifest or a frame store is missing, or not the one that the runs read.
+    """
+    results = load_results(config)
+    environment = _environment(config)
+    sections = [
+        {
+            "anchor": section.anchor,
+            "title": section.title,
+            "body": environment.get_template(f"{section.anchor}.html.j2").render(section.content(results)),
+        }
+        for section in SECTIONS
+    ]
+    page = environment.get_template("page.html.j2").render(
+        sections=sections,
+        facts=runs.facts(results),
+        style=(TEMPLATES / "style.css").read_text(),
+        script=(TEMPLATES / "script.js").read_text(),
+    )
+    write_text(results.paths.report, page)
+    return results.paths.report
+
+
+def _environment(config: Config) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "duration": stages.duration}
+    environment.globals |= {"config": config, "level": LEVEL, "paper": PAPER, "context": context(config)}
+    return environment
+
+
+def number(value: Any, form: str = ".1f") -> str:  # noqa: ANN401 - a number of any kind, or a missing one
+    """A number as text, with a true minus; a dash where there is none."""
+    if value is None or pd.isna(value):
+        return "–"
+    text = f"{value:{form}}"
+    return "−" + text[1:] if text.startswith("-") else text

@@ -1,0 +1,72 @@
+"""Section: accuracy of every method on every data set, against its parameters, and in paired differences."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from markupsafe import Markup
+
+from ssp.figures import STYLE, accuracy_against_parameters
+from ssp.report.results import Results, anchor
+from ssp.tables.layout import PAPER
+from ssp.tables.markup import Measured, Noted
+
+
+def content(results: Results) -> dict[str, Any]:
+    """The main table, its notes, the picture, and the differences."""
+    groups, rows = _main(results)
+    differences = [
+        row | {"anchors": [anchor(row["dataset"], row[key]) for key in ("reference", "method")]}
+        for row in results.tables.differences.to_dict("records")
+    ]
+    return {
+        "groups": groups,
+        "rows": rows,
+        "notes": results.layouts["main"].notes,
+        "figure": _figure(results),
+        "differences": differences,
+    }
+
+
+def _main(results: Results) -> tuple[list[str], list[dict[str, Any]]]:
+    """Column groups, and rows of cells: text, interval, a value to sort by, how it looks, and where it is from."""
+    frame = results.layouts["main"].frame
+    groups = list(dict.fromkeys(group for group, _ in frame.columns if group))
+    intervals = results.tables.uncertainty.set_index(["dataset", "method"])
+    rows = []
+    for _, row in frame.iterrows():
+        method, cells = row[("", "method")], []
+        for group in groups:
+            measured, published = row[(group, "top-1")], row[(group, PAPER)]
+            interval = intervals.loc[(group, method)] if (group, method) in intervals.index else None
+            known = isinstance(measured, Measured)
+            cells.append(
+                {
+                    "text": measured.text if isinstance(measured, Measured | Noted) else "–",
+                    "note": getattr(measured, "note", ""),
+                    "value": measured.mean if known else "",
+                    "look": "failed" if isinstance(measured, Noted) else "best" if known and measured.best else "",
+                    "interval": "" if interval is None or pd.isna(interval["low"]) else _ends(interval),
+                    "published": None if pd.isna(published) else published,
+                    "anchor": anchor(group, method) if group in results.config.datasets else "",
+                }
+            )
+        rows.append({"method": method, "cells": cells})
+    return groups, rows
+
+
+def _ends(interval: pd.Series) -> str:
+    return f"{interval['low']:.1f}–{interval['high']:.1f}"
+
+
+def _figure(results: Results) -> Markup:
+    """The picture as inline SVG."""
+    with mpl.rc_context(STYLE | {"svg.hashsalt": results.config.name}):
+        buffer = io.StringIO()
+        figure = accuracy_against_parameters(results.config, results.tables)
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return Markup(text[text.index("<svg") :])

@@ -1,0 +1,56 @@
+"""Section: training and validation curves of every run; panels of a data set share their axes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ssp.report import svg
+from ssp.report.results import Results, anchor
+from ssp.tables.cells import Cell
+
+
+def content(results: Results) -> dict[str, Any]:
+    """For each data set one panel per method: validation accuracy above, losses below."""
+    return {"datasets": [{"name": dataset, "panels": _panels(results, dataset)} for dataset in results.config.datasets]}
+
+
+def _panels(results: Results, dataset: str) -> list[dict[str, Any]]:
+    cells = results.of(dataset)
+    epochs = [epoch for cell in cells for record in cell.records.values() for epoch in record.curves]
+    losses = [loss for epoch in epochs for loss in (epoch.train_loss, epoch.val_loss) if math.isfinite(loss)]
+    points = max((epoch.epoch for epoch in epochs), default=1)
+    top = max(losses, default=1.0)
+    return [
+        {
+            "method": cell.method,
+            "anchor": anchor(dataset, cell.method),
+            "accuracy": svg.lines(_accuracies(results, cell), points, 0, 100),
+            "loss": svg.lines(_losses(results, cell), points, 0, top, height=70, form=".1f"),
+            "reasons": [f"seed {seed}: {reason}" for seed, reason in cell.reasons.items()],
+        }
+        for cell in cells
+    ]
+
+
+def _accuracies(results: Results, cell: Cell) -> list[svg.Line]:
+    colour = results.colour(cell.method)
+    drawn = []
+    for seed, record in cell.records.items():
+        values = [epoch.val_top1 for epoch in record.curves]
+        drawn.append(svg.Line(values, colour, f"seed {seed}, validation top-1 in percent: {_told(values, '.1f')}"))
+    return drawn
+
+
+def _losses(results: Results, cell: Cell) -> list[svg.Line]:
+    colour = results.colour(cell.method)
+    drawn = []
+    for seed, record in cell.records.items():
+        train, validation = ([getattr(epoch, key) for epoch in record.curves] for key in ("train_loss", "val_loss"))
+        drawn.append(svg.Line(train, colour, f"seed {seed}, training loss: {_told(train)}", dashed=True))
+        drawn.append(svg.Line(validation, colour, f"seed {seed}, validation loss: {_told(validation)}"))
+    return drawn
+
+
+def _told(values: list[float], form: str = ".3f") -> str:
+    return ", ".join(f"{value:{form}}" for value in values)

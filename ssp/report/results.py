@@ -1,0 +1,95 @@
+"""Everything that the sections of a report read, loaded and checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ssp.choice import Choice, load_choice
+from ssp.config import Config
+from ssp.data.frames import FrameStore, load_split
+from ssp.data.manifest import manifest_hash, read_manifest
+from ssp.errors import RecordError
+from ssp.figures import COLOURS
+from ssp.paths import Paths
+from ssp.record import Record
+from ssp.tables.cells import Cell, collect_cells
+from ssp.tables.frames import LongTables, read_tables
+from ssp.tables.layout import Layout, lay_out
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of a config."""
+
+    config: Config
+    paths: Paths
+    tables: LongTables
+    layouts: dict[str, Layout]
+    cells: list[Cell]
+    """Data set by data set, methods in the config's order."""
+    choices: dict[tuple[str, str], Choice]
+    """By (data set, method)."""
+    names: dict[str, dict[int, str]]
+    """Class names by label, for each data set."""
+
+    @property
+    def records(self) -> list[Record]:
+        """All records, in the order of cells and seeds."""
+        return [record for cell in self.cells for record in cell.records.values()]
+
+    def of(self, dataset: str) -> list[Cell]:
+        """The cells of a data set."""
+        return [cell for cell in self.cells if cell.dataset == dataset]
+
+    def link(self, path: Path) -> str:
+        """Address of a file under the results, seen from the report."""
+        return path.relative_to(self.paths.results).as_posix()
+
+    def colour(self, method: str) -> str:
+        """The colour of a method, as in the figures."""
+        return COLOURS[list(self.config.methods).index(method) % len(COLOURS)]
+
+    def test_videos(self, dataset: str) -> tuple[pd.DataFrame, FrameStore]:
+        """The test videos that could be read, with the numbers that the frame store knows them by."""
+        return load_split(self.config, dataset, "test"), FrameStore(self.paths.frames(dataset))
+
+
+def anchor(dataset: str, method: str) -> str:
+    """Id of the rows, in the tables of runs, that a cell's numbers come from."""
+    return f"run-{dataset}-{method}"
+
+
+def load_results(config: Config) -> Results:
+    """Load and check the results of a config.
+
+    Raises:
+        RecordError: tables, a record or a choice are missing, broken or stale; or the manifest is not the records'.
+        DataError: a manifest cannot be read.
+    """
+    paths, tables, cells = Paths.of(config), read_tables(config), collect_cells(config)
+    choices = {(cell.dataset, cell.method): _choice(config, paths, cell) for cell in cells}
+    return Results(
+        config=config,
+        paths=paths,
+        tables=tables,
+        layouts=lay_out(config, tables),
+        cells=cells,
+        choices=choices,
+        names={dataset: _class_names(paths, dataset, cells) for dataset in config.datasets},
+    )
+
+
+def _choice(config: Config, paths: Paths, cell: Cell) -> Choice:
+    return load_choice(paths.choice(cell.dataset, cell.method), config, cell.dataset, cell.method)
+
+
+def _class_names(paths: Paths, dataset: str, cells: list[Cell]) -> dict[int, str]:
+    path = paths.manifest(dataset)
+    known = {record.manifest_hash for cell in cells if cell.dataset == dataset for record in cell.records.values()}
+    if known != {manifest_hash(path)}:
+        raise RecordError(f"{path}: not the manifest that the records were made with; run the workflow again")
+    manifest = read_manifest(path)
+    return dict(sorted(manifest.drop_duplicates("label")[["label", "class_name"]].itertuples(index=False)))

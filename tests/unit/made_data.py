@@ -1,0 +1,37 @@
+"""Manifests and frame stores that go with made records: a few real videos, decoded by the real code."""
+
+import pandas as pd
+from made_videos import scene, write_video
+
+from ssp.data.frames import extract_shard
+from ssp.data.manifest import COLUMNS, manifest_hash
+from ssp.paths import Paths
+
+
+def write_data(config, dataset, videos=200, classes=6, per_group=5):
+    """The test videos of `made_records.predictions`, each one of four files; returns the hash of the manifest."""
+    paths = Paths.of(config)
+    files = [f"{i}.avi" for i in range(4)]
+    for i, file in enumerate(files):
+        write_video(paths.videos(dataset) / file, scene(10 + i, width=40, height=32, seed=i))
+    rows = [
+        {
+            "id": f"v{i:04}.avi",
+            "path": files[i % len(files)],
+            "label": i % classes,
+            "class_name": f"kind <{i % classes}> of {dataset}",
+            "split": "test",
+            "group": f"g{i // per_group:03}",
+            "frames": 10 + i % len(files),
+            "fps": 12.0,
+            "width": 40,
+            "height": 32,
+            "codec": "mpeg4",
+            "sha256": "0" * 64,
+        }
+        for i in range(videos)
+    ]
+    pd.DataFrame(rows).astype(COLUMNS).to_parquet(paths.manifest(dataset), index=False)
+    for shard in range(config.datasets[dataset].frames.shards):
+        extract_shard(config, dataset, shard)
+    return manifest_hash(paths.manifest(dataset))

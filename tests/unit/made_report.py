@@ -1,0 +1,128 @@
+"""A whole report over made records and choices, and a reader of its page."""
+
+import html.parser
+
+from made_data import write_data
+from made_records import hits_of, make_config, write_all, write_cell
+
+from ssp.choice import Budget, Choice, SweepRun, Trial, save_choice
+from ssp.config import slice_hash
+from ssp.files import write_text
+from ssp.paths import Paths
+from ssp.record import Chosen, Epoch
+from ssp.report import write_report
+from ssp.tables import write_tables
+
+VOID = {"meta", "link", "path", "use", "circle", "polyline", "line", "rect", "image", "img", "br"}
+
+
+def epochs(*accuracies):
+    return [
+        Epoch(epoch=i, lr=0.01, train_loss=2.0 / i, val_loss=2.5 / i, val_top1=top1)
+        for i, top1 in enumerate(accuracies, 1)
+    ]
+
+
+def write_choices(config, failed=()):
+    """Sweeps of three trials: complete, chosen, pruned; or none that finished."""
+    for dataset in config.datasets:
+        for method in config.methods:
+            good = (dataset, method) not in failed
+            rates = [
+                Chosen(lr=lr, weight_decay=0.05, drop_path=0.1, options={"num_prompts": 3}) for lr in (0.1, 0.0123)
+            ]
+            trials = [
+                Trial(number=0, state="complete", params={}, hyperparameters=rates[0], value=55.5, epochs=epochs(55.5)),
+                Trial(number=1, state="complete", params={}, hyperparameters=rates[1], value=61.2, epochs=epochs(61.2)),
+                Trial(number=2, state="pruned", params={}, hyperparameters=rates[0], value=None, epochs=epochs(10.0)),
+            ]
+            plain = config.sweep_slice(dataset, method)
+            choice = Choice(
+                status="ok" if good else "failed",
+                reason=None if good else "every trial failed <b>",
+                dataset=dataset,
+                method=method,
+                config=plain,
+                config_hash=slice_hash(plain),
+                manifest_hash=f"manifest of {dataset}",
+                budget=Budget(trials=3, epochs=1),
+                space={},
+                hyperparameters=rates[1] if good else None,
+                trial=1 if good else None,
+                value=61.2 if good else None,
+                trials=trials if good else [],
+                run=SweepRun(
+                    started="2000-01-01T00:00:00Z",
+                    seconds=90.0,
+                    trial_seconds=[30.0, 30.0, 30.0],
+                    interrupted=0,
+                    host="here",
+                    sweep_run_id="a1b2c3",
+                ),
+            )
+            save_choice(choice, Paths.of(config).choice(dataset, method))
+
+
+def write_benchmark(path, seconds, memory="100.5", cpu="1.5"):
+    """A file as Snakemake's `benchmark:` writes it."""
+    head = ["s", "h:m:s", "max_rss", "max_vms", "max_uss", "max_pss", "io_in", "io_out", "mean_load", "cpu_time"]
+    line = [str(seconds), "0:00:00", memory, *["0"] * 6, cpu]
+    write_text(path, "\t".join(head) + "\n" + "\t".join(line) + "\n")
+
+
+def make_report():
+    """Write everything in the current folder: one failed seed, one failed sweep; returns the config."""
+    config = make_config(datasets=("hmdb51", "ssv2"), methods=("ssp", "vpt", "linear"), title="Tried & <tested>")
+    hashes = {dataset: write_data(config, dataset) for dataset in config.datasets}
+    write_all(config, hashes)
+    ssv2 = {"manifest_hash": hashes["ssv2"]}
+    write_cell(config, "ssv2", "vpt", 0, hits_of(0.5), curves=epochs(20.0, 40.0), **ssv2)
+    lost = {"reason": "loss is not <finite>", "parameters": None, "hyperparameters": None}
+    write_cell(config, "ssv2", "vpt", 1, **lost, **ssv2)
+    write_choices(config, failed=[("hmdb51", "vpt")])
+    paths = Paths.of(config)
+    write_benchmark(paths.benchmark("train", "ssv2", "vpt", "seed0"), 30)
+    write_benchmark(paths.benchmark("train", "ssv2", "ssp", "seed0"), 61.5, memory="2000.2", cpu="NA")
+    write_benchmark(paths.benchmark("train", "ssv2", "gone", "seed0"), 1000)
+    write_benchmark(paths.benchmark("init_tracking"), 4)
+    write_tables(config)
+    write_report(config)
+    return config
+
+
+class Page(html.parser.HTMLParser):
+    """Tables by section as lists of rows of texts, ids, links, and everything that would be fetched."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tables, self.fetched, self.links, self.ids, self.open = {}, [], [], [], []
+        self.section = None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "section":
+            self.section = attributes["id"]
+        tables = self.tables.setdefault(self.section, [])
+        if tag == "table":
+            tables.append([])
+        elif tag == "tr":
+            tables[-1].append([])
+        elif tag in ("td", "th"):
+            tables[-1][-1].append("")
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.links += [attributes["href"]] if tag == "a" else []
+        # A link of SVG is href too: <image href>, <use href>.
+        self.fetched += [attributes[a] for a in ("src", "srcset", "xlink:href", "data") if a in attributes]
+        self.fetched += [attributes["href"]] if "href" in attributes and tag != "a" else []
+
+    def handle_endtag(self, tag):
+        if tag in self.open:
+            while self.open.pop() != tag:
+                pass
+
+    def handle_data(self, data):
+        if self.open and any(tag in ("td", "th") for tag in self.open) and "title" not in self.open:
+            self.tables[self.section][-1][-1][-1] += data
