@@ -95,7 +95,8 @@ class StateSpacePrompting(TuningMethod):
         if index > 0:
             gate = entropy_gate(prompt.detach(), over_batch=self.options.entropy_norm == "published")
             scale = run.model.dynamic_scales[index - 1]
-            summary = patches[:, :, -1] * (1 + scale * gate[..., None])  # (B, T, D)
+            # The gate is float32 at least, for its entropy; what it acts on stays in the model's precision.
+            summary = patches[:, :, -1] * (1 + scale * gate[..., None].to(scale.dtype))  # (B, T, D)
             slots = torch.stack([spread(summary) * gathered for spread in run.model.prompt_attentions], dim=2)
         if self.observer:
             self.observer(Observation(index, patches, prompt, gate, summary))

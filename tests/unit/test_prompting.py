@@ -182,3 +182,19 @@ def test_wrong_options(option, message):
     with pytest.raises(ConfigError, match=message) as error:
         build_model(SMALL, "ssp", 4, method_options=option)
     assert str(error.value).startswith("method 'ssp': ") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_in_half_precision_runs_and_trains(dtype):
+    """As the published code was trained, in bfloat16 throughout; near to float64 within that precision."""
+    model, video = model_and_video(lively=False)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in model.added:
+                parameter.add_(0.02 * torch.randn_like(parameter))
+    exact = model(video).detach()
+    logits = model.to(dtype)(video.to(dtype))
+    assert logits.dtype == dtype
+    torch.testing.assert_close(logits.double(), exact, atol=0.05 * float(exact.abs().max()), rtol=0)
+    logits.float().square().sum().backward()
+    assert all(model.get_parameter(f"dynamic_scales.{i}").grad is not None for i in range(2))
