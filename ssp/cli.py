@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ssp.errors import ConfigError, SSPError
+from ssp.errors import ConfigError, DataError, SSPError
 from ssp.files import storage_error
 
 if TYPE_CHECKING:
@@ -117,17 +117,27 @@ def data_frames(
     extract_shard(_load(config, dataset), dataset, shard)
 
 
-@data.command("check", epilog="Example: ssp data check --config config/paper.yaml --dataset hmdb51")
+@data.command("check", epilog="Example: ssp data check config/paper.yaml --dataset hmdb51")
 def data_check(
-    config: ConfigPath,
+    file: Annotated[Path | None, typer.Argument(help="Config file.", metavar="CONFIG", show_default=False)] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="The same, as for other commands.", metavar="FILE")
+    ] = None,
     dataset: Annotated[str | None, typer.Option("--dataset", help="Only this data set.", metavar="NAME")] = None,
 ) -> None:
-    """Compare what is on disk with what the config expects."""
+    """Say whether data sets are fit for use: counts, splits, duplicates, formats, unreadable videos."""
     from ssp.data.check import check_dataset
 
-    loaded = _load(config, dataset)
+    if (file is None) == (config is None):
+        raise ConfigError("ssp data check: give one config file, for example `ssp data check config/demo.yaml`")
+    loaded, failures = _load(file or config, dataset), []
     for name in [dataset] if dataset else loaded.datasets:
-        typer.echo(check_dataset(loaded, name))
+        try:
+            typer.echo(check_dataset(loaded, name))
+        except DataError as error:  # the other data sets are worth a page
+            failures.append(str(error))
+    if failures:
+        raise DataError("; ".join(failures))
 
 
 # Backbone.

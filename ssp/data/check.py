@@ -1,10 +1,13 @@
 """One page that says whether a data set is fit for use: what `ssp data check` prints.
 
-- Reads the manifest, its report and the frame store; opens no video.
+- Reads the manifest, its report, the frame store and its shards' reports; opens no video.
+- Where the manifest was refused because files or counts contradict the published lists, its report says what is wrong.
 - A line that begins with `!` is a reason to distrust results; the last line counts them.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import pandas as pd
 
@@ -25,7 +28,10 @@ def check_dataset(config: Config, dataset: str) -> str:
         DataError: there is no manifest yet, or it is not readable.
     """
     paths, settings = Paths.of(config), config.datasets[dataset]
-    manifest = read_manifest(paths.manifest(dataset))
+    path = paths.manifest(dataset)
+    if not path.exists() and report_of(path).is_file():
+        return _closed([f"{dataset}: no manifest", *_refusal(read_json(report_of(path)))])
+    manifest = read_manifest(path)
     lines = [f"{dataset}: {len(manifest)} videos, manifest {content_hash(manifest)}"]
     lines += _counts(manifest, settings.expected.model_dump())
     lines += _report(paths, dataset)
@@ -34,6 +40,11 @@ def check_dataset(config: Config, dataset: str) -> str:
     lines += _groups(manifest)
     lines += _formats(manifest)
     lines += _store(paths, dataset, manifest)
+    return _closed(lines)
+
+
+def _closed(lines: list[str]) -> str:
+    """The page with its last line, which counts the findings."""
     problems = sum(line.startswith("!") for line in lines)
     lines.append("fit for use" if not problems else f"{problems} finding{'s' * (problems > 1)} above, marked with !")
     return "\n".join(lines)
@@ -55,11 +66,21 @@ def _report(paths: Paths, dataset: str) -> list[str]:
         return [f"! {path} is missing: missing and extra files are unknown; run `ssp data manifest` again"]
     report, lines = read_json(path), []
     if report["extra_count"]:
-        lines.append(f"  {report['extra_count']} videos on disk that no list names: {_some(report['extra'])}")
+        names = _some(report["extra"], report["extra_count"])
+        lines.append(f"  {report['extra_count']} videos on disk that no list names: {names}")
     if report["classes_without_validation"]:
         lines.append(f"! classes with one group have no validation: {_some(report['classes_without_validation'])}")
     if report["broken"]:
         lines.append(f"! {len(report['broken'])} videos cannot be opened: {_some([v['id'] for v in report['broken']])}")
+    return lines
+
+
+def _refusal(report: dict[str, Any]) -> list[str]:
+    """Why the manifest was not written, from its report."""
+    lines = [f"! {report['problem']}" if report["problem"] else "! the manifest was removed; run `ssp data manifest`"]
+    for kind, meaning in (("missing", "listed videos are not there"), ("extra", "videos on disk are in no list")):
+        if count := report[f"{kind}_count"]:
+            lines.append(f"! {count} {meaning}: {_some(report[kind], count)}")
     return lines
 
 
@@ -127,7 +148,8 @@ def _store(paths: Paths, dataset: str, manifest: pd.DataFrame) -> list[str]:
     lines = [f"  frame store: {len(stored)} videos, {lengths.sum()} frames, {store.meta['shards']} shards"]
     lost = manifest["id"].drop(index=stored).tolist()
     if lost:
-        lines.append(f"! {len(lost)} videos without frames: {_some(lost)}")
+        reasons = _reasons(paths, dataset, store.meta["shards"])
+        lines.append(f"! {len(lost)} videos without frames: {_some([reasons.get(name, name) for name in lost])}")
     announced = manifest["frames"][stored]
     contrary = announced[announced != lengths]
     if len(contrary):
@@ -136,11 +158,20 @@ def _store(paths: Paths, dataset: str, manifest: pd.DataFrame) -> list[str]:
     return lines
 
 
+def _reasons(paths: Paths, dataset: str, shards: int) -> dict[str, str]:
+    """Videos that could not be decoded, with the reasons that the shards' reports give."""
+    reports = (paths.shard_report(dataset, shard) for shard in range(shards))
+    broken = [video for path in reports if path.is_file() for video in read_json(path)["broken"]]
+    return {video["id"]: f"{video['id']} ({video['reason']})" for video in broken}
+
+
 def _shares(values: pd.Series) -> str:
     """The most frequent values with their counts."""
     counts = values.value_counts()
     return _some([f"{value} ({count})" for value, count in counts.items()])
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+def _some(names: list[str], count: int | None = None) -> str:
+    """The first names; `count` where there are more than the list holds."""
+    more = (count or len(names)) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -174,7 +174,7 @@ def _probe_all(folder: Path, files: list[str], threads: int) -> tuple[list[dict[
     """Header and checksum of every video, in order; and (row, reason) of those that cannot be opened."""
     rows, broken = [], []
     with ThreadPoolExecutor(threads) as pool, progress("reading headers of videos") as report:
-        for row, (values, reason) in enumerate(_ordered(pool, partial(_probe_one, folder), files, 8 * threads)):
+        for row, (values, reason) in enumerate(_ordered(pool, partial(_probe_one, folder), files, 64 * threads)):
             rows.append(values)
             if reason:
                 broken.append((row, reason))

@@ -58,8 +58,6 @@ class _Header:
     pixels: str
     width: int  # as stored, before rotation
     height: int
-    fps: float
-    announced: int  # frames, 0 where the container does not say
     turns: int  # quarter turns counter-clockwise that make frames upright
 
 
@@ -112,14 +110,25 @@ def iterate_frames(path: str | Path, short_side: int | None = None) -> Iterator[
 
 
 def probe(path: str | Path) -> Probe:
-    """Read the header of a video and decode its first frame.
+    """Read the header of a video, quickly: no frame is decoded where the container has no rotation.
+
+    Containers that do not announce their frames (Matroska, WebM) are read through, one packet a frame.
 
     Raises:
-        VideoError: the file is not a video, or its first frame cannot be decoded.
+        VideoError: the file is not a video, or announces no frame.
     """
-    header = _read_header(path)
-    width, height = _upright(header.turns, header.width, header.height)
-    return Probe(header.announced or _count_packets(path, header.stream), header.fps, width, height, header.codec)
+    with _open(path) as container:
+        stream = _best_stream(path, container)
+        codec, rate = stream.codec_context, float(stream.average_rate or stream.guessed_rate or 0)
+        width, height, turns = codec.width, codec.height, 0
+        frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
+        if not frames:
+            raise VideoError(f"{path}: holds no decodable frame; fetch the file again")
+        rotates = "mov" in container.format.name
+    if rotates:
+        header = _read_header(path)
+        width, height, turns = header.width, header.height, header.turns
+    return Probe(frames, rate, *_upright(turns, width, height), codec.codec.canonical_name)
 
 
 def _decode(
@@ -191,31 +200,28 @@ def _decode_pyav(
 def _read_header(path: str | Path) -> _Header:
     """The best video stream, and how its first frame looks."""
     with _open(path) as container:
-        streams = [s for s in container.streams.video if s.codec_context is not None]
-        if not streams:
-            raise VideoError(f"{path}: holds no video stream; fetch the file again")
-        stream = max(streams, key=lambda s: s.width * s.height)
+        stream = _best_stream(path, container)
         stream.codec_context.thread_count = 1
         first = next(container.decode(stream), None)
         if first is None:
             raise VideoError(f"{path}: holds no decodable frame; fetch the file again")
         return _Header(
             stream=stream.index,
-            streams=len(streams),
+            streams=len(container.streams.video),
             codec=stream.codec_context.codec.canonical_name,
             pixels=first.format.name,
             width=first.width,
             height=first.height,
-            fps=float(stream.average_rate or stream.guessed_rate or 0),
-            announced=stream.frames,
             turns=round(first.rotation / 90) % 4,
         )
 
 
-def _count_packets(path: str | Path, stream: int) -> int:
-    """Frames of a container that does not announce them (Matroska, WebM): one packet each."""
-    with _open(path) as container:
-        return sum(packet.size > 0 for packet in container.demux(container.streams[stream]))
+def _best_stream(path: str | Path, container: Any) -> Any:  # noqa: ANN401 - PyAV's types load lazily
+    """The video stream with the largest picture."""
+    streams = [s for s in container.streams.video if s.codec_context is not None]
+    if not streams:
+        raise VideoError(f"{path}: holds no video stream; fetch the file again")
+    return max(streams, key=lambda s: s.width * s.height)
 
 
 @contextlib.contextmanager

@@ -1,12 +1,15 @@
 """The check finds what makes a data set unfit, and finds nothing in one that is fit."""
 
 import json
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from made_videos import small_config
 
+from ssp.cli import main
 from ssp.data import jpegs
 from ssp.data.check import check_dataset
 from ssp.data.frames import META, _key, _Writer
@@ -127,6 +130,57 @@ def test_before_frames_are_extracted(tmp_path):
     Paths.of(config).shard("ucf101", 0).unlink()
     assert len(findings(config)) == 1
     assert "no complete frame store" in findings(config)[0]
+
+
+def test_a_lost_video_has_its_reason(tmp_path):
+    lengths = dict.fromkeys(range(12), 3)
+    del lengths[7]
+    config = prepared(tmp_path, lengths=lengths)
+    broken = [{"id": "A/v7.avi", "reason": "v7.avi: cannot be decoded"}]
+    write_json(Paths.of(config).shard_report("ucf101", 0), {"broken": broken})
+    assert findings(config) == ["! 1 videos without frames: A/v7.avi (v7.avi: cannot be decoded)"]
+
+
+def test_where_the_manifest_was_refused_its_report_says_why(tmp_path):
+    config = prepared(tmp_path)
+    path = Paths.of(config).manifest("ucf101")
+    path.unlink()
+    names = [f"A/v{i}.avi" for i in range(6)]
+    write_json(
+        report_of(path),
+        {"problem": "7 test, expected 9", "missing": [], "missing_count": 0, "extra": names, "extra_count": 2000},
+    )
+    page = check_dataset(config, "ucf101").splitlines()
+    assert page[1] == "! 7 test, expected 9"
+    assert page[2] == "! 2000 videos on disk are in no list: " + ", ".join(names[:5]) + " and 1995 more"
+    assert page[-1].startswith("2 findings")
+
+
+def check(capsys, monkeypatch, *arguments):
+    """Exit code and output of `ssp data check`."""
+    monkeypatch.setattr(sys, "argv", ["ssp", "data", "check", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    printed = capsys.readouterr()
+    return ended.value.code or 0, printed.out, printed.err
+
+
+def test_the_command_takes_the_config_by_place_or_by_name(tmp_path, monkeypatch, capsys):
+    config = prepared(tmp_path)
+    second = config.model_copy(update={"datasets": config.datasets | {"other": config.datasets["ucf101"]}})
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump(second.model_dump(mode="json")))
+    for arguments in ([file, "--dataset", "ucf101"], ["--config", file, "--dataset", "ucf101"]):
+        code, out, _ = check(capsys, monkeypatch, *arguments)
+        assert code == 0
+        assert out.startswith("ucf101: 12 videos")
+        assert "fit for use" in out
+    code, out, err = check(capsys, monkeypatch, file)
+    assert code == 1
+    assert "fit for use" in out  # of the first
+    assert "other/manifest.parquet: not a readable manifest" in err.replace("\n", "")
+    for arguments in ([], [file, "--config", file]):
+        assert check(capsys, monkeypatch, *arguments)[0] == 1
 
 
 def test_without_a_manifest(tmp_path):
