@@ -27,7 +27,7 @@ from ssp.backbone.checkpoint import save_tuned, write_safetensors
 from ssp.cell import Cell, curve, describe, predict_test, tracked_metrics, tracked_params
 from ssp.choice import Choice, load_choice
 from ssp.config import Config, slice_hash
-from ssp.errors import ConfigError
+from ssp.errors import ConfigError, RecordError
 from ssp.evaluate import empty_predictions, write_predictions
 from ssp.parameters import parameter_counts
 from ssp.predictions import merge_views, metrics
@@ -57,13 +57,18 @@ def train_cell(config: Config, dataset: str, method: str, seed: int) -> Record:
 
     Raises:
         ConfigError: the names are not in the config, or the GPU it asks for is not there.
-        RecordError: the choice is missing or of another config.
+        RecordError: the choice is missing, or of another config or other data.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
     cell = Cell(config, dataset, method)
     if seed not in config.seeds:
         raise ConfigError(f"config '{config.name}': no seed {seed}; it has: {', '.join(map(str, config.seeds))}")
     choice = load_choice(cell.paths.choice(dataset, method), config, dataset, method)
+    if choice.manifest_hash != cell.manifest_hash:
+        raise RecordError(
+            f"{cell.paths.choice(dataset, method)}: was chosen on another manifest of '{dataset}' than there is now; "
+            f"run `ssp sweep --dataset {dataset} --method {method}` again"
+        )
     tracking = Tracking(config)
     state = TrainingState(cell.paths.training_state(dataset, method, seed), _identity(cell, choice, seed))
     run = tracking.start(

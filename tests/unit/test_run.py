@@ -197,6 +197,14 @@ def test_failed_sweep_fails_its_cells(cell):
     assert record.hyperparameters is None and record.epochs == 0
 
 
+def test_a_choice_made_on_other_data_is_refused(cell):
+    path = cell.paths.choice("ucf101", "ssp")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"manifest_hash": "0" * 64}))
+    with pytest.raises(RecordError, match=r"ssp\.json: was chosen on another manifest of 'ucf101'.*run `ssp sweep"):
+        train(cell)
+    assert not cell.paths.record("ucf101", "ssp", 0).exists()
+
+
 def test_wrong_names_and_missing_choices_are_one_line(tiny):
     config = tiny(**CHEAP)
     with pytest.raises(ConfigError, match="no data set 'nothing'; it has: ucf101"):
