@@ -93,4 +93,6 @@ def number(value: Any, form: str = ".1f") -> str:  # noqa: ANN401 - a number of 
     if value is None or pd.isna(value):
         return "–"
     text = f"{value:{form}}"
+    if not text.strip("+-0."):  # rounded to nothing: no sign
+        text = text.lstrip("+-")
     return "−" + text[1:] if text.startswith("-") else text

@@ -9,14 +9,13 @@ Design choices
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup, escape
 from PIL import Image
 
+from ssp.report.images import data_uri
 from ssp.report.results import Results, anchor
 from ssp.tables.cells import Cell
 
@@ -118,10 +117,3 @@ def picture(matrix: np.ndarray, names: dict[int, str]) -> Markup:
                 parts.append(f'<text {at} text-anchor="middle" class="share">{100 * share:.0f}{told}</text>')
     box = f"{-edge} {-edge} {side + edge + 1} {side + edge + 1}"
     return Markup(f'<svg class="matrix" viewBox="{box}" role="img">{"".join(parts)}</svg>')
-
-
-def data_uri(image: Image.Image, kind: str, **options: Any) -> str:  # noqa: ANN401 - whatever the format knows
-    """A picture as the address of itself."""
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

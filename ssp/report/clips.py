@@ -19,7 +19,7 @@ from PIL import Image
 from ssp.config import Clips
 from ssp.data.frames import FrameStore
 from ssp.data.sampling import test_indices
-from ssp.report.classes import data_uri
+from ssp.report.images import data_uri
 from ssp.report.results import Results, anchor
 from ssp.tables.cells import Cell
 
