@@ -27,6 +27,7 @@ from ssp.files import atomic_path
 from ssp.predictions import merge_views, metrics
 from ssp.record import Record, load_record
 from ssp.registry import load_method
+from ssp.train import evaluation_batch
 
 TOP = 5
 
@@ -106,7 +107,7 @@ def predict_video(
         augmentation=None,
         validation_window=config.quirk("validation_window"),
     )
-    found = predict(model, clips, rows, batch_size=len(clips), execution=cell.execution)
+    found = predict(model, clips, rows, batch_size=evaluation_batch(settings.recipe), execution=cell.execution)
     logits = torch.tensor(np.stack(found["logits"].to_numpy()), dtype=torch.float64)
     probabilities, classes = logits.softmax(1).mean(0).sort(descending=True, stable=True)
     names = class_names(cell)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from ssp.backbone import VideoMamba
 from ssp.cli import main
 from ssp.run import train_cell
 from ssp.sweep import run_sweep
@@ -16,7 +17,14 @@ from ssp.sweep import run_sweep
 @pytest.fixture
 def call(tiny, tiny_data, monkeypatch, capsys):
     """A function that predicts a video of the set: (exit code, stdout, stderr)."""
-    config = tiny(sweep__trials=1, sweep__epochs=1, datasets__ucf101__recipe__epochs=1)
+    config = tiny(
+        sweep__trials=1,
+        sweep__epochs=1,
+        datasets__ucf101__recipe__epochs=1,
+        datasets__ucf101__recipe__micro_batch=2,
+        datasets__ucf101__clips__test_segments=3,
+        datasets__ucf101__clips__test_crops=2,
+    )
     Path("tiny.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     manifest = pd.read_parquet(tiny_data / "ucf101" / "manifest.parquet")
     video = tiny_data / "ucf101" / "videos" / manifest["path"].iloc[0]
@@ -33,11 +41,14 @@ def call(tiny, tiny_data, monkeypatch, capsys):
     return predict
 
 
-def test_draws_what_ssp_attends_to(call, capsys):
+def test_draws_what_ssp_attends_to(call, capsys, monkeypatch):
     run_sweep(call.config, "ucf101", "ssp")
     train_cell(call.config, "ucf101", "ssp", 0)
     capsys.readouterr()
+    batches, forward = [], VideoMamba.forward
+    monkeypatch.setattr(VideoMamba, "forward", lambda self, video: batches.append(len(video)) or forward(self, video))
     plain = call("ssp")
+    assert batches == [4, 2], "6 views, no more at once than an evaluation holds"
     assert plain[0] == 0 and plain[1].count("%") == 5
     assert call("ssp", "--explain", "pictures/out.png")[:2] == plain[:2]
     assert [path.name for path in Path("pictures").iterdir()] == ["out.png"]
