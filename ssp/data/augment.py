@@ -40,10 +40,10 @@ class TrainTransform:
         clip = resize(clip[..., top : top + height, left : left + width], self.size, self.size)
         if rng.random() < self.options.flip:
             clip = clip.flip(-1)
-        clip = normalise(clip)
+        clip = channels_first(clip)
         if rng.random() < self.options.erasing:
-            erase(clip, rng)
-        return clip.transpose(0, 1).contiguous()
+            erase(clip.transpose(0, 1), rng)
+        return clip
 
 
 def validation_view(clip: torch.Tensor, size: int) -> torch.Tensor:
@@ -64,7 +64,7 @@ def test_view(clip: torch.Tensor, size: int, crop: int, crops: int) -> torch.Ten
     clip = resize(clip, height, width)
     starts = [centre_or_spaced(extent - size, crop, crops) for extent in (height, width)]
     clip = clip[..., starts[0] : starts[0] + size, starts[1] : starts[1] + size]
-    return normalise(clip).transpose(0, 1).contiguous()
+    return channels_first(clip)
 
 
 def centre_or_spaced(slack: int, crop: int, crops: int) -> int:
@@ -79,9 +79,12 @@ def resize(clip: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return F.resize(clip, [height, width], InterpolationMode.BILINEAR, antialias=False)
 
 
-def normalise(clip: torch.Tensor) -> torch.Tensor:
-    """uint8 (..., 3, H, W) to float32 by ImageNet's mean and standard deviation."""
-    return clip.to(torch.float32).add_(_SHIFT).mul_(_SCALE)
+def channels_first(clip: torch.Tensor) -> torch.Tensor:
+    """uint8 (T, 3, H, W) to float32 (3, T, H, W) in one pass and a half, normalised by ImageNet's statistics."""
+    frames, colours, height, width = clip.shape
+    out = torch.empty(colours, frames, height, width)
+    torch.add(clip.transpose(0, 1), _SHIFT[:, None], out=out)
+    return out.mul_(_SCALE[:, None])
 
 
 def crop_box(

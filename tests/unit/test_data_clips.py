@@ -1,5 +1,7 @@
 """Sampling as published; augmentation the same for all frames; clips that depend on (seed, epoch, sample) only."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,15 +9,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
 
 from ssp.config import Augmentation, Clips
 from ssp.data.augment import (
     MEAN,
     STD,
     TrainTransform,
+    channels_first,
     crop_box,
     erase,
-    normalise,
     validation_view,
 )
 from ssp.data.augment import test_view as view_of_test
@@ -123,15 +127,15 @@ def clip_of(height, width, frames=4):
 def test_normalisation():
     clip = clip_of(5, 7)
     expected = (clip.double() / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
-    torch.testing.assert_close(normalise(clip).double(), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(channels_first(clip).double(), expected.transpose(0, 1), atol=1e-5, rtol=0)
 
 
 def test_crops_at_test_walk_along_the_long_side():
     wide = torch.arange(100).to(torch.uint8).expand(2, 3, 40, 100)
     starts = [view_of_test(wide, 40, crop, 4)[0, 0, 0, 0] for crop in range(4)]
-    expected = [normalise(wide)[0, 0, 0, left] for left in (0, 20, 40, 60)]
+    expected = [channels_first(wide)[0, 0, 0, left] for left in (0, 20, 40, 60)]
     assert starts == expected
-    assert view_of_test(wide, 40, 0, 1)[0, 0, 0, 0] == normalise(wide)[0, 0, 0, 30]
+    assert view_of_test(wide, 40, 0, 1)[0, 0, 0, 0] == channels_first(wide)[0, 0, 0, 30]
     torch.testing.assert_close(validation_view(wide, 40), view_of_test(wide, 40, 0, 1))
     tall = wide.transpose(2, 3)
     torch.testing.assert_close(view_of_test(tall, 40, 2, 4), view_of_test(wide, 40, 2, 4).transpose(2, 3))
@@ -163,9 +167,9 @@ def test_random_crops_have_the_asked_area_and_shape():
 def test_a_crop_of_everything_changes_nothing():
     transform = TrainTransform(Augmentation(scale=(1, 1), ratio=(1, 1), flip=0), 32)
     clip = clip_of(32, 32)
-    torch.testing.assert_close(transform(clip, rng()), normalise(clip).transpose(0, 1))
+    torch.testing.assert_close(transform(clip, rng()), channels_first(clip))
     flipped = TrainTransform(Augmentation(scale=(1, 1), ratio=(1, 1), flip=1), 32)(clip, rng())
-    torch.testing.assert_close(flipped, normalise(clip).transpose(0, 1).flip(-1))
+    torch.testing.assert_close(flipped, channels_first(clip).flip(-1))
 
 
 @pytest.mark.parametrize("name", [*OPERATIONS, "crop and flip"])
@@ -201,6 +205,41 @@ def test_randaugment_draws():
 def test_randaugment_of_another_form(text):
     with pytest.raises(ConfigError, match=r"recipe\.augmentation\.randaugment: "):
         RandAugment.parse(text)
+
+
+LINEAR, MARGIN = InterpolationMode.BILINEAR, 60
+BY_TORCHVISION = {
+    "Rotate": lambda clip, level, sign: on_grey(clip, lambda wide: F.rotate(wide, sign * 30 * level, LINEAR)),
+    "ShearX": lambda clip, level, sign: affine(clip, shear=[math.degrees(math.atan(sign * 0.3 * level)), 0.0]),
+    "ShearY": lambda clip, level, sign: affine(clip, shear=[0.0, math.degrees(math.atan(sign * 0.3 * level))]),
+    "TranslateX": lambda clip, level, sign: affine(clip, translate=[sign * 0.45 * level * clip.shape[-1], 0.0]),
+    "TranslateY": lambda clip, level, sign: affine(clip, translate=[0.0, sign * 0.45 * level * clip.shape[-2]]),
+    "Solarize": lambda clip, level, sign: F.solarize(clip, min(255, 256 - int(256 * level))),
+    "Sharpness": lambda clip, level, sign: F.adjust_sharpness(clip, 1 + sign * 0.9 * level),
+}
+
+
+def on_grey(clip, transform):
+    """A transform of the clip in a wide grey frame: torchvision's own fill weighs pixels of the border twice."""
+    moved = transform(torch.nn.functional.pad(clip, (MARGIN,) * 4, value=128))
+    return moved[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
+
+
+def affine(clip, translate=(0.0, 0.0), shear=(0.0, 0.0)):
+    """About the top left corner, as the published code does it."""
+    centre = [float(MARGIN), float(MARGIN)]
+    return on_grey(clip, lambda wide: F.affine(wide, 0.0, list(translate), 1.0, list(shear), LINEAR, None, centre))
+
+
+@pytest.mark.parametrize("name", BY_TORCHVISION)
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_our_own_operations_equal_torchvisions(name, sign):
+    clip = clip_of(30, 44, frames=2)
+    for level in (0.0, 0.31, 0.7, 1.0):
+        ours = OPERATIONS[name](clip, level, sign).int()
+        theirs = BY_TORCHVISION[name](clip, level, sign).int()
+        assert (ours - theirs).abs().max() <= 1, level  # of 255: rounding
+        assert ((ours - theirs) != 0).float().mean() < 0.05, level
 
 
 def test_translation_moves_and_fills_with_grey():
