@@ -102,7 +102,7 @@ def table_of(content: Plan) -> pd.DataFrame:
 
 
 def measure(config: Config, name: str, backbone: Path, execution: Execution, seeds: list[int]) -> list[dict]:
-    """All figures of one data set: rows of (dataset, method, seed, test, accuracy, within pairs, seconds)."""
+    """All figures of one data set: rows of (dataset, kind, seed, CPU seconds, accuracy, ...)."""
     dataset = config.datasets[name]
     content = plan(dataset.source, dataset.generate)
     store, rows = Memory(dataset.source, dataset.generate, content), table_of(content)
@@ -123,7 +123,7 @@ def measure(config: Config, name: str, backbone: Path, execution: Execution, see
             ("full", dataset.clips, "full"),
             ("full", single, "full, one frame"),
         ):
-            started = time.perf_counter()
+            started = time.process_time()
             torch.manual_seed(derive_seed(seed, "weights"))
             model = build_model(
                 config.backbone.architecture,
@@ -140,7 +140,7 @@ def measure(config: Config, name: str, backbone: Path, execution: Execution, see
             chosen = Chosen(lr=LEARNING_RATES[method], weight_decay=dataset.start.weight_decay, drop_path=0.0)
             for _ in fit(model, train, val, recipe=dataset.recipe, chosen=chosen, seed=seed, execution=execution):
                 pass
-            trained = time.perf_counter() - started
+            trained = time.process_time() - started
             tests = {kind: test} | ({"full, frames shuffled": Shuffled(test)} if kind == "full" else {})
             for label, clips_to_test in tests.items():
                 predictions = predict(model, clips_to_test, split["test"], batch_size=32, execution=execution)
@@ -165,7 +165,7 @@ def score(predictions: pd.DataFrame) -> dict[str, float]:
 def report(found: pd.DataFrame) -> str:
     """The table, in Markdown, and whether the targets hold."""
     mean = found.groupby(["dataset", "kind"], sort=False)[["videos", "top1", "half_width", "within", "seconds"]].mean()
-    lines = ["| data set | model | top-1 | 95 % half-width | within pairs | coin + 2 s.e. | s/training |"]
+    lines = ["| data set | model | top-1 | 95 % half-width | within pairs | coin + 2 s.e. | CPU s a training |"]
     lines.append("|---|---|---|---|---|---|---|")
     for (dataset, kind), row in mean.iterrows():
         videos, half = row["videos"], row["half_width"]

@@ -13,7 +13,8 @@ import av
 import numpy as np
 import pytest
 
-from ssp.config import Generate, parse_config
+from ssp.config import Clips, Generate, parse_config
+from ssp.data.sampling import train_indices
 from ssp.data.sources import Tree, read_listing
 from ssp.data.synthetic import archives
 from ssp.data.synthetic.encode import AVI, WEBM, encode
@@ -225,6 +226,22 @@ def test_groups_share_a_backdrop_and_never_straddle_train_and_test(source):
     several = {len(found) for found in scenes.values()} - {1}
     assert not several or (source == "breakfast" and max(several) <= len(SESSIONS))
     assert len(set.union(*scenes.values())) == sum(map(len, scenes.values()))  # no two groups share one
+
+
+def test_segment_sampling_of_ssv2_like_videos_leaves_no_frame_out():
+    # Else what is left out is the end of a scene, or of its reverse the beginning: a cue that needs no order.
+    lengths = {clip.frames for clip in plan("ssv2", Generate(**DEMO)).clips}
+    assert len(lengths) > 1
+    for length in lengths:
+        drawn = train_indices(length, Clips(sampling="sparse", num_frames=8), LastOfEachSegment())
+        assert drawn[-1] == length - 1
+
+
+class LastOfEachSegment:
+    """A generator that draws the highest number."""
+
+    def integers(self, high, size):
+        return np.full(size, high - 1)
 
 
 @pytest.mark.parametrize("form", [AVI, WEBM], ids=["avi", "webm"])

@@ -19,6 +19,9 @@ from ssp.data.synthetic.encode import AVI, WEBM, Format
 from ssp.data.synthetic.scenes import BREAKFAST_ORDERS, BREAKFAST_STEPS, CLASSES, HMDB51, UCF101, Action, template
 
 CLIPS_PER_GROUP = 5  # HMDB51: of one source film
+# Sparse sampling leaves the frames after the last whole segment out of training, the end of a scene or, reversed, its
+# beginning: it could tell the two apart without regard to order. No frame is left out of a multiple of the segments.
+SSV2_SEGMENTS = 8
 UCF101_TEST_GROUPS = 7  # g01 to g07, as in the published split 1
 # Cameras of a subject in pairs: a session, in one place, in which every activity is performed once and filmed by both.
 SESSIONS = (
@@ -74,8 +77,9 @@ def _clip(
     scene: tuple[int, ...],
     take: tuple[int, ...] | None = None,
     view: tuple[int, ...] | None = None,
+    multiple: int = 1,
 ) -> Planned:
-    """Plan one clip; `key` is its own in the data set, `take` and `view` may be shared between cameras."""
+    """Plan one clip of a multiple of frames; `key` is its own, `take` and `view` may be shared between cameras."""
     seed, take = generate.seed, take or key
     seconds = np.random.default_rng((seed, LENGTH, *take)).uniform(*generate.seconds)
     return Planned(
@@ -83,7 +87,7 @@ def _clip(
         label=label,
         split=split,
         group=group,
-        frames=max(8, round(seconds * generate.fps)),
+        frames=multiple * max(-(-8 // multiple), round(seconds * generate.fps / multiple)),
         fullness=float(np.random.default_rng((seed, FULLNESS, *key)).uniform()),
         take=(seed, TAKE, *take),
         camera=(seed, CAMERA, *key),
@@ -159,7 +163,8 @@ def _ssv2(generate: Generate) -> Plan:
             label, video = number % CLASSES["ssv2"], next(ids)
             path = f"20bn-something-something-v2/{video}.webm"
             side = "train" if split == "train" else "test"
-            clips.append(_clip(generate, path, label, side, str(video), (part, number), (part, number)))
+            key = (part, number)
+            clips.append(_clip(generate, path, label, side, str(video), key, key, multiple=SSV2_SEGMENTS))
             words = template(label)
             caption = words.replace("[something]", "an object").lower()
             entries.append({"id": str(video), "label": caption, "template": words, "placeholders": ["an object"]})

@@ -65,7 +65,7 @@ def _actions(looks: str, motions: str) -> tuple[Action, ...]:
 
 SOURCE = _actions("red-ring blue-square green-disc yellow-bar purple-cross orange-triangle", "dive lift pulse orbit")
 
-HMDB51 = _actions("red-square blue-ring green-triangle", "rise advance slide")
+HMDB51 = _actions("red-square blue-ring green-triangle", "advance slide swing")
 
 UCF101 = _actions("purple-square orange-ring teal-disc yellow-cross pink-frame", "swing slide")
 
