@@ -6,6 +6,7 @@ What keeps a file from being written (a full or read-only disk, no permission) b
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import shutil
@@ -90,6 +91,13 @@ def storage_error(error: Exception, path: Path | None = None) -> StorageError | 
 def _is_full(path: Path) -> bool:
     folder = next(parent for parent in path.absolute().parents if parent.is_dir())
     return shutil.disk_usage(folder).free < _FULL
+
+
+def remove_leftovers(path: str | Path) -> None:
+    """Remove what killed processes left under temporary names of `path`; for the one job that may write it now."""
+    path = Path(path)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        _remove(leftover)
 
 
 def write_json(path: str | Path, data: Any) -> None:  # noqa: ANN401 - whatever JSON can hold

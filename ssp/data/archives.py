@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
@@ -20,7 +20,7 @@ from typing import IO, NamedTuple
 from ssp.config import Config
 from ssp.data.formats import DAMAGE, Item, read_items
 from ssp.errors import DataError
-from ssp.files import atomic_path, write_json
+from ssp.files import atomic_path, remove_leftovers, write_json
 from ssp.paths import Paths
 from ssp.progress import progress
 
@@ -53,6 +53,7 @@ def unpack_dataset(config: Config, dataset: str) -> None:
     listing.unlink(missing_ok=True)
     if folder.exists():
         shutil.rmtree(folder)
+    remove_leftovers(folder)
     members = unpack(archives, folder)
     write_json(listing, {"files": len(members), "bytes": sum(m.size for m in members), "members": members})
 
@@ -81,72 +82,60 @@ def unpack(archives: list[Path], folder: Path) -> list[Member]:
 
 def _unpack_one(parts: list[Path], folder: Path, members: dict[str, Member]) -> None:
     """Write the members of one archive (given as its parts) below a folder."""
-    archive, total = parts[0], sum(part.stat().st_size for part in parts)
-    budget = _Budget(FREE_EXPANSION + MAX_EXPANSION * total)
-    with progress(f"unpacking {archive.name}, MiB") as report:
-
-        def step() -> None:
-            report(budget.written >> 20, max(budget.written, total) >> 20)
-
-        _unpack_items(parts, str(archive), folder, PurePosixPath(), members, budget, step)
-
-
-def _unpack_items(
-    parts: list[Path],
-    title: str,
-    root: Path,
-    below: PurePosixPath,
-    members: dict[str, Member],
-    budget: _Budget,
-    step: Callable[[], None],
-    depth: int = 1,
-) -> None:
-    """Write the members of an archive to `root / below`; those that are archives are unpacked in turn.
-
-    `title` says in messages which archive it is: its path, then the names of the archives inside.
-    """
-    inner = []
-    try:
-        for item in read_items(parts, title):
-            path = (below / _safe_path(item, title)).as_posix()
-            if _is_litter(path):
-                continue
-            if item.content is None:
-                (root / path).mkdir(parents=True, exist_ok=True)
-                continue
-            if path in members or path in inner:
-                raise DataError(f"{title}: '{path}' is there twice; fetch the archive from another address")
-            size = _write(item.content, root / path, budget.left)
-            budget.written += size
-            if budget.left < 0 or len(members) >= MAX_MEMBERS:
-                raise DataError(f"{title}: expands beyond reason at '{path}'; this is not the published file")
-            if path.lower().endswith(_INNER):
-                inner.append(path)
-            else:
-                members[path] = Member(path, size)
-            step()
-    except DAMAGE as error:
-        raise DataError(f"{title}: truncated or damaged ({error}); delete it and fetch it again") from None
-    except OSError as error:  # no space, a name too long, a file where a folder is needed
-        raise DataError(f"{title}: cannot be unpacked into {root.parent} ({error.strerror or error})") from None
-    for path in inner:
-        if depth == MAX_DEPTH:
-            raise DataError(f"{title}: archives in archives beyond reason at '{path}'; this is not the published file")
-        below = PurePosixPath(path).parent
-        _unpack_items([root / path], f"{title}: {path}", root, below, members, budget, step, depth + 1)
-        (root / path).unlink()
+    total = sum(part.stat().st_size for part in parts)
+    with progress(f"unpacking {parts[0].name}, MiB") as report:
+        writer = _Writer(folder, members, FREE_EXPANSION + MAX_EXPANSION * total)
+        for _ in writer.unpack(parts, str(parts[0])):
+            report(writer.written >> 20, max(writer.written, total) >> 20)
 
 
 @dataclass
-class _Budget:
-    """How many bytes may come out of an archive, with all archives inside, and how many did."""
+class _Writer:
+    """Writes an archive, with all archives inside, below a folder."""
 
-    allowed: int
+    root: Path
+    members: dict[str, Member]  # of all archives of the data set
+    allowed: int  # bytes that may come out
     written: int = 0
 
-    @property
-    def left(self) -> int:
-        return self.allowed - self.written
+    def unpack(self, parts: list[Path], title: str, below: str = "", depth: int = 1) -> Iterator[str]:
+        """Write the members to the folder `below` of `root`, then unpack those that are archives in turn.
+
+        `title` says in messages which archive it is: its path, then the names of the archives inside.
+
+        Yields:
+            The path of every file once it is written.
+        """
+        inner = []
+        try:
+            for item in read_items(parts, title):
+                path = PurePosixPath(below, _safe_path(item, title)).as_posix()
+                if _is_litter(path):
+                    continue
+                if item.content is None:
+                    (self.root / path).mkdir(parents=True, exist_ok=True)
+                    continue
+                if path in self.members or path in inner:
+                    raise DataError(f"{title}: '{path}' is there twice; fetch the archive from another address")
+                size = _write(item.content, self.root / path, self.allowed - self.written)
+                self.written += size
+                if self.written > self.allowed or len(self.members) >= MAX_MEMBERS:
+                    raise DataError(f"{title}: expands beyond reason at '{path}'; this is not the published file")
+                if path.lower().endswith(_INNER):
+                    inner.append(path)
+                else:
+                    self.members[path] = Member(path, size)
+                yield path
+        except DAMAGE as error:
+            raise DataError(f"{title}: truncated or damaged ({error}); delete it and fetch it again") from None
+        except OSError as error:  # no space, a name too long, a file where a folder is needed
+            reason = error.strerror or error
+            raise DataError(f"{title}: cannot be unpacked into {self.root.parent} ({reason})") from None
+        for path in inner:
+            if depth == MAX_DEPTH:
+                raise DataError(f"{title}: too many archives in archives at '{path}'; this is not the published file")
+            yield from self.unpack([self.root / path], f"{title}: {path}", str(PurePosixPath(path).parent), depth + 1)
+            (self.root / path).unlink()
 
 
 def _safe_path(item: Item, archive: str) -> str:

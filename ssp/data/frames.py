@@ -27,7 +27,7 @@ from ssp.data.decoder import Decoder
 from ssp.data.manifest import content_hash, read_manifest
 from ssp.data.video import VideoError
 from ssp.errors import DataError
-from ssp.files import atomic_path, write_json
+from ssp.files import atomic_path, remove_leftovers, write_json
 from ssp.paths import Paths
 from ssp.progress import progress
 
@@ -48,6 +48,7 @@ def extract_shard(config: Config, dataset: str, shard: int) -> None:
     target, report_path = paths.shard(dataset, shard), paths.shard_report(dataset, shard)
     broken, total = [], 0
     target.unlink(missing_ok=True)
+    remove_leftovers(target)
     with (
         atomic_path(target) as temporary,
         _Writer(temporary) as writer,

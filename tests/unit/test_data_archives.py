@@ -172,6 +172,41 @@ def test_absurd_expansion_is_refused(tmp_path, monkeypatch, kind):
     assert not (tmp_path / "out").exists()
 
 
+def test_archives_in_archives_are_unpacked_where_they_lie(tmp_path):
+    inner = make_zip(tmp_path / "inner.zip", {"x.txt": b"1", "deep/y.txt": b"2"}).read_bytes()
+    innermost = make_zip(tmp_path / "i.zip", {"z.txt": b"3"}).read_bytes()
+    middle = make_tar(tmp_path / "middle.tar.gz", {"i.zip": innermost, "w.txt": b"4"}).read_bytes()
+    make_zip(tmp_path / "outer.zip", {"a/inner.zip": inner, "b/middle.tar.gz": middle, "c.txt": b"5"})
+    members = unpack([tmp_path / "outer.zip"], tmp_path / "out")
+    expected = {"a/x.txt": b"1", "a/deep/y.txt": b"2", "b/z.txt": b"3", "b/w.txt": b"4", "c.txt": b"5"}
+    assert unpacked(tmp_path / "out") == expected
+    assert members == [(name, 1) for name in sorted(expected)]
+
+
+def test_what_is_wrong_inside_names_the_way_there(tmp_path):
+    evil = make_zip(tmp_path / "evil.zip", {"../../evil": b"1"}).read_bytes()
+    make_zip(tmp_path / "outer.zip", {"a/evil.zip": evil})
+    with pytest.raises(DataError, match=r"outer\.zip: a/evil\.zip: member '\.\./\.\./evil' leaves the folder"):
+        unpack([tmp_path / "outer.zip"], tmp_path / "deep" / "out")
+    make_zip(tmp_path / "outer.zip", {"a/evil.zip": evil[:40]})
+    with pytest.raises(DataError, match=r"outer\.zip: a/evil\.zip: truncated"):
+        unpack([tmp_path / "outer.zip"], tmp_path / "deep" / "out")
+    content = b"x"
+    for name in ("1.zip", "2.zip", "3.zip", "4.zip"):
+        content = make_zip(tmp_path / name, {f"in {name}": content, name: content}).read_bytes()
+    with pytest.raises(DataError, match="too many archives in archives"):
+        unpack([tmp_path / "4.zip"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_archives_inside_count_as_what_comes_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "FREE_EXPANSION", 1 << 16)
+    bomb = make_zip(tmp_path / "bomb.zip", {"zeros": bytes(1 << 23)}).read_bytes()
+    make_zip(tmp_path / "outer.zip", {"bomb.zip": bomb})
+    with pytest.raises(DataError, match=r"outer\.zip: bomb\.zip: expands beyond reason at 'zeros'"):
+        unpack([tmp_path / "outer.zip"], tmp_path / "out")
+
+
 def test_a_name_twice_is_refused(tmp_path):
     with pytest.warns(UserWarning), zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("x", "1")

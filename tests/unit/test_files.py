@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ssp.files import atomic_path, write_json
+from ssp.files import atomic_path, remove_leftovers, write_json
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
@@ -31,3 +31,13 @@ def test_json_keeps_names_readable(tmp_path):
     write_json(tmp_path / "record.json", {"name": "Frühstück"})
     assert "Frühstück" in (tmp_path / "record.json").read_text()
     assert json.loads((tmp_path / "record.json").read_text()) == {"name": "Frühstück"}
+
+
+def test_what_killed_writers_left_goes_and_nothing_else(tmp_path):
+    for name in (".a.lmdb.17.tmp", ".a.lmdb.4711.tmp", "a.lmdb", ".b.lmdb.17.tmp", "c"):
+        (tmp_path / name).touch()
+    (tmp_path / ".c.5.tmp" / "deep").mkdir(parents=True)
+    remove_leftovers(tmp_path / "a.lmdb")
+    remove_leftovers(tmp_path / "c")
+    remove_leftovers(tmp_path / "not there" / "d")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.lmdb.17.tmp", "a.lmdb", "c"]
