@@ -3,12 +3,16 @@
 Design choices
 - A hanging or crashing decoder costs one video, not the job: the child has a time limit for each and is replaced.
 - The child is started fresh, since decord hangs after a fork; this module is small so that it starts quickly.
-- One video at a time is in memory, as JPEGs.
+- Each child has one video in memory, as JPEGs; a pool of children holds two a child, whatever their number.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import queue
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -73,11 +77,63 @@ class Decoder:
             self._pipe.close()
             self._process = None
 
+    def kill(self) -> None:
+        """End the child, whatever it does; for another thread than the one that waits in `decode`."""
+        if (process := self._process) is not None:
+            process.kill()
+
     def __enter__(self) -> Decoder:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop()
+
+
+class DecoderPool:
+    """Several decoders at work at once.
+
+    Args:
+        count: child processes.
+        short_side, quality, limit_s: of each, see `Decoder`.
+    """
+
+    def __init__(self, count: int, short_side: int | None, quality: int, limit_s: float) -> None:
+        self._count = count
+        self._decoders = [Decoder(short_side, quality, limit_s) for _ in range(count)]
+        self._idle: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
+        for decoder in self._decoders:
+            self._idle.put(decoder)
+        self._threads = ThreadPoolExecutor(count)  # they wait for the children
+
+    def decode_all(self, paths: Iterable[Path]) -> Iterator[bytes | VideoError]:
+        """The packed JPEGs of each video, in order, or why it cannot be decoded."""
+        waiting: deque[Future[bytes | VideoError]] = deque()
+        for path in paths:
+            waiting.append(self._threads.submit(self._decode, path))
+            if len(waiting) >= 2 * self._count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def _decode(self, path: Path) -> bytes | VideoError:
+        decoder = self._idle.get()
+        try:
+            return decoder.decode(path)
+        except VideoError as error:
+            return error
+        finally:
+            self._idle.put(decoder)
+
+    def __enter__(self) -> DecoderPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for decoder in self._decoders:
+            decoder.kill()  # a thread that waits for it goes on
+        self._threads.shutdown()
+        for decoder in self._decoders:
+            decoder.__exit__()
 
 
 def _serve(pipe: Connection, short_side: int | None, quality: int) -> None:

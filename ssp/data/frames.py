@@ -5,6 +5,7 @@ Design choices
   others; a value per frame would be rounded up to pages of 4 KiB.
 - Row i of the manifest is in shard i % shards, under key i. A shard says which extraction it belongs to, so a store
   that does not go with the manifest is noticed.
+- The videos of a shard are decoded by as many children as the job has threads, and written in the manifest's order.
 - A broken video goes into the shard's report with its reason and is never replaced by another.
 - A shard is written under a temporary name, flushed to disk, and renamed.
 """
@@ -23,7 +24,7 @@ import pandas as pd
 
 from ssp.config import Config
 from ssp.data import jpegs
-from ssp.data.decoder import Decoder
+from ssp.data.decoder import DecoderPool
 from ssp.data.manifest import content_hash, read_manifest
 from ssp.data.video import VideoError
 from ssp.errors import DataError
@@ -52,16 +53,18 @@ def extract_shard(config: Config, dataset: str, shard: int) -> None:
     with (
         atomic_path(target) as temporary,
         _Writer(temporary) as writer,
-        Decoder(settings.short_side, settings.jpeg_quality, settings.timeout_s) as decoder,
+        DecoderPool(
+            config.compute.data.threads, settings.short_side, settings.jpeg_quality, settings.timeout_s
+        ) as decoders,
         progress(f"frames of {dataset}, shard {shard}") as report,
     ):
-        for done, row in enumerate(rows, start=1):
-            try:
-                record = decoder.decode(paths.videos(dataset) / manifest["path"][row])
+        files = (paths.videos(dataset) / manifest["path"][row] for row in rows)
+        for done, (row, record) in enumerate(zip(rows, decoders.decode_all(files), strict=True), start=1):
+            if isinstance(record, VideoError):
+                broken.append({"id": manifest["id"][row], "reason": str(record)})
+            else:
                 writer.put(_key(row), record)
                 total += jpegs.count(record)
-            except VideoError as error:
-                broken.append({"id": manifest["id"][row], "reason": str(error)})
             report(done, len(rows))
         share = len(broken) / max(1, len(rows))
         write_json(report_path, {"shard": shard, "videos": len(rows), "frames": total, "broken": broken})

@@ -13,7 +13,7 @@ from made_videos import scene, small_config, ucf101_tree, write_video
 
 from ssp.data import frames, read_frames
 from ssp.data.archives import unpack_dataset
-from ssp.data.decoder import Decoder
+from ssp.data.decoder import Decoder, DecoderPool
 from ssp.data.fetch import fetch_dataset
 from ssp.data.frames import FrameStore, extract_shard, load_split
 from ssp.data.manifest import read_manifest, write_manifest
@@ -198,6 +198,23 @@ def test_a_shard_of_another_extraction_is_noticed(tmp_path):
         FrameStore(paths.frames("ucf101")).length(1)
 
 
+def test_several_decoders_make_the_same_store(tmp_path):
+    """Also with a broken video among the others."""
+    files = ucf101_tree(tmp_path / "made")
+    files["UCF-101/Archery/v_Archery_g04_c01.avi"].write_bytes(b"RIFF no video")
+    config, paths = prepare(tmp_path, files, frames={"shards": 1, "max_broken": 0.2})
+    compute = config.compute.model_copy(update={"data": config.compute.data.model_copy(update={"threads": 3})})
+    made = []
+    for chosen in (config, config.model_copy(update={"compute": compute})):
+        extract_shard(chosen, "ucf101", 0)
+        store = FrameStore(paths.frames("ucf101"))
+        records = {row: store.read(row, range(store.length(row))).tobytes() for row in store.rows()}
+        made.append((records, json.loads(paths.shard_report("ucf101", 0).read_text())))
+    assert made[0] == made[1]
+    assert len(made[0][0]) == 11
+    assert [video["id"] for video in made[0][1]["broken"]] == ["Archery/v_Archery_g04_c01.avi"]
+
+
 def test_a_missing_store_and_a_wrong_shard(tmp_path):
     with pytest.raises(DataError, match=r"shard-0\.lmdb: cannot be opened.*ssp data frames"):
         FrameStore(tmp_path).length(0)
@@ -238,6 +255,18 @@ def test_a_hanging_decoder_is_killed_and_replaced(tmp_path):
         assert decoder._process.pid != stopped
         with pytest.raises(ProcessLookupError):
             os.kill(stopped, 0)
+
+
+def test_leaving_a_pool_does_not_wait_for_a_hanging_child(tmp_path):
+    good = write_video(tmp_path / "good.avi", scene(4))
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), DecoderPool(1, None, 90, 600) as pool:
+        results = pool.decode_all([good] * 9)
+        assert isinstance(next(results), bytes)
+        os.kill(pool._decoders[0]._process.pid, signal.SIGSTOP)
+        start = time.monotonic()
+        raise KeyboardInterrupt
+    assert time.monotonic() - start < 30
 
 
 def test_a_crashing_decoder_costs_one_video(tmp_path):
