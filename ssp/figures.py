@@ -98,7 +98,7 @@ def accuracy_against_parameters(config: Config, tables: LongTables) -> Figure:
     for axis in axes[:, 0]:
         axis.set_ylabel("top-1 accuracy (%)")
     # A dollar sign would start a formula.
-    title = textwrap.fill(config.title, 55 * columns).replace("$", r"\$")
+    title = textwrap.fill(config.title, 45 * columns).replace("$", r"\$")
     figure.suptitle(title, fontsize=9, color="#444444")
     marks = [Line2D([], [], linestyle="", markersize=6, label=method, **look) for method, look in looks.items()]
     bars = [
