@@ -234,7 +234,7 @@ def affine(clip, translate=(0.0, 0.0), shear=(0.0, 0.0)):
 @pytest.mark.parametrize("name", BY_TORCHVISION)
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 def test_our_own_operations_equal_torchvisions(name, sign):
-    clip = clip_of(30, 44, frames=2)
+    clip = clip_of(32, 44, frames=2)  # shifts of half a pixel would be ties of rounding
     for level in (0.0, 0.31, 0.7, 1.0):
         ours = OPERATIONS[name](clip, level, sign).int()
         theirs = BY_TORCHVISION[name](clip, level, sign).int()

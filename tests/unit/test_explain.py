@@ -25,12 +25,12 @@ def make(method="ssp", lively=True, **options):
     model = build_model(
         {"embed_dim": 24, "depth": BLOCKS, "patch_size": 8}, method, 5, num_frames=FRAMES, img_size=(16, 24),
         method_options=options, drop_path=0.5,
-    )  # fmt: skip
+    ).double()  # fmt: skip
     if lively:
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter.add_(0.4 * torch.randn_like(parameter))
-    return model, torch.randn(3, FRAMES, 16, 24)
+                parameter.add_(0.2 * torch.randn_like(parameter))  # more, and every softmax is one spike
+    return model, torch.randn(3, FRAMES, 16, 24, dtype=torch.float64)
 
 
 def streams_of(model, clip):
@@ -74,7 +74,7 @@ def test_quantities_by_direct_formulas(entropy_norm):
             scores = torch.einsum("ihd,jhd->hij", query, key) / math.sqrt(query.shape[-1])
             expected = scores.softmax(-1).mean(0).detach()
             np.testing.assert_allclose(explanation.attention[block - 1, number], expected, rtol=1e-4, atol=1e-6)
-    np.testing.assert_array_equal(explanation.scales, torch.cat(list(model.dynamic_scales)).detach())
+    np.testing.assert_allclose(explanation.scales, torch.cat(list(model.dynamic_scales)).detach(), rtol=1e-6)
 
 
 def test_shares_sum_to_one_and_differ():
@@ -82,7 +82,9 @@ def test_shares_sum_to_one_and_differ():
     for shares in (explanation.gate, explanation.attention, explanation.mean_gate, explanation.mean_attention):
         np.testing.assert_allclose(shares.sum(-1), 1, rtol=1e-5)
     assert explanation.mean_strength.shape == (FRAMES, *GRID)
-    assert np.ptp(explanation.attention) > 0.01 and np.ptp(explanation.gate) > 1e-6, "else the test shows nothing"
+    # Else the tests here show nothing.
+    assert np.ptp(explanation.attention) > 0.01 and explanation.attention.min() > 1e-4
+    assert np.ptp(explanation.gate) > 1e-4
 
 
 def test_fresh_prompts_are_nothing():
@@ -103,6 +105,7 @@ def test_an_empty_branch_has_no_infinite_strength():
 
 def test_the_pass_is_untouched():
     model, clip = make()
+    model, clip = model.float(), clip.float()  # as explanations are, so that equal means bit-equal
     model.eval()
     with torch.no_grad():
         before = model(clip[None])[0]
