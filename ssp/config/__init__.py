@@ -1,0 +1,76 @@
+"""Typed models of the config file: they check it, resolve it, and cut it into the slices that jobs depend on.
+
+Design choices
+- A config file is complete: nothing is merged into it, defaults live here and nowhere else.
+- Unknown keys are errors; every error is one line that names the file and the key.
+- A *slice* is the part of a config that decides the outcome of one kind of job. The Snakefile passes slices as rule
+  `params` and the jobs hash them into their records, so an edit reruns exactly what it affects.
+- Light: no torch here, so that the Snakefile parses wherever snakemake does (which brings pydantic along).
+"""
+
+from __future__ import annotations
+
+from ssp.config.benchmark import SOURCES, Config, slice_hash, slice_lines
+from ssp.config.reading import load_config, parse_config, read_yaml
+from ssp.config.sections import (
+    Architecture,
+    Archive,
+    Augmentation,
+    Backbone,
+    Checkpoint,
+    Clips,
+    Compute,
+    ComputePlan,
+    Dataset,
+    Expected,
+    Fraction,
+    Frames,
+    Generate,
+    Hyperparameters,
+    Method,
+    Name,
+    Pretrain,
+    Quirk,
+    Quirks,
+    Range,
+    Recipe,
+    Strict,
+    Sweep,
+    Tracking,
+    Validation,
+)
+
+__all__ = [
+    "SOURCES",
+    "Architecture",
+    "Archive",
+    "Augmentation",
+    "Backbone",
+    "Checkpoint",
+    "Clips",
+    "Compute",
+    "ComputePlan",
+    "Config",
+    "Dataset",
+    "Expected",
+    "Fraction",
+    "Frames",
+    "Generate",
+    "Hyperparameters",
+    "Method",
+    "Name",
+    "Pretrain",
+    "Quirk",
+    "Quirks",
+    "Range",
+    "Recipe",
+    "Strict",
+    "Sweep",
+    "Tracking",
+    "Validation",
+    "load_config",
+    "parse_config",
+    "read_yaml",
+    "slice_hash",
+    "slice_lines",
+]

@@ -1,0 +1,97 @@
+"""From a YAML file to a checked config; every error is one line that names the file and the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from ssp.config.benchmark import Config
+from ssp.errors import ConfigError
+
+
+class _TwiceError(Exception):
+    """A key that a mapping has twice; the message says where."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as it is, but for keys that are there twice: PyYAML would keep the last and say nothing."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node, lines = super().compose_mapping_node(anchor), {}
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge" or not isinstance(key, yaml.ScalarNode):
+                continue  # what `<<: *other` brings may be overridden
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if name in lines:
+                raise _TwiceError(f"key '{key.value}' is there twice, in line {lines[name]} and line {line}; remove one")
+            lines[name] = line
+        return node
+
+
+def read_yaml(path: str | Path) -> Any:  # noqa: ANN401 - whatever a YAML file holds
+    """Read a YAML file.
+
+    Raises:
+        ConfigError: the file is missing, not YAML, or has a key twice; the message names the lines.
+    """
+    try:
+        return yaml.load(Path(path).read_text(), _Loader)
+    except _TwiceError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a config file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not text (UTF-8); a config is a YAML file") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}: not valid YAML{where} ({getattr(error, 'problem', error)})") from None
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and check a config file.
+
+    Raises:
+        ConfigError: the file is missing, not YAML, or wrong in a key that the message names.
+    """
+    return parse_config(read_yaml(path), str(path))
+
+
+def parse_config(data: Any, origin: str) -> Config:  # noqa: ANN401 - whatever a YAML file holds
+    """Check a config that was already read.
+
+    Args:
+        data: the parsed YAML.
+        origin: name of the file, for the error message.
+
+    Raises:
+        ConfigError: one line with the first wrong key and what is expected there.
+    """
+    if not isinstance(data, dict):
+        found = "empty" if data is None else f"a {type(data).__name__}"
+        raise ConfigError(f"{origin}: a config is a mapping of keys, this is {found}")
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {_first_problem(error)}") from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    # A union reports each alternative it tried as a path component; the user wrote only the keys.
+    keys = [str(part) for part in first["loc"] if "[" not in str(part) and part not in _UNION_PARTS]
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return f"{'.'.join(keys)}: unknown key; remove it or mend the spelling{more}"
+    if first["type"] == "missing":
+        return f"{'.'.join(keys)}: missing; this key must be given{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(first["input"], dict | list) or not keys else f", not {first['input']!r}"
+    return f"{'.'.join(keys)}: {message}{given}{more}" if keys else f"{message}{more}"
+
+
+_UNION_PARTS = {"Architecture"}
