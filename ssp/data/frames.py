@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import pandas as pd
 
 from ssp.config import Config
 from ssp.data import jpegs
-from ssp.data.decoder import DecoderPool
+from ssp.data.children import Children
 from ssp.data.manifest import content_hash, read_manifest
 from ssp.data.video import VideoError
 from ssp.errors import DataError
@@ -53,13 +54,15 @@ def extract_shard(config: Config, dataset: str, shard: int) -> None:
     with (
         atomic_path(target) as temporary,
         _Writer(temporary) as writer,
-        DecoderPool(
-            config.compute.data.threads, settings.short_side, settings.jpeg_quality, settings.timeout_s
+        Children(
+            config.compute.data.threads,
+            partial(jpegs.pack_video, short_side=settings.short_side, quality=settings.jpeg_quality),
+            settings.timeout_s,
         ) as decoders,
         progress(f"frames of {dataset}, shard {shard}") as report,
     ):
         files = (paths.videos(dataset) / manifest["path"][row] for row in rows)
-        for done, (row, record) in enumerate(zip(rows, decoders.decode_all(files), strict=True), start=1):
+        for done, (row, record) in enumerate(zip(rows, decoders.map(files), strict=True), start=1):
             if isinstance(record, VideoError):
                 broken.append({"id": manifest["id"][row], "reason": str(record)})
             else:

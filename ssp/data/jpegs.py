@@ -9,11 +9,23 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from ssp.data.video import iterate_frames
+
 _HEAD, _OFFSET = struct.Struct("<III"), "<u8"  # count, width, height; offsets from the beginning
+
+
+def pack_video(path: Path, short_side: int | None, quality: int) -> bytes:
+    """All frames of a video file, packed; see `ssp.data.video.iterate_frames` and `pack`.
+
+    Raises:
+        VideoError: it cannot be decoded to its end.
+    """
+    return pack(iterate_frames(path, short_side), quality)
 
 
 def pack(frames: Iterable[np.ndarray], quality: int) -> bytes:

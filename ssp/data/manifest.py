@@ -11,19 +11,16 @@ Design choices
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ssp.config import Config, Expected
+from ssp.data.headers import read_headers
 from ssp.data.sources import Listing, Tree, read_json, read_listing
 from ssp.data.validation import carve_validation
-from ssp.data.video import Probe, VideoError, probe
+from ssp.data.video import Probe
 from ssp.errors import DataError
 from ssp.files import atomic_path, write_json
 from ssp.paths import Paths
@@ -77,23 +74,32 @@ def build_manifest(config: Config, dataset: str) -> pd.DataFrame:
         write_json(report_path, report)
         raise DataError(f"{dataset}: {problem}; {report_path} lists the videos, check archives and expected counts")
 
-    manifest = pd.DataFrame([asdict(entry) for entry in listing.entries])
+    manifest = pd.DataFrame([vars(entry) for entry in listing.entries])
     train = (manifest["split"] == "train").to_numpy()
     carve = settings.validation
     held_out = carve_validation(
         manifest.loc[train, "label"].to_numpy(), manifest.loc[train, "group"].to_numpy(), carve.fraction, carve.seed
     )
     manifest.loc[manifest.index[train][held_out], "split"] = "val"
-    probes, broken = _probe_all(tree.folder, manifest["path"].tolist(), config.compute.data.threads)
-    for column in ("frames", "fps", "width", "height", "codec", "sha256"):
-        manifest[column] = [row[column] for row in probes]
+    files = [tree.folder / path for path in manifest["path"]]
+    headers = []
+    with progress("reading headers of videos") as show:
+        for header in read_headers(files, config.compute.data.threads, settings.frames.timeout_s):
+            headers.append(header)
+            show(len(headers), len(files))
+    manifest[list(Probe._fields)] = [header.probe for header in headers]
+    manifest["sha256"] = [header.sha256 for header in headers]
     manifest = manifest[list(COLUMNS)].astype(COLUMNS)
 
     validated = set(manifest.loc[manifest["split"] == "val", "class_name"])
     report |= {
         "splits": {split: int((manifest["split"] == split).sum()) for split in ("train", "val", "test")},
         "classes_without_validation": [name for name in listing.classes if name not in validated],
-        "broken": [{"id": manifest["id"][row], "reason": reason} for row, reason in broken],
+        "broken": [
+            {"id": name, "reason": header.reason}
+            for name, header in zip(manifest["id"], headers, strict=True)
+            if header.reason
+        ],
         "hash": content_hash(manifest),
     }
     write_json(report_path, report)
@@ -168,35 +174,3 @@ def _compare(listing: Listing, tree: Tree, expected: Expected) -> dict[str, Any]
         "extra_count": len(extra),
         "unused_count": len(listing.unused & on_disk),
     }
-
-
-def _probe_all(folder: Path, files: list[str], threads: int) -> tuple[list[dict[str, Any]], list[tuple[int, str]]]:
-    """Header and checksum of every video, in order; and (row, reason) of those that cannot be opened."""
-    rows, broken = [], []
-    with ThreadPoolExecutor(threads) as pool, progress("reading headers of videos") as report:
-        for row, (values, reason) in enumerate(_ordered(pool, partial(_probe_one, folder), files, 64 * threads)):
-            rows.append(values)
-            if reason:
-                broken.append((row, reason))
-            report(len(rows), len(files))
-    return rows, broken
-
-
-def _ordered(pool: ThreadPoolExecutor, function: Any, items: list[str], ahead: int) -> Iterator[Any]:  # noqa: ANN401
-    """Results in order, with at most `ahead` calls under way: an error early on does not wait for the rest."""
-    for start in range(0, len(items), ahead):
-        yield from pool.map(function, items[start : start + ahead])
-
-
-def _probe_one(folder: Path, file: str) -> tuple[dict[str, Any], str | None]:
-    path = folder / file
-    try:
-        header, reason = probe(path), None
-    except VideoError as error:
-        header, reason = Probe(0, 0.0, 0, 0, ""), str(error)
-    try:
-        with path.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); unpack the archive again") from None
-    return header._asdict() | {"sha256": digest}, reason

@@ -27,7 +27,7 @@ def carve_validation(labels: np.ndarray, groups: np.ndarray, fraction: float, se
     """
     names, group_of = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     classes, class_of = np.unique(labels, return_inverse=True)
-    members = [(classes_there, counts) for classes_there, counts in _class_counts(group_of, class_of, len(names))]
+    members = _class_counts(group_of, class_of, len(names))
     remaining = np.zeros(len(classes), int)  # groups of a class that are still in train
     for classes_there, _ in members:
         remaining[classes_there] += 1
@@ -58,6 +58,7 @@ def carve_validation(labels: np.ndarray, groups: np.ndarray, fraction: float, se
 
 def _class_counts(group_of: np.ndarray, class_of: np.ndarray, groups: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Per group: its classes, and how many videos of each."""
-    order = np.argsort(group_of, kind="stable")
-    bounds = np.searchsorted(group_of[order], np.arange(groups + 1))
-    return [np.unique(class_of[order[start:end]], return_counts=True) for start, end in pairwise(bounds)]
+    pairs, counts = np.unique(group_of * (class_of.max(initial=0) + 1) + class_of, return_counts=True)
+    groups_there, classes_there = np.divmod(pairs, class_of.max(initial=0) + 1)
+    bounds = np.searchsorted(groups_there, np.arange(groups + 1))
+    return [(classes_there[start:end], counts[start:end]) for start, end in pairwise(bounds)]

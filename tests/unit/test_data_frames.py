@@ -5,15 +5,19 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import time
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 from made_videos import scene, small_config, ucf101_tree, write_video
 
-from ssp.data import frames, read_frames
+from ssp.data import frames, jpegs, read_frames
 from ssp.data.archives import unpack_dataset
-from ssp.data.decoder import Decoder, DecoderPool
+from ssp.data.children import Child, Children
 from ssp.data.fetch import fetch_dataset
 from ssp.data.frames import FrameStore, extract_shard, load_split
 from ssp.data.manifest import read_manifest, write_manifest
@@ -225,72 +229,95 @@ def test_a_missing_store_and_a_wrong_shard(tmp_path):
 # -- the child process -----------------------------------------------------------------------------------------------
 
 
+def decoder(limit_s=60, short_side=None):
+    return Child(partial(jpegs.pack_video, short_side=short_side, quality=90), limit_s)
+
+
 def test_the_child_survives_broken_videos_and_shrinks(tmp_path):
     good = write_video(tmp_path / "good.avi", scene(4, 64, 48))
     bad = tmp_path / "bad.avi"
     bad.write_bytes(b"no video")
-    with Decoder(24, 90, 60) as decoder:
-        first = decoder.decode(good)
-        child = decoder._process.pid
-        with pytest.raises(VideoError, match=r"bad\.avi: cannot be decoded"):
-            decoder.decode(bad)
-        assert decoder.decode(good) == first
-        assert decoder._process.pid == child
+    with decoder(short_side=24) as child:
+        (first,) = child.answers([good])
+        process = child._process.pid
+        error, second = child.answers([bad, good])
+        assert isinstance(error, VideoError)
+        assert "bad.avi: cannot be decoded" in str(error)
+        assert second == first
+        assert child._process.pid == process
     assert int.from_bytes(first[:4], "little") == 4
 
 
-def test_a_hanging_decoder_is_killed_and_replaced(tmp_path):
+def test_a_hanging_child_is_killed_and_replaced(tmp_path):
     """The child is stopped: it neither answers nor ends, as in a decoder that hangs."""
     good = write_video(tmp_path / "good.avi", scene(4))
-    with Decoder(None, 90, 60) as decoder:
-        decoder.decode(good)
-        decoder._limit_s = 0.5
-        os.kill(decoder._process.pid, signal.SIGSTOP)
-        stopped, start = decoder._process.pid, time.monotonic()
-        with pytest.raises(VideoError, match=r"good\.avi: not decoded within 0\.5 s"):
-            decoder.decode(good)
+    with decoder() as child:
+        child.answers([good])
+        child._limit_s = 0.5
+        os.kill(child._process.pid, signal.SIGSTOP)
+        stopped, start = child._process.pid, time.monotonic()
+        (error,) = child.answers([good])
+        assert isinstance(error, VideoError)
+        assert "good.avi: not decoded within 0.5 s" in str(error)
         assert time.monotonic() - start < 4
-        decoder._limit_s = 60
-        decoder.decode(good)
-        assert decoder._process.pid != stopped
+        child._limit_s = 60
+        assert isinstance(child.answers([good])[0], bytes)
+        assert child._process.pid != stopped
         with pytest.raises(ProcessLookupError):
             os.kill(stopped, 0)
 
 
-def test_leaving_a_pool_does_not_wait_for_a_hanging_child(tmp_path):
+def test_leaving_children_does_not_wait_for_a_hanging_one(tmp_path):
     good = write_video(tmp_path / "good.avi", scene(4))
+    work = partial(jpegs.pack_video, short_side=None, quality=90)
     start = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), DecoderPool(1, None, 90, 600) as pool:
-        results = pool.decode_all([good] * 9)
+    with pytest.raises(KeyboardInterrupt), Children(1, work, 600) as children:
+        results = children.map([good] * 9)
         assert isinstance(next(results), bytes)
-        os.kill(pool._decoders[0]._process.pid, signal.SIGSTOP)
+        os.kill(children._children[0]._process.pid, signal.SIGSTOP)
         start = time.monotonic()
         raise KeyboardInterrupt
     assert time.monotonic() - start < 30
 
 
-def test_a_crashing_decoder_costs_one_video(tmp_path):
+def _sized(path):
+    """Size of a file; the ones named so hang, or kill their process."""
+    if path.name == "hangs":
+        time.sleep(600)
+    if path.name == "crashes":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path.stat().st_size
+
+
+@pytest.mark.parametrize("batch", [1, 4, 100])
+def test_a_hang_and_a_crash_cost_one_video_each(tmp_path, batch):
+    """Also in a batch, where the others are tried again; order stays."""
+    names = ["0", "1", "crashes", "3", "4", "5", "6", "hangs", "8"]
+    for size, name in enumerate(names):
+        (tmp_path / name).write_bytes(bytes(size))
+    with Children(2, _sized, 2, batch) as children:
+        found = list(children.map(tmp_path / name for name in names))
+    assert found[:2] + found[3:7] + found[8:] == [0, 1, 3, 4, 5, 6, 8]
+    assert isinstance(found[2], VideoError)
+    assert "crashes: the decoder crashed" in str(found[2])
+    assert isinstance(found[7], VideoError)
+    assert "hangs: not decoded within 2 s" in str(found[7])
+
+
+def test_children_end_with_a_parent_that_is_killed(tmp_path):
+    """Whatever they were doing: waiting for work, here."""
     good = write_video(tmp_path / "good.avi", scene(4))
-    with Decoder(None, 90, 60) as decoder:
-        decoder.decode(good)
-        first = decoder._process
-        send = decoder._pipe.send
-
-        def send_and_kill(path):
-            os.kill(first.pid, signal.SIGSTOP)
-            send(path)
-            os.kill(first.pid, signal.SIGKILL)
-
-        decoder._pipe = type(
-            "Pipe",
-            (),
-            {
-                "send": staticmethod(send_and_kill),
-                "poll": decoder._pipe.poll,
-                "recv_bytes": decoder._pipe.recv_bytes,
-                "close": decoder._pipe.close,
-            },
-        )
-        with pytest.raises(VideoError, match=r"good\.avi: the decoder crashed"):
-            decoder.decode(good)
-        decoder.decode(good)
+    code = (
+        "import sys, time; from pathlib import Path; from ssp.data.children import Child; from ssp.data import jpegs\n"
+        "from functools import partial\n"
+        "child = Child(partial(jpegs.pack_video, short_side=None, quality=90), 60)\n"
+        "child.answers([Path(sys.argv[1])]); print(child._process.pid, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, good], stdout=subprocess.PIPE, text=True) as parent:
+        orphan = int(parent.stdout.readline())
+        os.kill(orphan, 0)
+        parent.kill()
+    end = time.monotonic() + 20
+    while Path(f"/proc/{orphan}").exists() and "Z" not in Path(f"/proc/{orphan}/stat").read_text().split()[2]:
+        assert time.monotonic() < end, "the child lives on"
+        time.sleep(0.05)

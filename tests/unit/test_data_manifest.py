@@ -1,6 +1,8 @@
 """The manifest holds every published video once, and validation never shares a group with train."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_videos import scene, small_config, ucf101_tree, write_video
 
+from ssp.data import headers
 from ssp.data.archives import unpack_dataset
 from ssp.data.fetch import fetch_dataset
 from ssp.data.manifest import COLUMNS, manifest_hash, read_manifest, report_of, write_manifest
@@ -151,6 +154,26 @@ def test_a_broken_video_keeps_its_row_and_is_named(tmp_path, files):
     assert "cannot be decoded" in report["broken"][0]["reason"]
 
 
+examine = headers._examine
+
+
+def _dies_of_one(path):
+    if path.name == "v_YoYo_g02_c01.avi":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return examine(path)
+
+
+def test_a_video_that_kills_its_reader_is_broken_and_no_other(tmp_path, files, monkeypatch):
+    config, _ = prepare(tmp_path, files)
+    whole = write_manifest(config, "ucf101").set_index("id")
+    monkeypatch.setattr(headers, "_examine", _dies_of_one)
+    manifest = write_manifest(config, "ucf101").set_index("id")
+    assert manifest.index[manifest["frames"] == 0].tolist() == ["YoYo/v_YoYo_g02_c01.avi"]
+    assert (manifest["sha256"] == whole["sha256"]).all()
+    report = json.loads(report_of(Paths.of(config).manifest("ucf101")).read_text())
+    assert "the decoder crashed on it" in report["broken"][0]["reason"]
+
+
 def test_nothing_unpacked_yet(tmp_path):
     with pytest.raises(DataError, match=r"unpacked\.json: no such file; run `ssp data unpack`"):
         write_manifest(small_config(tmp_path), "ucf101")
@@ -172,7 +195,7 @@ def test_a_damaged_manifest(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
-def test_videos_are_probed_in_order_by_several_threads(tmp_path, files):
+def test_videos_are_probed_in_order_by_several_processes(tmp_path, files):
     config, _ = prepare(tmp_path, files)
     one = write_manifest(config, "ucf101")
     compute = config.compute.model_copy(update={"data": config.compute.data.model_copy(update={"threads": 3})})
