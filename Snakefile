@@ -14,6 +14,8 @@ from snakemake.settings.types import DeploymentMethod
 
 from ssp.config import parse_config, slice_lines
 from ssp.errors import SSPError
+from ssp.explained import METHOD as EXPLAINED_METHOD
+from ssp.explained import explained_datasets
 from ssp.files import write_text
 from ssp.paths import Paths
 from ssp.scan.build import is_built

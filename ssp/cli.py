@@ -211,6 +211,19 @@ def train(config: ConfigPath, dataset: DatasetName, method: MethodName, seed: Se
     typer.echo(f"{dataset} {method} seed {seed}: {outcome}")
 
 
+@app.command(epilog="Example: ssp explain --config config/demo.yaml --dataset ssv2")
+def explain(config: ConfigPath, dataset: DatasetName) -> None:
+    """Draw what SSP attends to in test videos, for the report; `predict --explain` does it for any video."""
+    loaded = _load(config, dataset)
+    from ssp.explain_cell import explain_dataset
+
+    explained = explain_dataset(loaded, dataset)
+    for clip in explained.clips:
+        typer.echo(f"{clip.id}: {clip.name}, named {clip.predicted_name} ({100 * clip.probability:.0f} %)")
+    if not explained.clips:
+        typer.echo(f"{dataset}: the run failed, nothing to explain: {explained.made_from.reason}")
+
+
 # Results.
 
 

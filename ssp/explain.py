@@ -15,16 +15,17 @@ Design choices
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.gridspec import SubplotSpec
 from torch import Tensor
 
@@ -139,35 +140,42 @@ def frames_of(clip: Tensor) -> np.ndarray:
 # The picture.
 
 
-def draw_explanation(explanation: Explanation, frames: np.ndarray, title: str = "") -> bytes:
-    """A film strip with heat of prompt strength, the gate, the attention over frames and strength over layers; PNG.
+class Shown(NamedTuple):
+    """What the picture shows of one clip."""
 
-    Args:
-        explanation: from `explain_clip`.
-        frames: uint8 (T, H, W, 3), the pictures of that clip (`frames_of`).
-        title: one line above; may be empty.
-    """
-    total = len(frames)
-    shown = np.unique(np.linspace(0, total - 1, min(total, SHOWN)).round().astype(int))
+    explanation: Explanation
+    frames: np.ndarray  # uint8 (T, H, W, 3), the pictures of that clip (`frames_of`)
+    title: str = ""  # one line above
+
+
+def draw_explanations(clips: Sequence[Shown]) -> bytes:
+    """A PNG of clips below each other: film strip with heat of prompt strength; gate, attention, strength by layer."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(11, 5.6), dpi=130, layout="constrained")
+        figure = Figure(figsize=(11, 5.6 * len(clips)), dpi=130, layout="constrained")
         FigureCanvasAgg(figure)
-        if title:
-            figure.suptitle(title, fontsize=11, fontweight="bold")
-        strip, below = figure.add_gridspec(2, 1, height_ratios=(1.25, 1))
-        _strip(figure, strip, explanation.mean_strength, frames, shown)
-        gate, attention, layers = (
-            figure.add_subplot(part) for part in below.subgridspec(1, 3, width_ratios=(1.1, 0.9, 1))
-        )
-        _gate(gate, explanation)
-        _attention(figure, attention, explanation.mean_attention)
-        _layers(layers, explanation.strength)
+        for part, clip in zip(figure.subfigures(len(clips), 1, squeeze=False).flat, clips, strict=True):
+            _draw(part, clip)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
-def _strip(figure: Figure, place: SubplotSpec, strength: np.ndarray, frames: np.ndarray, shown: np.ndarray) -> None:
+def _draw(figure: SubFigure, clip: Shown) -> None:
+    """One clip: frames and heat above; gate, attention and layers below."""
+    explanation, frames, title = clip
+    total = len(frames)
+    shown = np.unique(np.linspace(0, total - 1, min(total, SHOWN)).round().astype(int))
+    if title:  # a file may be called anything: no formulas
+        figure.suptitle(title, fontsize=11, fontweight="bold", parse_math=False)
+    strip, below = figure.add_gridspec(2, 1, height_ratios=(1.25, 1))
+    _strip(figure, strip, explanation.mean_strength, frames, shown)
+    gate, attention, layers = (figure.add_subplot(part) for part in below.subgridspec(1, 3, width_ratios=(1.1, 0.9, 1)))
+    _gate(gate, explanation)
+    _attention(figure, attention, explanation.mean_attention)
+    _layers(layers, explanation.strength)
+
+
+def _strip(figure: SubFigure, place: SubplotSpec, strength: np.ndarray, frames: np.ndarray, shown: np.ndarray) -> None:
     """Frames above, the same in grey under the heat of prompt strength below."""
     axes = np.array(place.subgridspec(2, len(shown), wspace=0.02, hspace=0.02).subplots(squeeze=False))
     least, most = (float(strength.min()), float(strength.max())) if strength.any() else (0.0, 1.0)
@@ -207,7 +215,7 @@ def _gate(ax: Axes, explanation: Explanation) -> None:
     _frame_ticks(ax.xaxis, total, first=1)
 
 
-def _attention(figure: Figure, ax: Axes, attention: np.ndarray) -> None:
+def _attention(figure: SubFigure, ax: Axes, attention: np.ndarray) -> None:
     total = len(attention)
     most = float(np.abs(attention - 1 / total).max())
     span = max(most, LEAST / total)

@@ -16,13 +16,13 @@ import torch
 from ssp.backbone import VideoMamba
 from ssp.backbone.checkpoint import load_tuned
 from ssp.cell import Cell, predict_test
-from ssp.config import Config
+from ssp.config import Clips, Config
 from ssp.data import read_frames
 from ssp.data.clips import ClipDataset
 from ssp.data.video import probe
 from ssp.errors import ConfigError, RecordError
 from ssp.evaluate import predict
-from ssp.explain import check_explainable, draw_explanation, explain_clip, frames_of
+from ssp.explain import Shown, check_explainable, draw_explanations, explain_clip, frames_of
 from ssp.files import atomic_path
 from ssp.predictions import merge_views, metrics
 from ssp.record import Record, load_record
@@ -113,14 +113,18 @@ def predict_video(
     names = class_names(cell)
     top = [(names[c], p) for c, p in zip(classes.tolist()[:TOP], probabilities.tolist()[:TOP], strict=True)]
     if picture is not None:
-        view = settings.clips.test_segments // 2 * settings.clips.test_crops + settings.clips.test_crops // 2
-        clip = clips[view][0]
+        clip = clips[central_view(settings.clips)][0]
         with cell.execution.autocast():
             explanation = explain_clip(model, clip)
         title = f"{video.name}: {top[0][0]} ({100 * top[0][1]:.0f} %)"
         with atomic_path(picture) as temporary:
-            temporary.write_bytes(draw_explanation(explanation, frames_of(clip), title))
+            temporary.write_bytes(draw_explanations([Shown(explanation, frames_of(clip), title)]))
     return top
+
+
+def central_view(clips: Clips) -> int:
+    """Which of a video's test views is the middle crop of its middle segment."""
+    return clips.test_segments // 2 * clips.test_crops + clips.test_crops // 2
 
 
 def class_names(cell: Cell) -> dict[int, str]:

@@ -112,6 +112,14 @@ class Paths:
         """Logits of every test view of a run."""
         return self.results / "predictions" / dataset / method / f"seed{seed}.parquet"
 
+    def explained(self, dataset: str) -> Path:
+        """What SSP attended to in test videos: the facts, written after the picture."""
+        return self.results / "explained" / f"{dataset}.json"
+
+    def explained_picture(self, dataset: str) -> Path:
+        """The picture of what SSP attended to; none where the run failed."""
+        return self.results / "explained" / f"{dataset}.png"
+
     @property
     def tables(self) -> Path:
         """Folder of the tables."""

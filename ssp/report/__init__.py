@@ -5,7 +5,8 @@ Design choices
 - Self-contained: no script, style, font or picture from elsewhere. Works without JavaScript too, which only sorts and
   marks the rows that a number came from.
 - A section is a module with a function `content(results)`, a template of the same name under `templates/`, and one line
-  in `SECTIONS`. What it shows is decided in the module, how it looks in the template.
+  in `SECTIONS`. What it shows is decided in the module, how it looks in the template. Where its content is None, the
+  config has nothing of that kind, and the page no such section.
 - Unlike the tables it shows times, hosts and MLflow run ids, so two runs of the same thing differ in it.
 - Light: no torch.
 """
@@ -21,7 +22,7 @@ import pandas as pd
 
 from ssp.config import Config
 from ssp.files import write_text
-from ssp.report import accuracy, classes, clips, curves, parameters, runs, stages, sweeps
+from ssp.report import accuracy, classes, clips, curves, explained, parameters, runs, stages, sweeps
 from ssp.report.results import Results, load_results
 from ssp.tables.layout import LEVEL, PAPER, context
 
@@ -33,7 +34,7 @@ class Section(NamedTuple):
 
     anchor: str
     title: str
-    content: Callable[[Results], dict[str, Any]]
+    content: Callable[[Results], dict[str, Any] | None]
 
 
 SECTIONS = (
@@ -43,6 +44,7 @@ SECTIONS = (
     Section("sweeps", "Sweeps", sweeps.content),
     Section("classes", "Classes", classes.content),
     Section("clips", "Clips", clips.content),
+    Section("explained", "What SSP attends to", explained.content),
     Section("stages", "Time and memory", stages.content),
     Section("runs", "Runs", runs.content),
 )
@@ -52,7 +54,7 @@ def write_report(config: Config) -> Path:
     """Write `results/<config>/report.html`.
 
     Raises:
-        RecordError: tables, a record or a sweep's choice are missing, broken, or of another config.
+        RecordError: tables, a record, a sweep's choice or an explanation are missing, broken, or of another config.
         DataError: a manifest or a frame store is missing, or not the one that the runs read.
     """
     results = load_results(config)
@@ -61,9 +63,10 @@ def write_report(config: Config) -> Path:
         {
             "anchor": section.anchor,
             "title": section.title,
-            "body": environment.get_template(f"{section.anchor}.html.j2").render(section.content(results)),
+            "body": environment.get_template(f"{section.anchor}.html.j2").render(content),
         }
         for section in SECTIONS
+        if (content := section.content(results)) is not None
     ]
     page = environment.get_template("page.html.j2").render(
         sections=sections,

@@ -2,7 +2,8 @@
 
 Design choices
 - Only direct needs are named and drawn: training needs manifests as well, but has them through the sweep.
-- A rule stands as low as it can, one line above what needs it first; the data's rules keep the first column.
+- A rule stands as low as it can, one line above what needs it first; the data's rules keep the first column, and from
+  the sweep on a line is centred.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable
 from markupsafe import Markup, escape
 
 from ssp.config import Config
+from ssp.explained import explained_datasets
 
 NEEDS: dict[str, tuple[str, ...]] = {
     "generate": (),
@@ -26,7 +28,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "sweep": ("frames", "pretrain", "fetch_weights", "build_scan", "init_tracking"),
     "train": ("sweep",),
     "tables": ("train",),
-    "report": ("tables",),
+    "explain": ("train",),
+    "report": ("tables", "explain"),
 }
 """Rules in the order of work, with what they need directly; a config that has no use for a rule leaves it out."""
 
@@ -51,6 +54,7 @@ def jobs(config: Config) -> dict[str, list[tuple[str, ...]]]:
         "sweep": cells,
         "train": [(*cell, f"seed{seed}") for cell in cells for seed in config.seeds],
         "tables": [()],
+        "explain": [(name,) for name in explained_datasets(config)],
         "report": [()],
     }
     return {rule: found[rule] for rule in NEEDS if found[rule]}
@@ -83,8 +87,10 @@ def drawing(labels: dict[str, str]) -> Markup:
     columns = 1 + max(_column(rule, labels, height) for rule in labels)
     at = {}
     for rule in labels:
-        alone = not _is_before_sweep(rule)
-        column = (columns - 1) / 2 if alone else _column(rule, labels, height)
+        column = _column(rule, labels, height)
+        if not _is_before_sweep(rule):
+            line = [other for other in labels if height[other] == height[rule]]
+            column = (columns - len(line)) / 2 + line.index(rule)
         at[rule] = (column * (BOX[0] + GAP) + 1, (lines - 1 - height[rule]) * ROW + 1)
     parts = [_arrow(at[need], at[rule]) for need, rule in arrows]
     for rule, (x, y) in at.items():

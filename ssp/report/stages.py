@@ -28,6 +28,7 @@ DOES = {
     "sweep": "hyper-parameters chosen on validation",
     "train": "trained from the choice, test read once",
     "tables": "tables from the records",
+    "explain": "what SSP attends to in test videos, drawn",
     "report": "figures and this page",
 }
 

@@ -1,15 +1,18 @@
 """A whole report over made records and choices, and a reader of its page."""
 
+import hashlib
 import html.parser
 
 from made_data import write_data
 from made_records import hits_of, make_config, write_all, write_cell
+from PIL import Image
 
 from ssp.choice import Budget, Choice, SweepRun, Trial, save_choice
 from ssp.config import slice_hash
-from ssp.files import write_text
+from ssp.explained import Explained, ExplainedClip, Origin
+from ssp.files import atomic_path, write_json, write_text
 from ssp.paths import Paths
-from ssp.record import Chosen, Epoch
+from ssp.record import Chosen, Epoch, load_record
 from ssp.report import write_report
 from ssp.tables import write_tables
 
@@ -63,6 +66,34 @@ def write_choices(config, failed=()):
             save_choice(choice, Paths.of(config).choice(dataset, method))
 
 
+def write_explained(config, dataset):
+    """What SSP attended to, by a picture of one grey; a failed run has none."""
+    paths = Paths.of(config)
+    record = load_record(paths.record(dataset, "ssp", config.seeds[0]))
+    if record.status == "failed":
+        write_json(paths.explained(dataset), Explained(made_from=Origin.of(record)).model_dump(mode="json"))
+        return
+    with atomic_path(paths.explained_picture(dataset)) as temporary:
+        Image.new("RGB", (300, 200), (119, 119, 119)).save(temporary, "PNG")
+    clips = [
+        ExplainedClip(
+            id=video,
+            label=label,
+            name=f"kind <{label}>",
+            predicted=1,
+            predicted_name="kind <1>",
+            probability=0.876,
+            view=0,
+            gate=[0.2, 0.3, 0.25, 0.25],
+            strength=(0.125, 0.5),
+        )
+        for label, video in ((1, "v0001.avi"), (2, "v0002.avi"))
+    ]
+    picture = hashlib.sha256(paths.explained_picture(dataset).read_bytes()).hexdigest()
+    explained = Explained(made_from=Origin.of(record), weights="1" * 64, picture=picture, clips=clips)
+    write_json(paths.explained(dataset), explained.model_dump(mode="json"))
+
+
 def write_benchmark(path, seconds, memory="100.5", cpu="1.5"):
     """A file as Snakemake's `benchmark:` writes it."""
     head = ["s", "h:m:s", "max_rss", "max_vms", "max_uss", "max_pss", "io_in", "io_out", "mean_load", "cpu_time"]
@@ -80,6 +111,8 @@ def make_report():
     lost = {"reason": "loss is not <finite>", "parameters": None, "hyperparameters": None}
     write_cell(config, "ssv2", "vpt", 1, **lost, **ssv2)
     write_choices(config, failed=[("hmdb51", "vpt")])
+    for dataset in config.datasets:
+        write_explained(config, dataset)
     paths = Paths.of(config)
     write_benchmark(paths.benchmark("train", "ssv2", "vpt", "seed0"), 30)
     write_benchmark(paths.benchmark("train", "ssv2", "ssp", "seed0"), 61.5, memory="2000.2", cpu="NA")
@@ -91,11 +124,12 @@ def make_report():
 
 
 class Page(html.parser.HTMLParser):
-    """Tables by section as lists of rows of texts, ids, links, and everything that would be fetched."""
+    """Tables by section as lists of rows of texts, ids, links, pictures, and everything that would be fetched."""
 
     def __init__(self, text):
         super().__init__()
         self.tables, self.fetched, self.links, self.ids, self.open = {}, [], [], [], []
+        self.pictures = []
         self.section = None
         self.feed(text)
 
@@ -112,6 +146,7 @@ class Page(html.parser.HTMLParser):
             tables[-1].append([])
         elif tag in ("td", "th"):
             tables[-1][-1].append("")
+        self.pictures += [attributes | {"section": self.section}] if tag == "img" else []
         self.ids += [attributes["id"]] if "id" in attributes else []
         self.links += [attributes["href"]] if tag == "a" else []
         # A link of SVG is href too: <image href>, <use href>.

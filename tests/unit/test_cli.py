@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 COMMANDS = {
     "data": {"generate", "fetch", "unpack", "manifest", "frames", "check"},
     "tracking": {"init"},
-    None: {"pretrain", "fetch-weights", "sweep", "train", "tables", "params", "report", "evaluate", "predict"},
+    None: {"pretrain", "fetch-weights", "sweep", "train", "explain", "tables", "report"}
+    | {"params", "evaluate", "predict"},
 }
 
 

@@ -1,5 +1,6 @@
 """What SSP attends to: each quantity against a direct formula, the pass itself untouched, and a picture of it."""
 
+import dataclasses
 import io
 import math
 
@@ -8,11 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-import ssp.explain
 from ssp import build_model
 from ssp.data.augment import test_view as view_of
 from ssp.errors import ConfigError
-from ssp.explain import draw_explanation, explain_clip, frames_of
+from ssp.explain import Explanation, Shown, draw_explanations, explain_clip, frames_of
 from ssp.prompting import HEADS, entropy_gate
 
 BLOCKS, FRAMES, GRID, PROMPTS = 3, 4, (2, 3), 2
@@ -91,7 +91,7 @@ def test_fresh_prompts_are_nothing():
     explanation = explain_clip(*make(lively=False))
     assert not explanation.strength.any() and not explanation.scales.any()
     np.testing.assert_allclose(explanation.gate, 1 / FRAMES, rtol=1e-6)
-    assert len(draw_explanation(explanation, np.zeros((FRAMES, 16, 24, 3), np.uint8))) > 1000
+    assert len(draw_explanations([Shown(explanation, np.zeros((FRAMES, 16, 24, 3), np.uint8))])) > 1000
 
 
 def test_an_empty_branch_has_no_infinite_strength():
@@ -142,15 +142,14 @@ def test_picture_shows_frames_and_where_prompts_are_strong(total):
     strength = np.full((2, total, 2, 2), 0.1, np.float32)
     strength[:, -1, 0, 1] = 0.9  # one hot patch, top right of the last frame
     shares = np.full((1, total), 1 / total, np.float32)
-    explanation = ssp.explain.Explanation(
+    explanation = Explanation(
         strength, shares, np.zeros(1, np.float32), np.full((1, 1, total, total), 1 / total, np.float32), np.zeros(3)
     )
     grey = np.full((total, 32, 32, 3), 128, np.uint8)
-    data = draw_explanation(explanation, grey, "a title")
-    assert data == draw_explanation(explanation, grey, "a title"), "same input, same bytes"
-    cold = draw_explanation(
-        ssp.explain.Explanation(strength * 0, *list(vars(explanation).values())[1:]), grey, "a title"
-    )
+    title = r"$50 \off$ and {a}.mp4"  # a file may be called anything
+    data = draw_explanations([Shown(explanation, grey, title)])
+    assert data == draw_explanations([Shown(explanation, grey, title)]), "same input, same bytes"
+    cold = draw_explanations([Shown(dataclasses.replace(explanation, strength=strength * 0), grey, title)])
     picture, other = (np.asarray(Image.open(io.BytesIO(part)).convert("RGB"), np.int16) for part in (data, cold))
     height, width = picture.shape[:2]
     assert width > 1000 and height > 500

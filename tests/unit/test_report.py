@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from made_data import write_data
-from made_records import make_config, write_all
-from made_report import Page, make_report, write_choices
+from made_records import hits_of, make_config, write_all, write_cell
+from made_report import Page, make_report, write_choices, write_explained
 
 from ssp.config import slice_hash
 from ssp.errors import RecordError
@@ -66,7 +66,7 @@ def test_classes(page):
 def test_stages(page):
     (stages,) = page[0].tables["stages"]
     before = ["generate", "fetch", "unpack", "manifest", "frames", "build_scan", "init_tracking"]
-    rules = [*before, "sweep", "train", "tables", "report"]
+    rules = [*before, "sweep", "train", "tables", "explain", "report"]
     assert [row[0].startswith(rule) for row, rule in zip(stages[1:], rules, strict=True)] == [True] * len(rules)
     rows = dict(zip(rules, stages[1:], strict=True))
     assert rows["train"][1:] == ["122 measured", "1:32 min", "1.5 s", "2,000", "1:02 minssv2 ssp seed0"]
@@ -80,6 +80,51 @@ def test_runs_and_the_way_back(page):
     config_hash = slice_hash(make_config(datasets=("hmdb51",), methods=("ssp",)).cell_slice("hmdb51", "ssp"))
     assert back[1][4] == config_hash
     assert back[1][6] == "0" * 12
+
+
+def test_explained(page):
+    parsed, path = page
+    shown = [picture for picture in parsed.pictures if picture["section"] == "explained"]
+    assert len(shown) == 2
+    told = "kind <1>: prompts 0.12 to 0.5 times as large as what they are added to, the gate gives most, 20 % above an"
+    assert all(told in picture["alt"] and "to frame 2 of 4" in picture["alt"] for picture in shown)
+    text = path.read_text()
+    assert text.count("✓") == text.count("✗") == 1  # of the style sheet
+    assert '<span class="right">kind &lt;1&gt;</span> <span class="soft">88 %' in text
+    assert '<b>kind &lt;2&gt;</b> <span class="soft">v0002.avi</span> <span class="wrong">kind &lt;1&gt;</span>' in text
+    command = "predict VIDEO --config results/tried/config.yaml --dataset hmdb51 --method ssp --seed 0 --explain"
+    assert f"python -m ssp {command} OUT.png" in text
+
+
+def _report(tmp_path, monkeypatch, methods, **changes):
+    """The text of a page over one data set; `changes` are those of the run of SSP that is explained."""
+    monkeypatch.chdir(tmp_path)
+    config = make_config(datasets=("hmdb51",), methods=methods)
+    made = {"manifest_hash": write_data(config, "hmdb51", videos=40)}
+    for method in methods:
+        for seed in config.seeds:
+            failed = changes if (method, seed) == ("ssp", 0) else {}
+            write_cell(config, "hmdb51", method, seed, hits_of(0.5, 40), **made, **failed)
+    write_choices(config)
+    write_tables(config)
+    if "ssp" in methods:
+        write_explained(config, "hmdb51")
+    return write_report(config).read_text()
+
+
+def test_without_ssp_nothing_is_explained(tmp_path, monkeypatch):
+    text = _report(tmp_path, monkeypatch, ("vpt", "linear"))
+    assert 'id="classes"' in text and 'href="#classes"' in text
+    assert 'id="explained"' not in text and 'href="#explained"' not in text and "What SSP attends to" not in text
+
+
+def test_a_failed_run_of_ssp_is_told(tmp_path, monkeypatch):
+    lost = {"reason": "loss is not <finite>", "parameters": None, "hyperparameters": None}
+    text = _report(tmp_path, monkeypatch, ("ssp", "linear"), **lost)
+    page = Page(text)
+    assert 'No picture: <a href="#run-hmdb51-ssp">ssp</a> with seed 0 failed, loss is not &lt;finite&gt;' in text
+    assert not [picture for picture in page.pictures if picture["section"] == "explained"]
+    assert "#explained" in page.links
 
 
 def test_page_needs_nothing_else(page):
@@ -152,7 +197,9 @@ window.addEventListener("load", () => {
   press(stages, "time"); told.push(texts(stages, "time").slice(0, 3).join(" ")); // 1:32 min is more than 4.0 s
   const pictures = [...document.querySelectorAll("img, svg")].filter((one) => !one.closest("details:not([open])"));
   const empty = pictures.filter((one) => one.getBoundingClientRect().width < 20 || one.naturalWidth === 0);
-  told.push(`${document.querySelectorAll("img").length} frames, ${empty.length} empty`);
+  told.push(`${document.querySelectorAll("img").length} pictures, ${empty.length} empty`);
+  const explained = [...document.querySelectorAll("#explained img")];
+  told.push(explained.map((one) => `${one.naturalWidth} px`).join(" ")); // the PNG's own width: it was decoded
   location.hash = "#run-ssv2-ssp";
   setTimeout(() => {
     told.push(document.querySelectorAll("tr.asked").length + " rows asked");
@@ -184,7 +231,8 @@ def test_in_a_browser(page, tmp_path):
     assert title[0] == (
         f"<title>PROBE 68.00 66.00 64.00 62.00 52.00 50.00 50.00 48.00 46.00 44.00 42.00 {failed} / "
         f"42.00 44.00 46.00 48.00 50.00 50.00 52.00 62.00 64.00 66.00 68.00 {failed} / ssv2 / "
-        f"ssp ssp vpt vpt linear linear / 1:32 min 4.0 s – / 48 frames, 0 empty / 4 rows asked</title>"
+        f"ssp ssp vpt vpt linear linear / 1:32 min 4.0 s – / 50 pictures, 0 empty / 300 px 300 px / "
+        "4 rows asked</title>"
     )
     assert _complaints(done.stderr) == []
 
@@ -207,12 +255,15 @@ def _complaints(log: str) -> list[str]:
 @pytest.mark.slow
 def test_report_of_real_runs(tiny):
     """Tables, figure and page from records, a sweep and videos that the real jobs wrote."""
+    from ssp.explain_cell import explain_dataset
     from ssp.run import train_cell
     from ssp.sweep import run_sweep
 
-    config = tiny(sweep__trials=1, sweep__epochs=1, methods={"linear": {}})
-    run_sweep(config, "ucf101", "linear")
-    records = [train_cell(config, "ucf101", "linear", seed) for seed in config.seeds]
+    method = {"ssp": {"options": {"inner_dim": 8, "attn_dim": 8, "num_prompts": 1}}}
+    config = tiny(sweep__trials=1, sweep__epochs=1, methods=method)
+    run_sweep(config, "ucf101", "ssp")
+    records = [train_cell(config, "ucf101", "ssp", seed) for seed in config.seeds]
+    explain_dataset(config, "ucf101")
     write_tables(config)
     write_figures(config)
     parsed = Page(write_report(config).read_text())
@@ -223,3 +274,5 @@ def test_report_of_real_runs(tiny):
         sum(address.startswith("data:image/jpeg") for address in parsed.fetched)
         >= config.datasets["ucf101"].clips.num_frames
     )
+    (picture,) = [picture for picture in parsed.pictures if picture["section"] == "explained"]
+    assert picture["src"].startswith("data:image/png")

@@ -154,6 +154,17 @@ def test_figures_and_report_are_written(tiny_run, records):
         assert record["config_hash"] in page
 
 
+def test_what_ssp_attends_to_is_drawn_and_shown(tiny_run, records):
+    folder, paths = tiny_run.folder, tiny_run.paths
+    page = (folder / paths.report).read_text()
+    for dataset in tiny_run.config.datasets:
+        facts = json.loads((folder / paths.explained(dataset)).read_text())
+        assert facts["made_from"]["predictions"] == records[dataset, "ssp", 0]["predictions"]["sha256"]
+        assert (folder / paths.explained_picture(dataset)).read_bytes().startswith(b"\x89PNG")
+        assert [len(clip["gate"]) for clip in facts["clips"]] == [4, 4]
+        assert all(clip["id"] in page[page.index('id="explained"') :] for clip in facts["clips"])
+
+
 def test_nothing_half_written_is_left(tiny_run):
     assert [path for path in tiny_run.folder.rglob("*.tmp") if ".snakemake" not in path.parts] == []
 

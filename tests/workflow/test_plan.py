@@ -38,6 +38,7 @@ def test_dry_run(run, tmp_path, without_library, path, profile):
         "train": cells * len(config.seeds),
         "frames": shards,
         "tables": 1,
+        "explain": len(config.datasets) if "ssp" in config.methods else 0,
         "report": 1,
         "init_tracking": 1,
     }

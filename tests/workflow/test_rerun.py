@@ -39,6 +39,10 @@ def _space(data):
     data["methods"]["full"]["space"] = {"lr": {"low": 0.001, "high": 0.01, "log": True}}
 
 
+def _options_of_ssp(data):
+    data["methods"]["ssp"]["options"]["num_prompts"] = 1
+
+
 def _title(data):
     data["title"] = "Another title"
 
@@ -79,21 +83,22 @@ def _no_outcome_and_options(data):
 
 
 SHOW = {"tables": 1, "report": 1}
-EVERY = {"sweep": DATASETS * METHODS, "train": DATASETS * METHODS * SEEDS} | SHOW
+EVERY = {"sweep": DATASETS * METHODS, "train": DATASETS * METHODS * SEEDS, "explain": DATASETS} | SHOW
 
 
 @pytest.mark.parametrize(
     ("change", "jobs"),
     [
         (_options, {"sweep": DATASETS, "train": DATASETS * SEEDS} | SHOW),
+        (_options_of_ssp, {"sweep": DATASETS, "train": DATASETS * SEEDS, "explain": DATASETS} | SHOW),
         (_space, {"sweep": DATASETS, "train": DATASETS * SEEDS} | SHOW),
         (_title, SHOW),
         (_seed, {"train": DATASETS * METHODS} | SHOW),
-        (_views, {"train": METHODS * SEEDS} | SHOW),
+        (_views, {"train": METHODS * SEEDS, "explain": 1} | SHOW),
         (_trials, EVERY),
-        (_recipe, {"sweep": METHODS, "train": METHODS * SEEDS} | SHOW),
+        (_recipe, {"sweep": METHODS, "train": METHODS * SEEDS, "explain": 1} | SHOW),
         (_backbone, {"pretrain": 1} | EVERY),
-        (_shards, {"frames": 2, "sweep": METHODS, "train": METHODS * SEEDS} | SHOW),
+        (_shards, {"frames": 2, "sweep": METHODS, "train": METHODS * SEEDS, "explain": 1} | SHOW),
         (_no_outcome, {}),
         (_no_outcome_and_options, {"sweep": DATASETS, "train": DATASETS * SEEDS} | SHOW),
     ],

@@ -13,6 +13,7 @@ RECORDS = expand(
     method=cfg.methods,
     seed=cfg.seeds,
 )
+EXPLAINED = expand(paths.explained("{dataset}"), dataset=explained_datasets(cfg))
 
 
 rule tables:
@@ -39,12 +40,44 @@ rule tables:
         "{SSP} tables --config {CONFIG} > {log} 2>&1"
 
 
+# After a finished run, and apart from it: nothing that trains waits for a picture. What decides it is in the record; a
+# failed run has no picture, so only the facts are a declared output.
+rule explain:
+    input:
+        record=paths.record("{dataset}", EXPLAINED_METHOD, cfg.seeds[0]),
+        predictions=paths.predictions("{dataset}", EXPLAINED_METHOD, cfg.seeds[0]),
+        manifest=paths.manifest("{dataset}"),
+        frames=frame_store,
+        backbone=backbone_file,
+        scan=ancient(SCAN),
+    output:
+        paths.explained("{dataset}"),
+    log:
+        paths.log("explain", "{dataset}"),
+    benchmark:
+        paths.benchmark("explain", "{dataset}")
+    conda:
+        ENVIRONMENT
+    threads: cfg.compute.train.threads
+    resources:
+        mem_mb=growing(cfg.compute.train.mem_mb),
+        runtime=growing(cfg.compute.train.runtime),
+        gpu=cfg.compute.train.gpus,
+    params:
+        seed=cfg.seeds[0],
+    message:
+        "Drawing what SSP attends to in test videos of {wildcards.dataset}"
+    shell:
+        "{SSP} explain --config {CONFIG} --dataset {wildcards.dataset} > {log} 2>&1"
+
+
 # A job of its own: it reads frames and sweeps too, and shows what the tables cost. Its inputs are those of `train`, so it
 # fetches nothing that the runs did not.
 rule report:
     input:
         TABLES,
         RECORDS,
+        EXPLAINED,
         expand(paths.choice("{dataset}", "{method}"), dataset=cfg.datasets, method=cfg.methods),
         manifests=expand(paths.manifest("{dataset}"), dataset=cfg.datasets),
         frames=[

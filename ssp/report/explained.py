@@ -1,0 +1,55 @@
+"""Section: what State Space Prompting attends to in test videos, one picture per data set; only where SSP was run.
+
+The pictures are those of the workflow's rule `explain`: looking into a model takes torch, which the page does without.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from PIL import Image
+
+from ssp.explained import METHOD, Explained, ExplainedClip, explained_datasets, load_explained
+from ssp.report.images import data_uri
+from ssp.report.results import Results, anchor
+
+
+def content(results: Results) -> dict[str, Any] | None:
+    """For each data set the picture as an address with its caption, or why there is none; None without SSP."""
+    datasets = explained_datasets(results.config)
+    if not datasets:
+        return None
+    return {
+        "method": METHOD,
+        "seed": results.config.seeds[0],
+        "config_file": results.paths.config.as_posix(),
+        "datasets": [_dataset(results, dataset) for dataset in datasets],
+    }
+
+
+def _dataset(results: Results, dataset: str) -> dict[str, Any]:
+    cell = next(cell for cell in results.of(dataset) if cell.method == METHOD)
+    record = cell.records[results.config.seeds[0]]
+    explained, picture = load_explained(results.config, record)
+    about: dict[str, Any] = {"name": dataset, "anchor": anchor(dataset, METHOD), "reason": record.reason}
+    if not picture:
+        return about | {"picture": None}
+    with Image.open(io.BytesIO(picture)) as image:
+        return about | {"picture": data_uri(image, "PNG"), "clips": explained.clips, "told": _told(explained)}
+
+
+def _told(explained: Explained) -> str:
+    """The picture in words, for who cannot see it."""
+    clips = "; ".join(map(_told_of, explained.clips))
+    return f"Film strips with the prompts' strength over each frame, and charts of gate, attention and layers. {clips}."
+
+
+def _told_of(clip: ExplainedClip) -> str:
+    equal, (low, high) = 1 / len(clip.gate), clip.strength
+    strongest = max(range(len(clip.gate)), key=clip.gate.__getitem__)
+    more = 100 * (clip.gate[strongest] / equal - 1)
+    return (
+        f"{clip.name}: prompts {low:.2g} to {high:.2g} times as large as what they are added to, the gate gives most, "
+        f"{more:.2g} % above an equal share, to frame {strongest + 1} of {len(clip.gate)}"
+    )
