@@ -23,9 +23,15 @@ def content(results: Results) -> dict[str, Any] | None:
     return {
         "method": METHOD,
         "seed": results.config.seeds[0],
-        "config_file": results.paths.config.as_posix(),
+        "command": _command(results, datasets[0]),
         "datasets": [_dataset(results, dataset) for dataset in datasets],
     }
+
+
+def _command(results: Results, dataset: str) -> list[str]:
+    """What draws the same for any video; in parts that are not broken between lines."""
+    options = f"--config {results.paths.config}", f"--dataset {dataset}", f"--method {METHOD}"
+    return ["python -m ssp predict VIDEO", *options, f"--seed {results.config.seeds[0]}", "--explain OUT.png"]
 
 
 def _dataset(results: Results, dataset: str) -> dict[str, Any]:

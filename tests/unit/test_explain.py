@@ -12,7 +12,8 @@ from PIL import Image
 from ssp import build_model
 from ssp.data.augment import test_view as view_of
 from ssp.errors import ConfigError
-from ssp.explain import Explanation, Shown, draw_explanations, explain_clip, frames_of
+from ssp.explain import CHARTS, LINE, TITLE, Explanation, Shown, draw_explanations, explain_clip, frames_of
+from ssp.explain import FRAMES as FRAMES_OF_A_LINE
 from ssp.prompting import HEADS, entropy_gate
 
 BLOCKS, FRAMES, GRID, PROMPTS = 3, 4, (2, 3), 2
@@ -154,6 +155,8 @@ def test_picture_shows_frames_and_where_prompts_are_strong(total):
     height, width = picture.shape[:2]
     assert width > 1000 and height > 500
     yellow = (picture[..., 0] > 180) & (picture[..., 1] > 170) & (picture[..., 2] > 100) & (np.ptp(picture, 2) > 15)
-    rows, columns = np.nonzero(yellow[: height // 2 + 80, : int(0.92 * width)])
+    strip = LINE * (2 if total > FRAMES_OF_A_LINE else 1)
+    end = height * (TITLE + strip) / (TITLE + strip + CHARTS)
+    rows, columns = np.nonzero(yellow[: int(end), : int(0.92 * width)])
     assert len(rows) > 100, "the hottest patch has the colour map's last colour"
     assert columns.min() > 0.4 * width and not np.array_equal(picture, other)

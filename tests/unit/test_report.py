@@ -92,8 +92,11 @@ def test_explained(page):
     assert text.count("✓") == text.count("✗") == 1  # of the style sheet
     assert '<span class="right">kind &lt;1&gt;</span> <span class="soft">88 %' in text
     assert '<b>kind &lt;2&gt;</b> <span class="soft">v0002.avi</span> <span class="wrong">kind &lt;1&gt;</span>' in text
-    command = "predict VIDEO --config results/tried/config.yaml --dataset hmdb51 --method ssp --seed 0 --explain"
-    assert f"python -m ssp {command} OUT.png" in text
+    (command,) = re.findall(r'<code class="command">(.*?)</code>', text)
+    assert re.sub(r"<.*?>", "", command) == (
+        "python -m ssp predict VIDEO --config results/tried/config.yaml --dataset hmdb51 --method ssp --seed 0 "
+        "--explain OUT.png"
+    )
 
 
 def _report(tmp_path, monkeypatch, methods, **changes):
