@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 
 from ssp.backbone import VideoMamba, build_model, load_weights
+from ssp.backbone.checkpoint import checkpoint_hash
 from ssp.config import Config, Quirks, slice_hash
 from ssp.data.clips import ClipDataset, load_split
 from ssp.data.frames import FrameStore
@@ -63,6 +64,15 @@ class Cell:
     def manifest_hash(self) -> str:
         """Hash of what the manifest says."""
         return manifest_hash(self.paths.manifest(self.dataset))
+
+    @cached_property
+    def backbone_hash(self) -> str:
+        """Hash of the file of the pre-trained weights, which another may have taken the place of.
+
+        Raises:
+            CheckpointError: there is no such file.
+        """
+        return checkpoint_hash(self.backbone_file())
 
     @cached_property
     def store(self) -> FrameStore:
@@ -139,6 +149,7 @@ class Cell:
             "ssp.git_dirty": str(git.dirty),
             "ssp.config_hash": slice_hash(self.config.cell_slice(self.dataset, self.method)),
             "ssp.manifest_hash": self.manifest_hash,
+            "ssp.backbone_hash": self.backbone_hash,
             "ssp.scan_backend": choose_backend(torch.float32, self.execution.device).name,
             "ssp.device": self.execution.name,
         } | {f"ssp.version.{name}": version for name, version in package_versions().items()}

@@ -67,6 +67,7 @@ class Choice(_Model):
     config: dict[str, Any]
     config_hash: str
     manifest_hash: str
+    backbone_hash: str | None = None
     budget: Budget
     space: dict[str, Range]
     hyperparameters: Chosen | None

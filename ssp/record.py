@@ -148,6 +148,7 @@ class Record(_Model):
     device: str
     scan: Scan | None = None
     manifest_hash: str
+    backbone_hash: str | None = Field(default=None, description="Of the pre-trained weights' file; null: not noted.")
     epochs: int = Field(description="Epochs trained.")
     parameters: Parameters | None = None
     metrics: Metrics | None = None

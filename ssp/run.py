@@ -3,8 +3,10 @@
 Design choices
 - Trains on the train split; when the last epoch is over, reads test once, in the same process. There is no best epoch:
   validation is measured for the curves only.
-- Weights, predictions and record are each written atomically, the record last. A training that fails for a reason of
-  its own (loss not finite, out of memory) writes all three too, says why in the record, and the workflow goes on.
+- Weights, predictions and record are each written atomically, the record last; then the MLflow run is closed, and only
+  then the training state goes. So a run that is killed in between ends as the same MLflow run.
+- A training that fails for a reason of its own (loss not finite, out of memory) writes all three too, says why in the
+  record, and the workflow goes on.
 - A killed run continues after its last epoch; its MLflow run goes on as well.
 """
 
@@ -64,11 +66,7 @@ def train_cell(config: Config, dataset: str, method: str, seed: int) -> Record:
     if seed not in config.seeds:
         raise ConfigError(f"config '{config.name}': no seed {seed}; it has: {', '.join(map(str, config.seeds))}")
     choice = load_choice(cell.paths.choice(dataset, method), config, dataset, method)
-    if choice.manifest_hash != cell.manifest_hash:
-        raise RecordError(
-            f"{cell.paths.choice(dataset, method)}: was chosen on another manifest of '{dataset}' than there is now; "
-            f"run `ssp sweep --dataset {dataset} --method {method}` again"
-        )
+    _check_origin(cell, choice)
     tracking = Tracking(config)
     state = TrainingState(cell.paths.training_state(dataset, method, seed), _identity(cell, choice, seed))
     run = tracking.start(
@@ -92,10 +90,23 @@ def train_cell(config: Config, dataset: str, method: str, seed: int) -> Record:
     seconds = time.perf_counter() - clock
     about = _run(outcome, started, seconds, cell.execution.device, run, tracking.public_uri)
     record = _record(cell, choice, seed, outcome, about, predictions)
-    _track_result(cell, record, run)
     save_record(record, cell.paths.record(dataset, method, seed))
+    _track_result(cell, record, run)
     state.path.unlink(missing_ok=True)
     return record
+
+
+def _check_origin(cell: Cell, choice: Choice) -> None:
+    """Refuse a choice that was made on other data or from another backbone than there are now."""
+    for what, theirs, ours in (
+        (f"on another manifest of '{cell.dataset}' than there is", choice.manifest_hash, cell.manifest_hash),
+        (f"with other weights than {cell.backbone_file()} has", choice.backbone_hash, cell.backbone_hash),
+    ):
+        if theirs not in (ours, None):
+            raise RecordError(
+                f"{cell.paths.choice(cell.dataset, cell.method)}: was chosen {what} now; "
+                f"run `ssp sweep --dataset {cell.dataset} --method {cell.method}` again"
+            )
 
 
 def _identity(cell: Cell, choice: Choice, seed: int) -> str:
@@ -104,6 +115,7 @@ def _identity(cell: Cell, choice: Choice, seed: int) -> str:
         "cell": cell.config.cell_slice(cell.dataset, cell.method),
         "chosen": choice.hyperparameters.model_dump(mode="json") if choice.hyperparameters else None,
         "manifest": cell.manifest_hash,
+        "backbone": cell.backbone_hash,
         "seed": seed,
     }
     return slice_hash(parts)
@@ -176,6 +188,7 @@ def _record(cell: Cell, choice: Choice, seed: int, outcome: _Outcome, run: Run, 
         device=cell.execution.name,
         scan=Scan(backend=scan.name, reason=scan.reason),
         manifest_hash=cell.manifest_hash,
+        backbone_hash=cell.backbone_hash,
         epochs=len(outcome.epochs),
         parameters=outcome.parameters,
         metrics=outcome.metrics,

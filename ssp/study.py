@@ -6,8 +6,8 @@ Design choices
   line in the journal is nobody's: all three are cleared, and heartbeats are not needed.
 - The budget is counted in slots 0, 1, ...; a slot is filled by a trial that came to an end, pruned and failed ones
   included. A trial that was killed fills none.
-- A study's name holds the hash of its config and data, so that trials of different settings never mix. A study whose
-  choice was written starts afresh when it is asked for again.
+- A study's name holds the hash of its config, data and backbone, so that trials of different settings never mix. A
+  study whose choice was written starts afresh when it is asked for again.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def open_study(cell: Cell) -> optuna.Study:
         RecordError: the journal is damaged.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    identity = slice_hash(cell.config.sweep_slice(cell.dataset, cell.method) | {"manifest": cell.manifest_hash})
+    made_from = {"manifest": cell.manifest_hash, "backbone": cell.backbone_hash}
+    identity = slice_hash(cell.config.sweep_slice(cell.dataset, cell.method) | made_from)
     journal = cell.paths.journal(cell.dataset, cell.method)
     try:
         return optuna.create_study(

@@ -70,8 +70,7 @@ def run_sweep(config: Config, dataset: str, method: str) -> Choice:
                 interrupted = fail_stale_trials(study)
                 if len(remaining_slots(study, config.sweep.trials)) == len(slots):
                     raise RuntimeError(f"{cell.name}: no worker of the sweep finished a trial; see the log above")
-    home = tracking.start(cell.name, "cell", tags=cell.tags)
-    home.finish()
+    home = tracking.start(cell.name, "cell", tags=cell.tags, resume=True)
     trials = finished_trials(study)
     about = SweepRun(
         started=started.isoformat(timespec="seconds"),
@@ -88,6 +87,7 @@ def run_sweep(config: Config, dataset: str, method: str) -> Choice:
     if choice.hyperparameters:
         parent.log_params(tracked_params(choice.hyperparameters, trial=choice.trial))
         parent.log_metrics({"val_top1": choice.value})
+    home.finish()  # after the choice is safe: a sweep that is killed before goes on in the same two runs
     parent.finish("FAILED" if choice.reason else "FINISHED", choice.reason)
     study.set_user_attr(FINISHED, True)
     return choice
@@ -110,6 +110,17 @@ def search_space(cell: Cell) -> dict[str, Range]:
             known = ", ".join([*SHARED, *kind.Options.model_fields])
             raise ConfigError(f"methods.{cell.method}.space.{name}: no such hyper-parameter or option; known: {known}")
     return space
+
+
+def check_methods(config: Config) -> None:
+    """Check options and search space of every method of a config, which `ssp.config` cannot, before hours are spent.
+
+    Raises:
+        ConfigError: an unknown or wrong option, or a space over one that is not there.
+    """
+    dataset = next(iter(config.datasets))
+    for method in config.methods:
+        search_space(Cell(config, dataset, method))
 
 
 def start_params(cell: Cell, space: dict[str, Range]) -> dict[str, Any]:
@@ -273,6 +284,7 @@ def choose(cell: Cell, trials: dict[int, FrozenTrial], run: SweepRun) -> Choice:
         config=plain,
         config_hash=slice_hash(plain),
         manifest_hash=cell.manifest_hash,
+        backbone_hash=cell.backbone_hash,
         budget=Budget(trials=cell.config.sweep.trials, epochs=trial_epochs(cell)),
         space=search_space(cell),
         hyperparameters=best.hyperparameters if best else None,

@@ -214,7 +214,8 @@ class Tracking:
             kind: its level.
             tags: where the numbers come from (commit, hashes, versions).
             parent: id of the run that it is nested under.
-            resume: go on in an open run of this key, if there is one; otherwise such runs are closed as KILLED.
+            resume: go on in an open run of this key and the same config, data and backbone, if there is one; other open
+                runs of the key are closed as KILLED.
         """
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
@@ -235,10 +236,13 @@ class Tracking:
     def _open(self, key: str, kind: str, tags: Mapping[str, str], parent: str | None, resume: bool) -> str:
         """Id of a new run, or of the one to go on in."""
         pattern = f"tags.`ssp.key` = '{key}' and tags.`ssp.kind` = '{kind}' and attributes.status = 'RUNNING'"
-        left_open = [run.info.run_id for run in self.client.search_runs([self.experiment_id], pattern)]
-        continued = left_open.pop(0) if resume and left_open else None
-        for run_id in left_open:
-            self.client.set_terminated(run_id, "KILLED")
+        continued = None
+        for run in self.client.search_runs([self.experiment_id], pattern):
+            same = all(run.data.tags.get(name) == value for name, value in tags.items() if name.endswith("_hash"))
+            if resume and same and continued is None:
+                continued = run.info.run_id
+            else:
+                self.client.set_terminated(run.info.run_id, "KILLED")
         if continued:
             return continued
         own = {"ssp.key": key, "ssp.kind": kind} | ({"mlflow.parentRunId": parent} if parent else {})

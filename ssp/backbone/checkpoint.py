@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import pickle
@@ -77,9 +78,7 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     Raises:
         CheckpointError: one line that names the file.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; give the path of a .pth or .safetensors checkpoint")
+    path = _existing(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -93,6 +92,22 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a state dict")
     return content
+
+
+def checkpoint_hash(path: str | Path) -> str:
+    """16 hex digits that tell a checkpoint file from any other (SHA-256 of its bytes).
+
+    Raises:
+        CheckpointError: there is no such file.
+    """
+    with _existing(path).open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:16]
+
+
+def _existing(path: str | Path) -> Path:
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path}: no such file; give the path of a .pth or .safetensors checkpoint")
+    return Path(path)
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:

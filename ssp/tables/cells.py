@@ -67,8 +67,7 @@ def collect_cells(config: Config) -> list[Cell]:
         _read_cell(config, dataset, method)
         for dataset, method in track(names, "Reading records", console=console, disable=quiet, transient=True)
     ]
-    for dataset in config.datasets:
-        _same_data([cell for cell in cells if cell.dataset == dataset], Paths.of(config))
+    _same_origin(cells, config)
     return cells
 
 
@@ -119,12 +118,20 @@ def _first_change(old: dict, new: dict) -> str:
     return "; ".join([f"was {line}" for line in gone[:1]] + [f"now {line}" for line in come[:1]])
 
 
-def _same_data(cells: list[Cell], paths: Paths) -> None:
-    """All records of a data set must come from one manifest, or methods would not be comparable."""
-    hashes: dict[str, str] = {}
+def _same_origin(cells: list[Cell], config: Config) -> None:
+    """A data set has one manifest and a checkpoint one file in all records, or methods would not be comparable."""
+    first: dict[tuple[str, str], tuple[str | None, Path]] = {}
     for cell in cells:
         for seed, record in cell.records.items():
-            hashes.setdefault(record.manifest_hash, str(paths.record(cell.dataset, cell.method, seed)))
-    if len(hashes) > 1:
-        first, other = list(hashes.values())[:2]
-        raise RecordError(f"{other}: made from another manifest than {first}; delete the older one and run it again")
+            path = Paths.of(config).record(cell.dataset, cell.method, seed)
+            for what, name, found in (
+                ("manifest", cell.dataset, record.manifest_hash),
+                ("file of the backbone", config.datasets[cell.dataset].checkpoint, record.backbone_hash),
+            ):
+                if found is None:
+                    continue
+                known, other = first.setdefault((what, name), (found, path))
+                if found != known:
+                    raise RecordError(
+                        f"{path}: made from another {what} than {other}; delete the older one and run it again"
+                    )

@@ -6,10 +6,11 @@ import json
 import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import ssp.run
 from ssp.backbone.checkpoint import read_metadata
-from ssp.cell import Cell
+from ssp.cell import Cell, predict_test
 from ssp.config import slice_hash
 from ssp.errors import ConfigError, RecordError
 from ssp.inference import evaluate_saved
@@ -134,6 +135,26 @@ def test_killed_run_ends_with_the_same_bytes(cell, monkeypatch, epoch):
     assert [r.info.status for r in siblings] == ["FINISHED", "FINISHED"]  # the whole one, and the continued one
 
 
+@pytest.mark.parametrize("step", ["save_record", "_track_result"])
+def test_killed_at_the_very_end_it_ends_as_the_same_tracked_run(cell, monkeypatch, step):
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    real = getattr(ssp.run, step)
+    monkeypatch.setattr(ssp.run, step, kill)
+    with pytest.raises(KeyboardInterrupt):
+        train(cell)
+    monkeypatch.setattr(ssp.run, step, real)
+    record = train(cell)
+    assert record.run.resumed_after_epoch == record.epochs == 3
+    client, run = children(cell, record)
+    choice = json.loads(cell.paths.choice("ucf101", "ssp").read_text())
+    (only,) = client.search_runs(
+        [run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{choice['run']['cell_run_id']}'"
+    )
+    assert (only.info.run_id, only.info.status) == (record.run.mlflow_run_id, "FINISHED")
+
+
 def test_seeds_differ_in_all_but_what_they_share(cell):
     first, second = train(cell, 0), train(cell, 1)
     assert first.predictions.sha256 != second.predictions.sha256
@@ -203,6 +224,28 @@ def test_a_choice_made_on_other_data_is_refused(cell):
     with pytest.raises(RecordError, match=r"ssp\.json: was chosen on another manifest of 'ucf101'.*run `ssp sweep"):
         train(cell)
     assert not cell.paths.record("ucf101", "ssp", 0).exists()
+
+
+def test_a_swapped_backbone_is_noticed(cell, monkeypatch):
+    """Other weights under the same name: neither a choice nor a training that was begun goes on with them."""
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ssp.run, "predict_test", kill)
+    with pytest.raises(KeyboardInterrupt):
+        train(cell)
+    monkeypatch.setattr(ssp.run, "predict_test", predict_test)
+    swapped = cell.paths.results.resolve() / "swapped.safetensors"
+    save_file({name: 2 * tensor for name, tensor in load_file(cell.backbone_file()).items()}, swapped)
+    monkeypatch.setattr(Cell, "backbone_file", lambda _: swapped)
+    with pytest.raises(RecordError, match=r"ssp\.json: was chosen with other weights than .*swapped.*run `ssp sweep"):
+        train(cell)
+    path = cell.paths.choice("ucf101", "ssp")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"backbone_hash": None}))
+    record = train(cell)
+    assert record.run.resumed_after_epoch is None
+    assert record.backbone_hash == hashlib.sha256(swapped.read_bytes()).hexdigest()[:16]
 
 
 def test_wrong_names_and_missing_choices_are_one_line(tiny):

@@ -12,8 +12,10 @@ import ssp.sweep
 from ssp.cell import Cell
 from ssp.choice import load_choice
 from ssp.errors import ConfigError, RecordError
+from ssp.paths import Paths
 from ssp.study import open_study
 from ssp.sweep import run_sweep, search_space
+from ssp.tracking import Tracking
 from ssp.train import EpochResult, TrainingFailed
 
 
@@ -101,6 +103,30 @@ def test_killed_sweep_goes_on_to_the_same_choice(tiny, monkeypatch, at):
     assert (whole.run.interrupted, resumed.run.interrupted) == (0, 1)
     states = [t.state for t in open_study(cell).get_trials()]
     assert TrialState.RUNNING not in states and len(states) == 5
+
+
+@pytest.mark.parametrize("step", ["save_choice", "tracked_params"])
+def test_a_sweep_killed_at_its_very_end_goes_on_in_the_same_tracked_runs(tiny, monkeypatch, step):
+    config = tiny(sweep__trials=1, sweep__epochs=1)
+    client = Tracking(config).client
+    place = [json.loads(Paths.of(config).mlflow.joinpath("ready.json").read_text())["experiment_id"]]
+    before = {run.info.run_id for run in client.search_runs(place, "tags.`ssp.kind` != 'trial'")}
+    real, calls = getattr(ssp.sweep, step), []
+
+    def kill(*arguments, **named):
+        calls.append(arguments)
+        if step == "save_choice" or ("trial" in named and len(calls) > 1):
+            raise KeyboardInterrupt
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(ssp.sweep, step, kill)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(config, "ucf101", "linear")
+    monkeypatch.setattr(ssp.sweep, step, real)
+    choice = run_sweep(config, "ucf101", "linear")
+    runs = {run.info.run_id: run.info.status for run in client.search_runs(place, "tags.`ssp.kind` != 'trial'")}
+    new = {run_id: status for run_id, status in runs.items() if run_id not in before}
+    assert new == {choice.run.sweep_run_id: "FINISHED", choice.run.cell_run_id: "FINISHED"}
 
 
 def test_start_outside_the_space_is_tried_as_it_stands(tiny):

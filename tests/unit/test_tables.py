@@ -222,6 +222,14 @@ def test_records_of_one_data_set_must_share_a_manifest():
         write_tables(config)
 
 
+def test_records_of_one_checkpoint_must_share_its_file():
+    config = make_config(datasets=("hmdb51", "ucf101"), methods=("ssp",), seeds=(0,))
+    write_cell(config, "hmdb51", "ssp", 0, hits_of(0.5), backbone_hash="one")
+    write_cell(config, "ucf101", "ssp", 0, hits_of(0.5), backbone_hash="other")
+    with pytest.raises(RecordError, match=r"made from another file of the backbone than .*hmdb51/ssp/seed0.json"):
+        write_tables(config)
+
+
 def test_bold_is_shared_at_the_shown_digits_and_only_complete_cells_compete():
     config = make_config(datasets=("hmdb51",), methods=("ssp", "vpt", "full", "linear"), seeds=(0, 1))
     for method, hits in (("ssp", (1234, 1234)), ("vpt", (1234, 1235)), ("linear", (1200, 1200))):
