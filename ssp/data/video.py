@@ -9,6 +9,9 @@ Design choices
   largest picture is meant), and everything where decord is not installed. decord is about 1.5 to 4 times as fast.
 - Where decord stops with an error PyAV takes over, so which frames of a damaged file can be read does not depend on
   which reader is installed.
+- Some containers that were cut off end without an error. Where bytes are missing that the header announces, and frames
+  too or their number is not announced, it is one, after the last frame. Frames that differ from what is announced are
+  no error by themselves; `ssp data check` lists them.
 - A reader is opened, read and closed within one call: memory does not grow, and nothing open crosses a fork.
 - Shrinking happens in the decoder's own scaler, before a frame becomes an array.
 """
@@ -25,6 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssp.data.containers import announced_bytes
 from ssp.errors import DataError
 
 # Compared frame by frame with PyAV: codecs and pixel formats that decord decodes to the same RGB.
@@ -53,6 +57,7 @@ class Probe(NamedTuple):
 @dataclass(frozen=True)
 class _Header:
     stream: int  # index of the best video stream
+    frames: int  # as announced; 0: not
     streams: int
     codec: str
     pixels: str
@@ -115,7 +120,7 @@ def probe(path: str | Path) -> Probe:
     Containers that do not announce their frames (Matroska, WebM) are read through, one packet a frame.
 
     Raises:
-        VideoError: the file is not a video, or announces no frame.
+        VideoError: the file is not a video, announces no frame, or was cut off.
     """
     with _open(path) as container:
         stream = _best_stream(path, container)
@@ -124,6 +129,8 @@ def probe(path: str | Path) -> Probe:
         frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
         if not frames:
             raise VideoError(f"{path}: holds no decodable frame; fetch the file again")
+        if not stream.frames:
+            _check_end(path, 0, frames)
         rotates = "mov" in container.format.name
     if rotates:
         header = _read_header(path)
@@ -143,6 +150,7 @@ def _decode(
             for index, frame in _decode_decord(path, size, keep):
                 yield index, frame
                 done = index + 1
+            _check_end(path, header.frames, done)
             return
         except _DecordFailed:
             pass  # PyAV delivers the rest, or the error message
@@ -153,6 +161,17 @@ def _decode(
             done = index + 1
     if not done:
         raise VideoError(f"{path}: holds no decodable frame; fetch the file again")
+    _check_end(path, header.frames, done)
+
+
+def _check_end(path: str | Path, frames: int, done: int) -> None:
+    """Refuse a file that was cut off: `done` frames are there, `frames` were announced (0: no number)."""
+    length, announced = Path(path).stat().st_size, announced_bytes(path)
+    if announced is not None and length < announced and (frames == 0 or done < frames):
+        of = f" of {frames}" if frames else ""
+        raise VideoError(
+            f"{path}: cut off, {length} of {announced} bytes and {done}{of} frames are there; fetch the file again"
+        )
 
 
 def _decord_is_right(header: _Header) -> bool:
@@ -207,6 +226,7 @@ def _read_header(path: str | Path) -> _Header:
             raise VideoError(f"{path}: holds no decodable frame; fetch the file again")
         return _Header(
             stream=stream.index,
+            frames=stream.frames,
             streams=len(container.streams.video),
             codec=stream.codec_context.codec.canonical_name,
             pixels=first.format.name,
