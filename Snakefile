@@ -12,7 +12,7 @@ import sys
 import yaml
 from snakemake.settings.types import DeploymentMethod
 
-from ssp.config import parse_config, slice_lines
+from ssp.config import parse_config, read_yaml, slice_lines
 from ssp.errors import SSPError
 from ssp.explained import METHOD as EXPLAINED_METHOD
 from ssp.explained import explained_datasets
@@ -31,6 +31,8 @@ origin = ", ".join(os.path.relpath(file) for file in workflow.configfiles)
 if workflow.config_settings.config:
     origin += " with --config"
 try:
+    for file in workflow.configfiles:
+        read_yaml(file)  # Snakemake's reader keeps the last of two equal keys and says nothing
     cfg = parse_config(config, origin)
 except SSPError as error:
     sys.exit(f"Error: {error}")

@@ -169,10 +169,15 @@ def fetch_weights(config: ConfigPath, checkpoint: CheckpointName) -> None:
 
 @tracking.command("init", epilog="Example: ssp tracking init --config config/demo.yaml")
 def tracking_init(config: ConfigPath) -> None:
-    """Make or upgrade the MLflow database (or reach the server), and a relational sweep storage if there is one."""
+    """Make or upgrade the MLflow database (or reach the server), and a relational sweep storage if there is one.
+
+    The workflow runs this before anything that takes long, so options of methods are checked here too.
+    """
+    loaded = _load(config)
+    from ssp.sweep import check_methods
     from ssp.tracking import init_tracking
 
-    loaded = _load(config)
+    check_methods(loaded)
     if loaded.sweep.storage != "journal":
         from ssp.storage import open_database
 

@@ -145,11 +145,12 @@ class TuningMethod:
 
     def _complaint(self, error: ValidationError) -> str:
         first = error.errors(include_url=False)[0]
-        option = ".".join(str(part) for part in first["loc"])
+        key = ".".join(["methods", self.name, "options", *map(str, first["loc"])])
         if first["type"] == "extra_forbidden":
             known = ", ".join(self.Options.model_fields) or "it has none"
-            return f"method '{self.name}': unknown option '{option}'; known: {known}"
-        return f"method '{self.name}': option '{option}': {first['msg']} (got {first['input']!r})"
+            return f"{key}: unknown option; known: {known}"
+        given = "" if isinstance(first["input"], dict) else f", not {first['input']!r}"
+        return f"{key}: {first['msg'].removeprefix('Value error, ')}{given}"
 
     # What trains, and how it is searched.
 

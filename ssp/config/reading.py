@@ -26,7 +26,9 @@ class _Loader(yaml.SafeLoader):
                 continue  # what `<<: *other` brings may be overridden
             name, line = (key.tag, key.value), key.start_mark.line + 1
             if name in lines:
-                raise _TwiceError(f"key '{key.value}' is there twice, in line {lines[name]} and line {line}; remove one")
+                raise _TwiceError(
+                    f"key '{key.value}' is there twice, in line {lines[name]} and line {line}; remove one"
+                )
             lines[name] = line
         return node
 

@@ -153,7 +153,7 @@ def test_a_clip_does_not_depend_on_its_batch(name, dtype, tolerance):
 
 
 def test_unknown_option(name):
-    with pytest.raises(ConfigError, match=rf"^method '{name}': unknown option 'nonsense'; known: .+$"):
+    with pytest.raises(ConfigError, match=rf"^methods\.{name}\.options\.nonsense: unknown option; known: .+$"):
         build_model(BACKBONE, name, CLASSES, method_options={"nonsense": 1})
 
 

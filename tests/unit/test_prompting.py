@@ -174,14 +174,14 @@ def test_rows_before_each_block():
     ("option", "message"),
     [
         ({"attn_dim": 20}, "must be a multiple of 8"),
-        ({"entropy_norm": "both"}, "option 'entropy_norm'"),
-        ({"num_prompts": 0}, "option 'num_prompts'"),
+        ({"entropy_norm": "both"}, r"options\.entropy_norm"),
+        ({"num_prompts": 0}, r"options\.num_prompts"),
     ],
 )
 def test_wrong_options(option, message):
     with pytest.raises(ConfigError, match=message) as error:
         build_model(SMALL, "ssp", 4, method_options=option)
-    assert str(error.value).startswith("method 'ssp': ") and "\n" not in str(error.value)
+    assert str(error.value).startswith("methods.ssp.options") and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
