@@ -9,6 +9,7 @@ import errno
 import glob
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ _FIXES = {
     errno.EACCES: _RIGHT,
     errno.EPERM: _RIGHT,
 }
+_TEMPORARY = re.compile(r"\.(.+)\.\d+\.tmp")
 _FULL = 1 << 16  # bytes: less than this is free on a full disk
 
 
@@ -82,9 +84,9 @@ def storage_error(error: Exception, path: Path | None = None) -> StorageError | 
         code = next(named, errno.ENOSPC if _is_full(path) else None)
     if code not in _FIXES:
         return None
-    place = getattr(error, "filename", None) or path or "disk"
-    if path is not None and str(place).endswith(".tmp"):  # nobody knows our temporary names
-        place = path
+    place = Path(getattr(error, "filename", None) or path or "disk")
+    if meant := _TEMPORARY.fullmatch(place.name):  # nobody knows our temporary names
+        place = place.with_name(meant[1])
     return StorageError(f"{place}: cannot be written ({os.strerror(code)}); {_FIXES[code]}")
 
 

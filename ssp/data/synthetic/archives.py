@@ -1,7 +1,8 @@
 """Writes the archives of a generated data set: real video files in the published layout, from a seed.
 
 - Clips are rendered and encoded in parallel processes; the bytes do not depend on how many.
-- Archives are streamed member by member with fixed dates and owners, and take their names only when all are complete.
+- Archives are streamed member by member with fixed dates and owners, and take their names only when all are complete;
+  each says for itself that it cannot be written, or the last of them would take the blame.
 - Something-Something V2 comes as numbered parts of one tar.gz, cut wherever the byte count says, as published.
 """
 
@@ -28,7 +29,7 @@ from ssp.data.synthetic.render import View
 from ssp.data.synthetic.scenes import CLASSES, DIFFICULTY
 from ssp.data.synthetic.staging import stage
 from ssp.errors import ConfigError
-from ssp.files import atomic_path
+from ssp.files import atomic_path, writing
 from ssp.progress import progress
 
 ZIP_DATE = (2000, 1, 1, 0, 0, 0)
@@ -137,7 +138,7 @@ def _write_zips(files: list[Path], videos: Iterable[tuple[str, bytes]], annotati
 
 
 def _write_zip(file: Path, members: Iterable[tuple[str, bytes]]) -> None:
-    with zipfile.ZipFile(file, "w") as archive:
+    with writing(file), zipfile.ZipFile(file, "w") as archive:
         for name, data in members:
             entry = zipfile.ZipInfo(name, ZIP_DATE)
             entry.external_attr = 0o644 << 16
@@ -147,18 +148,19 @@ def _write_zip(file: Path, members: Iterable[tuple[str, bytes]]) -> None:
 def _write_parts(files: list[Path], videos: Iterable[tuple[str, bytes]], annotations: dict[str, bytes]) -> None:
     """All but the last file are parts of one tar.gz of equal length, the last is the zip of the labels."""
     *parts, labels = files
-    with tempfile.TemporaryFile(dir=labels.parent) as whole:
+    with writing(parts[0]), tempfile.TemporaryFile(dir=labels.parent) as whole:
         _stream_tar_gz(whole, videos)
         length = -(-whole.tell() // len(parts))
         whole.seek(0)
         for part in parts:
-            part.write_bytes(whole.read(length))
+            with writing(part):
+                part.write_bytes(whole.read(length))
     _write_zip(labels, sorted(annotations.items()))
 
 
 def _write_tar_gz(files: list[Path], videos: Iterable[tuple[str, bytes]], annotations: dict[str, bytes]) -> None:
     """One tar.gz; this layout has no annotation files."""
-    with files[0].open("wb") as raw:
+    with writing(files[0]), files[0].open("wb") as raw:
         _stream_tar_gz(raw, videos)
 
 
