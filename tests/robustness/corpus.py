@@ -49,6 +49,21 @@ def truncated(path: str, share: float = 0.5) -> Callable[[Bench], object]:
     return lambda bench: bench.truncate(path, share)
 
 
+def _replaced(old: str, new: str) -> Callable[[Bench], object]:
+    """Text of the config, once."""
+
+    def edit(bench: Bench) -> None:
+        text = (bench / CONFIG).read_text()
+        assert text.count(old) == 1
+        (bench / CONFIG).write_text(text.replace(old, new))
+
+    return edit
+
+
+def _appended(text: str) -> Callable[[Bench], object]:
+    return lambda bench: (bench / CONFIG).write_text((bench / CONFIG).read_text() + text)
+
+
 def _folder_as_config(bench: Bench) -> None:
     (bench / CONFIG).unlink()
     (bench / CONFIG / "inside").mkdir(parents=True)
@@ -124,25 +139,44 @@ CONFIGS = [
         (CONFIG, "datasets.ucf101.checkpoint", "'k400'"),
     ),
     Case(
-        "config: unknown method option",
-        setting("methods.ssp.options.num_promts", 3),
-        "sweep --dataset ucf101 --method ssp",
-        ("num_promts",),
-        STUDY,
+        "config: key twice",
+        _appended("seeds: [1]\n"),
+        TABLES,
+        (CONFIG, "key 'seeds' is there twice, in line 3 and line "),
     ),
     Case(
-        "config: method option of the wrong type",
-        setting("methods.ssp.options.num_prompts", "three"),
-        "sweep --dataset ucf101 --method ssp",
-        ("num_prompts",),
-        STUDY,
+        "config: key twice in a section",
+        _replaced("    recipe:\n", "    recipe: {epochs: 9}\n    recipe:\n"),
+        TABLES,
+        (CONFIG, "key 'recipe' is there twice, in line "),
     ),
-    Case(
-        "config: space over no option",
-        setting("methods.linear.space", {"width": {"choices": [1, 2]}}),
-        SWEEP,
-        ("methods.linear.space.width",),
-        STUDY,
+    # Options are known to the method's own class: met before anything that takes long, or by the sweep.
+    *(
+        case
+        for command, touches in (("tracking init", ()), ("sweep --dataset ucf101 --method ssp", STUDY))
+        for case in (
+            Case(
+                f"config: unknown method option, {command.split(' --')[0]}",
+                setting("methods.ssp.options.num_promts", 3),
+                command,
+                ("methods.ssp.options.num_promts: unknown option; known: ",),
+                touches,
+            ),
+            Case(
+                f"config: method option of the wrong type, {command.split(' --')[0]}",
+                setting("methods.ssp.options.num_prompts", "three"),
+                command,
+                ("methods.ssp.options.num_prompts: ", "not 'three'"),
+                touches,
+            ),
+            Case(
+                f"config: space over no option, {command.split(' --')[0]}",
+                setting("methods.ssp.space", {"width": {"choices": [1, 2]}}),
+                command,
+                ("methods.ssp.space.width: no such hyper-parameter or option",),
+                touches,
+            ),
+        )
     ),
     Case(
         "config: image smaller than a patch",

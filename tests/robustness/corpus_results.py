@@ -109,6 +109,13 @@ CHECKPOINTS = [
         "misshapen patch_embed.proj.bias (3,) instead of (16,)",
     ),
     checkpoint("a part of the method's keys", _changed(_part_of_ssp), "backbone.safetensors: does not fit", "missing"),
+    # A file that was swapped and kept its time: Snakemake does not see it.
+    Case(
+        "checkpoint: another one since the sweep",
+        _changed(lambda s: s.update({name: 2 * tensor for name, tensor in s.items()})),
+        TRAIN,
+        ("sweeps/ucf101/linear.json: was chosen with other weights than backbone.safetensors", "ssp sweep --dataset"),
+    ),
     Case(
         "checkpoint: nothing to fetch",
         lambda bench: None,
@@ -210,6 +217,11 @@ RECORDS = [
     ),
     record(
         "of another manifest", _json(RECORD, lambda r: r.update(manifest_hash="0" * 16)), "made from another manifest"
+    ),
+    record(
+        "of another backbone",
+        _json(RECORD, lambda r: r.update(backbone_hash="0" * 16)),
+        "made from another file of the backbone",
     ),
     record("predictions missing", removed(PREDICTIONS), "linear/seed0.parquet: missing"),
     record("predictions cut off", truncated(PREDICTIONS), "linear/seed0.parquet: not a Parquet file"),

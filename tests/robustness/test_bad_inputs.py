@@ -8,7 +8,8 @@ import pytest
 
 from tests.robustness.bench import Bench, call, touched
 from tests.robustness.corpus import CONFIGS, Case
-from tests.robustness.corpus_data import ANNOTATIONS, ARCHIVES, MANIFESTS, VIDEOS
+from tests.robustness.corpus_archives import ARCHIVES
+from tests.robustness.corpus_data import ANNOTATIONS, MANIFESTS, VIDEOS
 from tests.robustness.corpus_results import CHECKPOINTS, RECORDS, STORES
 
 CASES = [*CONFIGS, *ARCHIVES, *VIDEOS, *ANNOTATIONS, *MANIFESTS, *CHECKPOINTS, *RECORDS, *STORES]
