@@ -93,7 +93,7 @@ class Start:
 
     def kill(self) -> None:
         """SIGKILL to Snakemake, then to all that runs in the folder, until nothing does."""
-        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.kill()
         self.process.wait()
         while alive := running(self.folder):
             for pid in alive:
