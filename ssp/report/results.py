@@ -11,7 +11,7 @@ from ssp.choice import Choice, load_choice
 from ssp.config import Config
 from ssp.data.frames import FrameStore, load_split
 from ssp.data.manifest import manifest_hash, read_manifest
-from ssp.errors import RecordError
+from ssp.errors import DataError, RecordError
 from ssp.figures import COLOURS
 from ssp.paths import Paths
 from ssp.record import Record
@@ -67,10 +67,12 @@ def load_results(config: Config) -> Results:
 
     Raises:
         RecordError: tables, a record or a choice are missing, broken or stale; or the manifest is not the records'.
-        DataError: a manifest cannot be read.
+        DataError: a manifest or frames are missing, or a manifest cannot be read.
     """
     paths, tables, cells = Paths.of(config), read_tables(config), collect_cells(config)
     choices = {(cell.dataset, cell.method): _choice(config, paths, cell) for cell in cells}
+    for dataset in config.datasets:
+        _data_is_there(config, paths, dataset)
     return Results(
         config=config,
         paths=paths,
@@ -80,6 +82,17 @@ def load_results(config: Config) -> Results:
         choices=choices,
         names={dataset: _class_names(paths, dataset, cells) for dataset in config.datasets},
     )
+
+
+def _data_is_there(config: Config, paths: Paths, dataset: str) -> None:
+    """Tables outlive the data, the report does not: who removed data to make room is told what it is needed for."""
+    shards = [paths.shard(dataset, shard) for shard in range(config.datasets[dataset].frames.shards)]
+    for path in (paths.manifest(dataset), *shards):
+        if not path.is_file():
+            raise DataError(
+                f"{path}: missing; the report shows class names and frames of '{dataset}' from there, "
+                "put it back or run the workflow again"
+            )
 
 
 def _choice(config: Config, paths: Paths, cell: Cell) -> Choice:

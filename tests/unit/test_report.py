@@ -11,7 +11,7 @@ from made_records import hits_of, make_config, write_all, write_cell
 from made_report import Page, make_report, write_choices, write_explained
 
 from ssp.config import slice_hash
-from ssp.errors import RecordError
+from ssp.errors import DataError, RecordError
 from ssp.figures import write_figures
 from ssp.paths import Paths
 from ssp.report import SECTIONS, write_report
@@ -173,6 +173,18 @@ def test_report_needs_the_manifest_of_the_records(tmp_path, monkeypatch):
     write_data(config, "hmdb51", videos=8)
     with pytest.raises(RecordError, match=r"hmdb51/manifest.parquet: not the manifest"):
         write_report(config)
+
+
+@pytest.mark.parametrize("name", ["manifest.parquet", "frames/shard-0.lmdb", "."])
+def test_report_says_which_data_were_deleted(tmp_path, monkeypatch, name):
+    _report(tmp_path, monkeypatch, ("linear",))
+    config, folder = make_config(datasets=("hmdb51",), methods=("linear",)), Path("data/hmdb51")
+    Paths.of(config).report.unlink()
+    (folder / name).resolve().rename(tmp_path / "away")
+    missing = "frames/shard-0.lmdb" if "frames" in name else "manifest.parquet"
+    with pytest.raises(DataError, match=rf"^{folder}/{missing}: missing; the report shows .* 'hmdb51'.* put it back"):
+        write_report(config)
+    assert not Paths.of(config).report.exists()
 
 
 # In a browser.
