@@ -38,10 +38,6 @@ def _crossing(phase: Array) -> Array:
     return CROSSING * (phase - np.maximum(np.ceil(phase) - 1, 0) - 0.5)
 
 
-def _triangle(phase: Array) -> Array:
-    return 1 - 4 * np.abs((phase + 0.25) % 1 - 0.5)
-
-
 def _dive(p: Array) -> Path:
     return _path(p, x=0.8 * _crossing(p), y=0.8 * _crossing(p))
 
@@ -70,17 +66,8 @@ def _advance(p: Array) -> Path:
     return _path(p, x=_crossing(p))
 
 
-def _climb(p: Array) -> Path:
-    return _path(p, x=0.8 * _crossing(p), y=-0.8 * _crossing(p))
-
-
 def _slide(p: Array) -> Path:
     return _path(p, x=-0.8 * _crossing(p), y=0.8 * _crossing(p))
-
-
-def _recede(p: Array) -> Path:
-    path = _approach(p)
-    return _path(p, growth=-path.growth)
 
 
 def _approach(p: Array) -> Path:
@@ -99,10 +86,6 @@ def _spin(p: Array) -> Path:
     return _path(p, angle=2 * np.pi * p)
 
 
-def _zigzag(p: Array) -> Path:
-    return _path(p, x=0.28 * _triangle(2 * p), y=0.8 * _crossing(p))
-
-
 def _rest(p: Array) -> Path:
     return _path(p)
 
@@ -115,19 +98,16 @@ MOTIONS: dict[str, Callable[[Array], Path]] = {
     "rise": _rise,
     "sink": _sink,
     "advance": _advance,
-    "climb": _climb,
     "slide": _slide,
     "approach": _approach,
-    "recede": _recede,
     "swing": _swing,
     "hop": _hop,
     "spin": _spin,
-    "zigzag": _zigzag,
     "rest": _rest,
 }
 """Name -> path as a function of phase (T,)."""
 
-CROSSINGS = ("dive", "lift", "rise", "sink", "advance", "climb", "slide", "approach", "recede")
+CROSSINGS = ("dive", "lift", "rise", "sink", "advance", "slide", "approach")
 """Have a beginning and an end; the others are periodic."""
 
 SOURCE_MOTIONS = ("dive", "lift", "pulse", "orbit")
