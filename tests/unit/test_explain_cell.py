@@ -31,8 +31,8 @@ def videos(*rows):
 @pytest.mark.parametrize(
     ("rows", "chosen"),
     [
-        # c is right and first by id; d is of its class; e is wrong and of another.
-        ([("e", 2, 0), ("b", 1, 0), ("f", 2, 1), ("c", 1, 1), ("d", 1, 0)], ["c", "e"]),
+        # b is wrong; c is right and first by id; d is right too, and e of c's class; f is wrong and of another.
+        ([("f", 2, 0), ("b", 1, 0), ("g", 2, 1), ("c", 1, 1), ("d", 2, 2), ("e", 1, 0)], ["c", "f"]),
         ([("c", 0, 0), ("b", 1, 1), ("a", 0, 0)], ["a", "b"]),  # all right: the first of two classes
         ([("c", 0, 1), ("b", 1, 2), ("a", 0, 1)], ["a", "b"]),  # all wrong: the same
         ([("b", 1, 0), ("a", 1, 1)], ["a"]),  # one class
