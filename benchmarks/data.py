@@ -37,7 +37,7 @@ from ssp.config import Augmentation, Clips, load_config, parse_config
 from ssp.data import jpegs, read_frames
 from ssp.data.augment import TrainTransform, channels_first, crop_box, erase, resize
 from ssp.data.manifest import COLUMNS
-from ssp.data.randaugment import OPERATIONS
+from ssp.data.operations import OPERATIONS
 from ssp.data.sampling import train_indices
 from ssp.data.video import iterate_frames
 from ssp.paths import Paths

@@ -17,7 +17,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from ssp.config import Augmentation
-from ssp.data.randaugment import RandAugment
+from ssp.data.operations import Box
+from ssp.data.randaugment import RandAugment, changed
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet
 STD = (0.229, 0.224, 0.225)
@@ -34,10 +35,9 @@ class TrainTransform:
 
     def __call__(self, clip: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """uint8 (T, 3, H, W) to float32 (3, T, size, size), normalised."""
-        if self.randaugment:
-            clip = self.randaugment(clip, rng)
-        top, left, height, width = crop_box(*clip.shape[-2:], self.options.scale, self.options.ratio, rng)
-        clip = resize(clip[..., top : top + height, left : left + width], self.size, self.size)
+        changes = self.randaugment.draw(rng) if self.randaugment else []
+        box = crop_box(*clip.shape[-2:], self.options.scale, self.options.ratio, rng)
+        clip = resize(changed(clip, changes, box), self.size, self.size)
         if rng.random() < self.options.flip:
             clip = clip.flip(-1)
         clip = channels_first(clip)
@@ -89,17 +89,17 @@ def channels_first(clip: torch.Tensor) -> torch.Tensor:
 
 def crop_box(
     height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
-) -> tuple[int, int, int, int]:
-    """Top, left, height, width of a random resized crop: ten tries, then the largest centre crop of a legal ratio."""
+) -> Box:
+    """A random resized crop: ten tries, then the largest centre crop of a legal ratio."""
     for _ in range(10):
         area = height * width * rng.uniform(*scale)
         aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
-            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+            return Box(int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w)
     aspect = min(max(width / height, ratio[0]), ratio[1])
     w, h = min(width, round(height * aspect)), min(height, round(width / aspect))
-    return (height - h) // 2, (width - w) // 2, h, w
+    return Box((height - h) // 2, (width - w) // 2, h, w)
 
 
 def erase(clip: torch.Tensor, rng: np.random.Generator) -> None:
