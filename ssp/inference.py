@@ -36,7 +36,7 @@ def saved_model(cell: Cell, seed: int) -> tuple[VideoMamba, Record]:
     """The model of a run that is done, and its record.
 
     Raises:
-        RecordError: there is no record, or it says that the run failed.
+        RecordError: there is no record, it says that the run failed, or that it started from another backbone.
         CheckpointError: weights are missing or do not fit.
     """
     if seed not in cell.config.seeds:
@@ -44,6 +44,11 @@ def saved_model(cell: Cell, seed: int) -> tuple[VideoMamba, Record]:
     record = load_record(cell.paths.record(cell.dataset, cell.method, seed))
     if record.hyperparameters is None or record.status != "ok":
         raise RecordError(f"{cell.name} seed {seed} has no weights: the run failed ({record.reason})")
+    if record.backbone_hash not in (None, cell.backbone_hash):
+        raise RecordError(
+            f"{cell.backbone_file()}: not the weights that {cell.name} seed {seed} was trained from; put those back, "
+            "or run the workflow again"
+        )
     model = cell.build(record.hyperparameters, seed)
     load_tuned(model, cell.paths.weights(cell.dataset, cell.method, seed))
     return model, record

@@ -98,9 +98,11 @@ def test_shows_what_the_test_saw(trained, monkeypatch):
     with Image.open(io.BytesIO(picture)) as image:
         image.load()
         assert image.format == "PNG" and image.width > 1000 and image.height > 1000  # two clips
-    assert sorted(path.name for path in paths.explained("ucf101").parent.iterdir()) == ["ucf101.json", "ucf101.png"]
+    folder = paths.explained("ucf101").parent
+    (folder / ".ucf101.png.1.tmp").write_text("of a job that was killed")
     again = explain_dataset(trained, "ucf101")
     assert again == explained, "same run, same picture"
+    assert sorted(path.name for path in folder.iterdir()) == ["ucf101.json", "ucf101.png"]
 
 
 def test_a_failed_run_is_told_and_has_no_picture(trained):
@@ -125,12 +127,19 @@ def _other_manifest(config):
     save_record(load_record(path).model_copy(update={"manifest_hash": "0" * 16}), path)
 
 
+def _other_backbone(config):
+    path = Paths.of(config).record("ucf101", "ssp", 1)
+    assert load_record(path).backbone_hash
+    save_record(load_record(path).model_copy(update={"backbone_hash": "0" * 16}), path)
+
+
 @pytest.mark.parametrize(
     ("damage", "error", "says"),
     [
         (lambda c: Paths.of(c).record("ucf101", "ssp", 1).unlink(), RecordError, "seed1.json: no such record"),
         (_other_options, RecordError, "seed1.json: stale, made with another config"),
         (_other_manifest, RecordError, "seed1.json: stale, made with another manifest"),
+        (_other_backbone, RecordError, "backbone.safetensors: not the weights that tiny/ucf101/ssp seed 1 was trained"),
         (lambda c: Paths.of(c).predictions("ucf101", "ssp", 1).unlink(), RecordError, "seed1.parquet: missing"),
         (lambda c: Paths.of(c).weights("ucf101", "ssp", 1).unlink(), CheckpointError, "seed1.safetensors: no such"),
     ],
