@@ -4,7 +4,7 @@
   selective scan; the two are summed (not halved) and go through out_proj. (Zhu et al., 2024; Li et al., 2024.)
 - "Backward" is the same thing on the reversed sequence: its convolution looks at future tokens and its scan runs from
   the last token. Nothing is flipped in memory where the layers are plain.
-- Channel-last throughout, as the linear layers want it; scans read transposed views of it.
+- Channel-last throughout, as the linear layers want it; convolutions and scans read transposed views of it.
 - Where no weight can get a gradient (frozen backbone, evaluation) and no method interferes, the hand-written path of
   `mixer_frozen.py` runs by itself; same numbers, less time, a fraction of the memory.
 - A tuning method enters through two hooks (`Tuning`), or wraps layers; wrapped layers are called as modules.
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssp.backbone import mixer_frozen
+from ssp.backbone.mixer_layers import conv_silu, linear
 from ssp.scan import selective_scan
 
 DIRECTIONS = ("forward", "backward")
@@ -76,17 +77,19 @@ class Mixer(nn.Module):
         """Mix tokens: hidden (B, L, dim), normalised, to the branch output (B, L, dim)."""
         if tuning is None and self._is_frozen():
             return self._run_frozen(hidden)
-        x, z = self.in_proj(hidden).transpose(1, 2).chunk(2, dim=1)
-        y = sum(self._direction(direction, x, z, tuning) for direction in DIRECTIONS)
-        return self.out_proj(y.transpose(1, 2))
+        x, z = (half.transpose(1, 2) for half in _project(self.in_proj, hidden).chunk(2, dim=-1))
+        forward, backward = (self._direction(direction, x, z, tuning) for direction in DIRECTIONS)
+        return _project(self.out_proj, (forward + backward).transpose(1, 2))
 
     def _is_frozen(self) -> bool:
         """Whether only the input can ask for a gradient, and the weights say all about what the layers compute."""
         if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters()):
             return False
-        linear = ("in_proj", "x_proj", "x_proj_b", "dt_proj", "dt_proj_b", "out_proj")
-        return all(_is_plain(getattr(self, name), nn.Linear) for name in linear) and all(
-            _is_plain(conv, nn.Conv1d) for conv in (self.conv1d, self.conv1d_b)
+        products = (self.in_proj, self.x_proj, self.x_proj_b, self.out_proj)
+        return (
+            all(_is_product(layer) for layer in products)
+            and all(_is_plain(layer, nn.Linear) for layer in (self.dt_proj, self.dt_proj_b))
+            and all(_is_plain(layer, nn.Conv1d) for layer in (self.conv1d, self.conv1d_b))
         )
 
     def _run_frozen(self, hidden: Tensor) -> Tensor:
@@ -119,9 +122,9 @@ class Mixer(nn.Module):
         end = "_b" if reverse else ""
         if hasattr(tuning, "streams"):
             x, z = tuning.streams(direction, x, z)
-        u = F.silu(_causal(self.get_submodule(f"conv1d{end}"), x, reverse))
+        u = _convolve(self.get_submodule(f"conv1d{end}"), x, reverse)
         dt_proj = self.get_submodule(f"dt_proj{end}")
-        low_rank, B, C = self.get_submodule(f"x_proj{end}")(u.transpose(1, 2)).split(
+        low_rank, B, C = _project(self.get_submodule(f"x_proj{end}"), u.transpose(1, 2)).split(
             [self.dt_rank, self.d_state, self.d_state], dim=-1
         )
         inputs = ScanInputs(
@@ -157,20 +160,29 @@ def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
 
 def _is_plain(layer: nn.Module, kind: type) -> bool:
     """Whether a layer is exactly the PyTorch one, so that its weights say all about what it computes."""
-    return type(layer) is kind and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return type(layer) is kind and not any(hooks)
 
 
-def _causal(conv: nn.Module, x: Tensor, reverse: bool) -> Tensor:
-    """Depthwise convolution of x (B, E, L) over each token and the K-1 before it (after it if `reverse`)."""
-    tokens = x.shape[-1]
-    if not reverse:
-        return conv(x)[..., :tokens]
-    if _is_plain(conv, nn.Conv1d):
-        full = F.conv1d(x, conv.weight.flip(-1), conv.bias, padding=conv.padding, groups=conv.groups)
-        return full[..., -tokens:]
-    return conv(x.flip(-1))[..., :tokens].flip(-1)
+def _is_product(layer: nn.Module) -> bool:
+    """Whether a layer is a plain linear one without a bias."""
+    return _is_plain(layer, nn.Linear) and layer.bias is None
+
+
+def _project(layer: nn.Module, x: Tensor) -> Tensor:
+    """Multiply with a plain linear layer's weight; any other layer, one with a bias included, is called."""
+    return linear(x, layer.weight) if _is_product(layer) else layer(x)
 
 
 def _without_bias(dt_proj: nn.Module, low_rank: Tensor) -> Tensor:
     """Step sizes before bias; a wrapped layer is called whole, and the scan then gets no bias."""
-    return F.linear(low_rank, dt_proj.weight) if _is_plain(dt_proj, nn.Linear) else dt_proj(low_rank)
+    return linear(low_rank, dt_proj.weight) if _is_plain(dt_proj, nn.Linear) else dt_proj(low_rank)
+
+
+def _convolve(conv: nn.Module, x: Tensor, reverse: bool) -> Tensor:
+    """SiLU of the causal convolution of x (B, E, L), which looks ahead if `reverse`; a wrapped layer is called."""
+    if _is_plain(conv, nn.Conv1d):
+        return conv_silu(x, conv.weight, conv.bias, reverse)
+    seen, tokens = x.flip(-1) if reverse else x, x.shape[-1]
+    out = F.silu(conv(seen)[..., :tokens])
+    return out.flip(-1) if reverse else out

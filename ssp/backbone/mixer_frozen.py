@@ -4,13 +4,9 @@
   same layers would hold some ten tensors of (B, L, E) for that; this holds (x, z) and the scan's chunk states, and
   recomputes convolution, x_proj and dt_proj, which are cheap.
 - Both directions add into one gradient of (x, z); nothing is flipped, the C kernels run backwards in time instead.
-- Matrix products of float32 on an x86 CPU go through PyTorch's oneDNN operator, not its default, MKL: measured 2.3
-  times as fast on AMD (MKL stays at AVX2 there). Products too small to pay for the call stay with the default.
 - `mixer.py` decides when this applies; the numbers are those of its plain path.
 """
 
-import platform
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -18,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from ssp.backbone.mixer_layers import conv_silu, convolve, linear
 from ssp.scan import choose_backend, cpu
 from ssp.scan.dispatch import load
 from ssp.scan.interface import Backend, Grads, ScanArgs
@@ -54,39 +51,13 @@ def run(hidden: Tensor, weights: Weights) -> Tensor:
     return _forward(hidden, weights, backend, keep=False)[0]
 
 
-def _onednn() -> Callable | None:
-    """PyTorch's dense oneDNN linear operator, where there is one."""
-    if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available():
-        return None
-    return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-
-
-_ONEDNN = _onednn()
-_SMALL = 2**18  # multiplications below which oneDNN's 14 microseconds a call are not worth it
-
-
-def _linear(x: Tensor, weight: Tensor) -> Tensor:
-    """Multiply x (..., in) with weight (out, in), like F.linear."""
-    if _ONEDNN is None or x.dtype != torch.float32 or x.device.type != "cpu" or x.numel() * len(weight) < _SMALL:
-        return F.linear(x, weight)
-    return _ONEDNN(x, weight, None, "none", [], "")
-
-
 def _use_c(x: Tensor, backend: Backend) -> bool:
     return backend is cpu and x.dtype == torch.float32
 
 
-def _convolve(x: Tensor, way: Direction) -> Tensor:
-    """Convolution before SiLU, by PyTorch."""
-    reach, tokens = way.conv_weight.shape[-1] - 1, x.shape[-1]
-    weight = way.conv_weight.flip(-1) if way.reverse else way.conv_weight
-    full = F.conv1d(x, weight, way.conv_bias, padding=reach, groups=len(weight))
-    return full[..., reach:] if way.reverse else full[..., :tokens]
-
-
 def _conv_backward(grad_u: Tensor, x: Tensor, way: Direction) -> Tensor:
     """Gradient of x from that of SiLU(convolution), by PyTorch."""
-    before = _convolve(x, way)
+    before = convolve(x, way.conv_weight, way.conv_bias, way.reverse)
     gate = torch.sigmoid(before)
     grad = grad_u * (gate * (1 + before * (1 - gate)))
     reach = way.conv_weight.shape[-1] - 1
@@ -95,15 +66,12 @@ def _conv_backward(grad_u: Tensor, x: Tensor, way: Direction) -> Tensor:
     return full[..., : x.shape[-1]] if way.reverse else full[..., reach:]
 
 
-def _scan_args(x: Tensor, z: Tensor, way: Direction, backend: Backend) -> ScanArgs:
+def _scan_args(x: Tensor, z: Tensor, way: Direction) -> ScanArgs:
     """From (x, z), each (B, E, L), to the scan's inputs."""
-    if _use_c(x, backend):
-        u = cpu.conv_silu(x, way.conv_weight, way.conv_bias, way.reverse)
-    else:
-        u = F.silu(_convolve(x, way))
+    u = conv_silu(x, way.conv_weight, way.conv_bias, way.reverse)
     states = way.A.shape[1]
-    low_rank, B, C = _linear(u.transpose(1, 2), way.x_proj).split([way.dt_proj.shape[1], states, states], dim=-1)
-    delta = _linear(low_rank, way.dt_proj).transpose(1, 2)
+    low_rank, B, C = linear(u.transpose(1, 2), way.x_proj).split([way.dt_proj.shape[1], states, states], dim=-1)
+    delta = linear(low_rank, way.dt_proj).transpose(1, 2)
     return ScanArgs(u, delta, way.A, B.transpose(1, 2), C.transpose(1, 2), way.D, z, way.dt_bias, True, way.reverse)
 
 
@@ -111,15 +79,15 @@ def _forward(
     hidden: Tensor, weights: Weights, backend: Backend, keep: bool
 ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
     """Output, (x, z) as (B, L, 2E), and what each direction's scan keeps."""
-    xz = _linear(hidden, weights.in_proj)
+    xz = linear(hidden, weights.in_proj)
     x, z = xz.transpose(1, 2).chunk(2, dim=1)
     total, kept = None, []
     for way in weights.directions:
-        y, states = backend.forward(backend.prepare(_scan_args(x, z, way, backend)), keep)
+        y, states = backend.forward(backend.prepare(_scan_args(x, z, way)), keep)
         y = y.to(xz.dtype)
         total = y if total is None else total.add_(y)
         kept.append(states)
-    return _linear(total.transpose(1, 2), weights.out_proj), xz, kept
+    return linear(total.transpose(1, 2), weights.out_proj), xz, kept
 
 
 class FrozenMixer(torch.autograd.Function):
@@ -140,11 +108,11 @@ class FrozenMixer(torch.autograd.Function):
         xz, *kept = ctx.saved_tensors
         weights, backend = ctx.weights, ctx.backend
         x, z = xz.transpose(1, 2).chunk(2, dim=1)
-        grad_y = _linear(grad, weights.out_proj.t()).transpose(1, 2)
+        grad_y = linear(grad, weights.out_proj.t()).transpose(1, 2)
         grad_xz = torch.empty_like(xz)
         grad_x, grad_z = grad_xz.transpose(1, 2).chunk(2, dim=1)
         for index, (way, states) in enumerate(zip(weights.directions, kept, strict=True)):
-            args = backend.prepare(_scan_args(x, z, way, backend))
+            args = backend.prepare(_scan_args(x, z, way))
             if _use_c(x, backend):
                 found = cpu.backward(grad_y, args, states, NEEDS, grad_z, add_z=index > 0)
                 grad_u = _through_projections(found, way)
@@ -157,12 +125,12 @@ class FrozenMixer(torch.autograd.Function):
                     into.add_(value)
                 else:
                     into.copy_(value)
-        return _linear(grad_xz, weights.in_proj.t()), None, None
+        return linear(grad_xz, weights.in_proj.t()), None, None
 
 
 def _through_projections(found: Grads, way: Direction) -> Tensor:
     """Whole gradient of u (B, E, L): the scan's own, and that through dt_proj and x_proj."""
     dtype = way.x_proj.dtype
     delta, B, C = (grad.transpose(1, 2).to(dtype) for grad in (found.delta, found.B, found.C))
-    low = torch.cat([_linear(delta, way.dt_proj.t()), B, C], dim=-1)
-    return _linear(low, way.x_proj.t()).add_(found.u.transpose(1, 2)).transpose(1, 2)
+    low = torch.cat([linear(delta, way.dt_proj.t()), B, C], dim=-1)
+    return linear(low, way.x_proj.t()).add_(found.u.transpose(1, 2)).transpose(1, 2)

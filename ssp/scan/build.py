@@ -2,8 +2,8 @@
 
 - One shared library beside this file, loaded through ctypes: no PyTorch headers, so it does not depend on PyTorch's
   version, and builds in seconds.
-- kernel.c is compiled once per instruction set and one is chosen at run time, so that a library built on one node of
-  a cluster runs on all. Never -march=native. Never -ffast-math: it folds the rounding trick of the exp away.
+- scan.c and convolution.c are compiled once per instruction set and one is chosen at run time, so that a library built
+  on one node of a cluster runs on all. Never -march=native. Never -ffast-math: it folds the rounding trick of the exp.
 - The library's name carries a hash of sources, flags and machine: a stale build is never loaded. It is written under
   a temporary name and renamed, so that parallel builds do no harm.
 - A missing or failing compiler is a loud warning and exit code 0: the scan then runs in `chunked` PyTorch.
@@ -21,7 +21,8 @@ import tempfile
 from pathlib import Path
 
 SOURCES = Path(__file__).parent
-FILES = ("kernel.h", "kernel.c", "entry.c")
+FILES = ("kernel.h", "vector.h", "scan.c", "convolution.c", "entry.c")
+KERNELS = ("scan", "convolution")
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math")
 FLAGS += ("-ffp-contract=fast", "-Wall", "-Wno-psabi")
 VARIANTS = {"base": ()}
@@ -79,7 +80,9 @@ def build(target_dir: Path | None = None) -> Path:
     with tempfile.TemporaryDirectory() as folder:
         objects = []
         units = [("entry.c", "entry", ())] + [
-            ("kernel.c", name, (f"-DVARIANT={name}", *flags)) for name, flags in VARIANTS.items()
+            (f"{kernel}.c", f"{kernel}_{variant}", (f"-DVARIANT={variant}", *flags))
+            for kernel in KERNELS
+            for variant, flags in VARIANTS.items()
         ]
         for source, name, extra in units:
             objects.append(f"{folder}/{name}.o")

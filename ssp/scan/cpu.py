@@ -98,6 +98,10 @@ def _channel_last(x: Tensor | None) -> Tensor | None:
     return x.transpose(1, 2).contiguous().transpose(1, 2)
 
 
+def _packed(x: Tensor | None) -> Tensor | None:
+    return x if x is None else x.contiguous()
+
+
 def _rows(x: Tensor | None, reverse: bool) -> tuple[int, int, int]:
     """Pointer to the first token of the scan, and strides, of a channel-last (B, rows, L) tensor."""
     if x is None:
@@ -127,8 +131,8 @@ def _width(batch: int, channels: int) -> int:
 def _laid_out(args: ScanArgs) -> ScanArgs:
     """Inputs as the kernel reads them."""
     rows = {name: _channel_last(getattr(args, name)) for name in ("u", "delta", "B", "C", "z")}
-    vectors = {name: getattr(args, name) for name in ("A", "D", "delta_bias")}
-    return args._replace(**rows, **{name: x if x is None else x.contiguous() for name, x in vectors.items()})
+    vectors = {name: _packed(getattr(args, name)) for name in ("A", "D", "delta_bias")}
+    return args._replace(**rows, **vectors)
 
 
 def _fields(args: ScanArgs, y: Tensor | None, kept: Tensor | None) -> list[int]:
@@ -180,23 +184,37 @@ def backward(
 
 def conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool) -> Tensor:
     """SiLU of the causal depthwise convolution of x (B, E, L) with weight (E, 1, K); looks ahead if `reverse`."""
-    x, weight = _channel_last(x), weight.contiguous()
+    x, weight, bias = _channel_last(x), _packed(weight), _packed(bias)
     y = _like(x)
     fields = _conv_fields(x, y, weight, bias, reverse)
-    _call("conv_forward", [*fields, *_ABSENT, 0], x.numel() * 8)
+    _call("conv_forward", [*fields, *_ABSENT, 0, 0, 0], x.numel() * 8)
     return y
 
 
 def conv_silu_backward(
-    grad_y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool, grad_x: Tensor, add: bool
-) -> None:
-    """Write, or add, the gradient of x into `grad_x` (channel-last storage)."""
-    x, grad_y, weight = _channel_last(x), _channel_last(grad_y), weight.contiguous()
+    grad_y: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    reverse: bool,
+    grad_x: Tensor | None = None,
+    add: bool = False,
+    of_weight: bool = False,
+    of_bias: bool = False,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Write, or add, the gradient of x into `grad_x` (channel-last storage); return those of weight and bias."""
+    x, grad_y, weight, bias = _channel_last(x), _channel_last(grad_y), _packed(weight), _packed(bias)
     fields = _conv_fields(x, grad_x, weight, bias, reverse)
-    _call("conv_backward", [*fields, *_rows(grad_y, reverse), int(add)], x.numel() * 16)
+    batch, channels, tokens = x.shape
+    tasks = batch * -(-tokens // fields[4])
+    grad_weight = torch.empty(tasks, *weight.shape) if of_weight else None
+    grad_bias = torch.empty(tasks, channels) if of_bias else None
+    fields += [*_rows(grad_y, reverse), int(add), _pointer(grad_weight), _pointer(grad_bias)]
+    _call("conv_backward", fields, x.numel() * 16)
+    return tuple(sums if sums is None else sums.sum(0) for sums in (grad_weight, grad_bias))
 
 
-def _conv_fields(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool) -> list[int]:
+def _conv_fields(x: Tensor, y: Tensor | None, weight: Tensor, bias: Tensor | None, reverse: bool) -> list[int]:
     batch, channels, tokens = x.shape
     width = max(16, -(-tokens * batch // 16))
     sizes = [batch, channels, tokens, weight.shape[-1], width]

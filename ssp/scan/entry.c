@@ -74,13 +74,23 @@ static int detect(void) {
     return 1;
 }
 
+typedef struct {
+    task scan_forward, scan_backward, conv_forward, conv_backward;
+    void (*exp_rate)(float *values, int64_t count, int64_t rounds);
+} kernels;
+#define KERNELS(v) {scan_forward_##v, scan_backward_##v, conv_forward_##v, conv_backward_##v, exp_rate_##v}
+static const kernels base = KERNELS(base);
+#if defined(__x86_64__)
+static const kernels v3 = KERNELS(v3), v4 = KERNELS(v4);
+#endif
+
 static const kernels *chosen(int64_t level) {
 #if defined(__x86_64__)
     int found = detect();
-    if (found >= 4 && level >= 4) return &kernels_v4;
-    if (found >= 3 && level >= 3) return &kernels_v3;
+    if (found >= 4 && level >= 4) return &v4;
+    if (found >= 3 && level >= 3) return &v3;
 #endif
-    return &kernels_base;
+    return &base;
 }
 
 /* ---- called from Python -------------------------------------------------------------------------------------- */

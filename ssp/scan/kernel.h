@@ -1,6 +1,6 @@
-/* Jobs of the C kernels: what entry.c hands to the variants of kernel.c. All fields are 8 bytes wide, in the order in
- * which cpu.py packs them. Strides count floats; a negative token stride, with the pointer at the last token, runs a
- * job backwards in time. A null pointer means: not there, or not wanted. */
+/* Jobs of the C kernels: what entry.c hands to the variants of scan.c and convolution.c. All fields are 8 bytes wide,
+ * in the order in which cpu.py packs them. Strides count floats; a negative token stride, with the pointer at the last
+ * token, runs a job backwards in time. A null pointer means: not there, or not wanted. */
 #ifndef SSP_SCAN_KERNEL_H
 #define SSP_SCAN_KERNEL_H
 
@@ -30,21 +30,31 @@ typedef struct {
 
 typedef struct {
     int64_t batch, channels, tokens, taps;
-    int64_t width;        /* tokens per task */
+    int64_t width;        /* tokens per task, fixed by the shape: results do not depend on the number of threads */
     rows x, y;            /* y is grad_x in the backward */
     float *weight, *bias; /* (channels, taps), (channels) */
-    rows grad_y;          /* backward only */
-    int64_t add;          /* backward only: add to grad_x instead of writing it */
+    /* backward only */
+    rows grad_y;
+    int64_t add;                    /* add to grad_x instead of writing it */
+    float *grad_weight, *grad_bias; /* (tasks, channels, taps), (tasks, channels): partial sums */
 } conv_job;
 
 /* A task returns 0, or 1 when memory ran out. */
 typedef int (*task)(const void *job, int64_t index);
 
-typedef struct {
-    task scan_forward, scan_backward, conv_forward, conv_backward;
-    void (*exp_rate)(float *values, int64_t count, int64_t rounds);
-} kernels;
+/* Functions of scan.c and convolution.c are compiled once per instruction set, each time with a suffix of its own. */
+#define JOIN(function, variant) function##_##variant
+#define SUFFIXED(function, variant) JOIN(function, variant)
+#define NAME(function) SUFFIXED(function, VARIANT)
 
-extern const kernels kernels_base, kernels_v3, kernels_v4;
+#define DECLARE(variant)                                                 \
+    int scan_forward_##variant(const void *job, int64_t index);          \
+    int scan_backward_##variant(const void *job, int64_t index);         \
+    int conv_forward_##variant(const void *job, int64_t index);          \
+    int conv_backward_##variant(const void *job, int64_t index);         \
+    void exp_rate_##variant(float *values, int64_t count, int64_t rounds);
+DECLARE(base)
+DECLARE(v3)
+DECLARE(v4)
 
 #endif

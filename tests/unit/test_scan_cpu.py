@@ -68,19 +68,23 @@ def test_convolution(isa, taps, reverse, channels, tokens, monkeypatch):
     monkeypatch.setenv("SSP_SCAN_ISA", isa)
     torch.manual_seed(0)
     x = torch.randn(3, tokens, channels).transpose(1, 2).requires_grad_()
-    weight, bias = torch.randn(channels, 1, taps), torch.randn(channels)
-    for b in (bias, None):
+    weight = torch.randn(channels, 1, taps, requires_grad=True)
+    for b in (torch.randn(channels, requires_grad=True), None):
         seen = x.flip(-1) if reverse else x
         y0 = torch.nn.functional.conv1d(seen, weight, b, padding=taps - 1, groups=channels)[..., :tokens]
         y0 = torch.nn.functional.silu(y0.flip(-1) if reverse else y0)
         grad = torch.randn(y0.shape)
-        (expected,) = torch.autograd.grad(y0, x, grad)
+        expected, *of_weights = torch.autograd.grad(y0, [x, weight] if b is None else [x, weight, b], grad)
         torch.testing.assert_close(cpu.conv_silu(x.detach(), weight, b, reverse), y0.detach(), atol=1e-5, rtol=1e-5)
         found = torch.ones(3, tokens, channels).transpose(1, 2)
-        cpu.conv_silu_backward(grad, x.detach(), weight, b, reverse, found, add=True)
+        none = cpu.conv_silu_backward(grad, x.detach(), weight, b, reverse, found, add=True)
+        assert none == (None, None)
         torch.testing.assert_close(found - 1, expected, atol=2e-5, rtol=1e-5)
         cpu.conv_silu_backward(grad, x.detach(), weight, b, reverse, found, add=False)
         torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+        sums = cpu.conv_silu_backward(grad, x.detach(), weight, b, reverse, of_weight=True, of_bias=b is not None)
+        for one, other in zip(sums, of_weights, strict=False):
+            torch.testing.assert_close(one, other, atol=5e-5, rtol=1e-5)
 
 
 @ready
@@ -266,7 +270,7 @@ def test_arm64_from_the_same_source(tmp_path):
         pytest.skip(f"needs {compiler} and {emulator}")
     (tmp_path / "check.c").write_text(SELF_CHECK)
     program = tmp_path / "check"
-    units = [str(tmp_path / "check.c"), *(str(build.SOURCES / name) for name in ("kernel.c", "entry.c"))]
+    units = [str(tmp_path / "check.c"), *(str(build.SOURCES / name) for name in ("scan.c", "convolution.c", "entry.c"))]
     command = [compiler, *build.FLAGS, "-DVARIANT=base", f"-I{build.SOURCES}", *units, "-static", "-pthread", "-lm"]
     subprocess.run([*command, "-o", str(program)], check=True, timeout=120)
     done = subprocess.run([emulator, str(program)], capture_output=True, text=True, timeout=120)

@@ -1,77 +1,18 @@
-/* Selective scan and causal depthwise convolution on a CPU, float32, channel-last.
+/* Selective scan on a CPU, float32, channel-last.
  *
- * - Compiled once per instruction set (-DVARIANT=...), with the vector width that it has; entry.c picks one at run
- *   time. GCC/Clang vector extensions, no intrinsics: the same source serves x86-64 and arm64.
- * - One vector holds neighbouring channels of one token. A task is a clip and a range of channels; it goes through the
- *   sequence in chunks, so that what a chunk needs stays in the first two cache levels.
- * - exp is a polynomial for 2^r with the exponent added to the bits. Where a chunk's d A may leave the range of the
- *   exponent, a slower variant of the loop clamps it; everywhere else the clamp is not paid for.
+ * - Compiled once per instruction set (-DVARIANT=...); entry.c picks one at run time.
+ * - A task is a clip and a range of channels; it goes through the sequence in chunks, so that what a chunk needs stays
+ *   in the first two cache levels.
+ * - Where a chunk's d A may leave the range of the exponent, a slower variant of the loop clamps it; everywhere else
+ *   the clamp is not paid for.
  * - The backward recomputes a chunk's decays and states from the kept one, then runs the adjoint down the chunk.
  * - Sums over channels (gradients of B and C) are kept as vectors over all channels of a task, and added up
  *   across lanes once per chunk.
  */
-#include "kernel.h"
+#include "vector.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-#if defined(__AVX512F__)
-#define BYTES 64
-#elif defined(__AVX__)
-#define BYTES 32
-#else
-#define BYTES 16
-#endif
-#define LANES ((int64_t)(BYTES / sizeof(float)))
-
-typedef float vf __attribute__((vector_size(BYTES)));
-typedef int32_t vi __attribute__((vector_size(BYTES)));
-typedef float v4 __attribute__((vector_size(16)));
-#define INLINE static inline __attribute__((always_inline))
-
-INLINE vf all(float x) { return (vf){0} + x; }
-INLINE vf pick(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
-INLINE vf magnitude(vf x) { return (vf)((vi)x & 0x7fffffff); }
-
-/* Channels of one token; the last vector of a row may be part full (the rest reads as 0 and is not written). */
-INLINE vf load(const float *from, int64_t count) {
-    vf x = {0};
-    if (count >= LANES)
-        memcpy(&x, from, sizeof x);
-    else
-        memcpy(&x, from, count * sizeof(float));
-    return x;
-}
-INLINE void store(float *to, vf x, int64_t count) {
-    if (count >= LANES)
-        memcpy(to, &x, sizeof x);
-    else
-        memcpy(to, &x, count * sizeof(float));
-}
-INLINE float *at(rows r, int64_t clip, int64_t token, int64_t channel) {
-    return r.data + clip * r.batch + token * r.token + channel;
-}
-
-/* 2^x to 1e-7 relative, exact at 0; for |x| < 126. Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits. */
-INLINE vf exp2_in_range(vf x) {
-    const float round = 12582912.0f;
-    vf k = x + round, r = x - (k - round);
-    vf p = all(0.00132746334f);
-    p = p * r + 0.00967196168f;
-    p = p * r + 0.0555067837f;
-    p = p * r + 0.240222353f;
-    p = p * r + 0.693147062f;
-    p = p * r + 1.0f;
-    return (vf)((vi)p + ((vi)k << 23));
-}
-/* The same for any x: stays at 2^-126 below and 2^126 above; NaN stays NaN. */
-INLINE vf exp2_any(vf x) {
-    x = pick(x < -126.0f, all(-126.0f), x);
-    x = pick(x > 126.0f, all(126.0f), x);
-    return exp2_in_range(x);
-}
-#define LOG2E 1.44269504f
 #define LN2 0.693147181f
+typedef float v4 __attribute__((vector_size(16)));
 
 /* softplus(x) = max(x, 0) + log1p(exp(-|x|)), and its slope sigmoid(x). log1p(e) = 2 artanh(e / (2 + e)): a series in
  * the square, accurate relative to the result also where that is small. */
@@ -87,7 +28,6 @@ INLINE vf softplus(vf x, vf *slope) {
     *slope = pick(x > 0.0f, all(1.0f), e) * (e + 2.0f) * share;
     return pick(x < 0.0f, all(0.0f), x) + 2.0f * s * p;
 }
-INLINE vf sigmoid(vf x) { return 1.0f / (exp2_any(x * -LOG2E) + 1.0f); }
 
 INLINE float lane_sum(const float *vector) { /* tree over the lanes of a vector in memory */
     v4 sum, part;
@@ -98,9 +38,6 @@ INLINE float lane_sum(const float *vector) { /* tree over the lanes of a vector 
     }
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
-
-INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-static vf *vectors(int64_t count) { return aligned_alloc(64, (count * sizeof(vf) + 63) / 64 * 64); }
 
 /* ---- what a task sees ---------------------------------------------------------------------------------------- */
 
@@ -191,7 +128,7 @@ INLINE void advance(const scan_job *job, int64_t clip, int64_t start, int64_t co
     }
 }
 
-static int scan_forward(const void *given, int64_t index) {
+int NAME(scan_forward)(const void *given, int64_t index) {
     const scan_job *job = given;
     span s = span_of(job, index);
     int64_t states = job->states, chunks = (job->tokens + CHUNK - 1) / CHUNK;
@@ -359,7 +296,7 @@ static void sum_lanes(rows to, int64_t offset, int64_t clip, int64_t start, int6
     }
 }
 
-static int scan_backward(const void *given, int64_t index) {
+int NAME(scan_backward)(const void *given, int64_t index) {
     const scan_job *job = given;
     span s = span_of(job, index);
     int64_t states = job->states, all_states = s.blocks * states;
@@ -393,82 +330,9 @@ static int scan_backward(const void *given, int64_t index) {
     return 0;
 }
 
-/* ---- causal depthwise convolution + SiLU --------------------------------------------------------------------- */
-
-/* Weights as [vector of channels][tap], the bias behind the last tap. */
-static vf *load_taps(const conv_job *job, int64_t extra) {
-    int64_t blocks = (job->channels + LANES - 1) / LANES, each = job->taps + 1;
-    vf *weight = vectors(blocks * (each + extra));
-    for (int64_t block = 0; weight && block < blocks; block++) {
-        int64_t channel = block * LANES, lanes = smaller(LANES, job->channels - channel);
-        vf *to = weight + block * each;
-        for (int64_t k = 0; k < job->taps; k++)
-            for (int64_t i = 0; i < LANES; i++)
-                to[k][i] = i < lanes ? job->weight[(channel + i) * job->taps + k] : 0;
-        to[job->taps] = job->bias ? load(job->bias + channel, lanes) : all(0);
-    }
-    return weight;
-}
-
-/* Convolution before SiLU at one token: sum over k of weight[k] x[token - (taps - 1) + k]. */
-INLINE vf convolve(const conv_job *job, int64_t clip, int64_t token, int64_t channel, int64_t lanes,
-                   const vf *weight) {
-    vf sum = weight[job->taps];
-    for (int64_t k = 0; k < job->taps; k++) {
-        int64_t from = token - (job->taps - 1) + k;
-        if (from >= 0) sum += weight[k] * load(at(job->x, clip, from, channel), lanes);
-    }
-    return sum;
-}
-
-static int conv_forward(const void *given, int64_t index) {
-    const conv_job *job = given;
-    int64_t parts = (job->tokens + job->width - 1) / job->width, clip = index / parts;
-    int64_t start = index % parts * job->width, stop = smaller(start + job->width, job->tokens);
-    vf *weight = load_taps(job, 0);
-    if (!weight) return 1;
-    for (int64_t t = start; t < stop; t++)
-        for (int64_t channel = 0; channel < job->channels; channel += LANES) {
-            int64_t lanes = smaller(LANES, job->channels - channel);
-            vf x = convolve(job, clip, t, channel, lanes, weight + channel / LANES * (job->taps + 1));
-            store(at(job->y, clip, t, channel), x * sigmoid(x), lanes);
-        }
-    free(weight);
-    return 0;
-}
-
-static int conv_backward(const void *given, int64_t index) {
-    const conv_job *job = given;
-    int64_t parts = (job->tokens + job->width - 1) / job->width, clip = index / parts, taps = job->taps;
-    int64_t start = index % parts * job->width, stop = smaller(start + job->width, job->tokens);
-    int64_t blocks = (job->channels + LANES - 1) / LANES;
-    vf *weight = load_taps(job, taps), *ring = weight + blocks * (taps + 1);
-    if (!weight) return 1;
-    /* ring: gradients before SiLU of the tokens that token t reaches, [token % taps][vector] */
-    for (int64_t t = smaller(stop + taps - 1, job->tokens) - 1; t >= start; t--)
-        for (int64_t block = 0; block < blocks; block++) {
-            int64_t channel = block * LANES, lanes = smaller(LANES, job->channels - channel);
-            const vf *w = weight + block * (taps + 1);
-            vf x = convolve(job, clip, t, channel, lanes, w), open = sigmoid(x), sum = {0};
-            vf gy = load(at(job->grad_y, clip, t, channel), lanes);
-            ring[t % taps * blocks + block] = gy * open * (1.0f + x * (1.0f - open));
-            if (t >= stop) continue;
-            for (int64_t k = 0; k < taps && t + k < job->tokens; k++)
-                sum += w[taps - 1 - k] * ring[(t + k) % taps * blocks + block];
-            float *to = at(job->y, clip, t, channel);
-            store(to, job->add ? load(to, lanes) + sum : sum, lanes);
-        }
-    free(weight);
-    return 0;
-}
-
 /* For benchmarks: exp2 of values in the first-level cache, many rounds; the bound of any scan with this exp. */
-static void exp_rate(float *values, int64_t count, int64_t rounds) {
+void NAME(exp_rate)(float *values, int64_t count, int64_t rounds) {
     for (int64_t round = 0; round < rounds; round++)
         for (int64_t i = 0; i + LANES <= count; i += LANES)
             store(values + i, exp2_in_range(load(values + i, LANES) * -0.5f), LANES);
 }
-
-#define JOIN(a, b) a##b
-#define NAME(variant) JOIN(kernels_, variant)
-const kernels NAME(VARIANT) = {scan_forward, scan_backward, conv_forward, conv_backward, exp_rate};

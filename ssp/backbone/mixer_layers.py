@@ -1,0 +1,112 @@
+"""Layers of the mixer as functions of their weights: linear, and causal depthwise convolution with SiLU.
+
+- For float32 on a CPU both have something faster than PyTorch's own way; for everything else (other dtypes, autocast,
+  a GPU, a machine without the C kernels) they are PyTorch's own way. Nobody else has to ask which it is.
+- Linear: PyTorch's oneDNN operator, not its default, MKL: measured 2 to 4 times as fast on AMD (MKL stays at AVX2
+  there), for the product and for both of its gradients. Products too small to pay for the call stay with the default.
+- Convolution: the C kernels of the scan's `cpu` backend, which read channel-last storage as it lies. PyTorch's would
+  be copied to channel-first and back.
+- Only gradients that are asked for are computed. Differentiable once.
+"""
+
+import platform
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from ssp.scan import choose_backend, cpu
+
+
+def _onednn() -> Callable | None:
+    """PyTorch's dense oneDNN linear operator, where there is one."""
+    if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available():
+        return None
+    return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+
+
+_ONEDNN = _onednn()
+_SMALL = 2**18  # multiplications below which oneDNN's 14 microseconds a call are not worth it
+
+
+def _is_float32_on_cpu(*tensors: Tensor | None) -> bool:
+    return not torch.is_autocast_enabled("cpu") and all(
+        x is None or (x.dtype == torch.float32 and x.device.type == "cpu") for x in tensors
+    )
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """Multiply x (..., in) with weight (out, in), like F.linear."""
+    if _ONEDNN is None or x.numel() * len(weight) < _SMALL or not _is_float32_on_cpu(x, weight):
+        return F.linear(x, weight)
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        return _Linear.apply(x, weight)
+    return _ONEDNN(x, weight, None, "none", [], "")
+
+
+class _Linear(torch.autograd.Function):
+    """`_Linear.apply(x, weight)`: `linear` through oneDNN."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor) -> Tensor:
+        """Multiply."""
+        ctx.save_for_backward(x, weight)
+        return linear(x, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Gradients of x and weight."""
+        x, weight = ctx.saved_tensors
+        grad_x = linear(grad, weight.t()) if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return grad_x, None
+        rows, grad = x.flatten(0, -2).contiguous(), grad.flatten(0, -2).contiguous()
+        # The first operand is copied in the order of its transpose: the narrower one.
+        if x.shape[-1] < grad.shape[-1]:
+            return grad_x, linear(rows.t(), grad.t()).t()
+        return grad_x, linear(grad.t(), rows.t())
+
+
+def conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool) -> Tensor:
+    """SiLU of the depthwise convolution of x (B, E, L), with weight (E, 1, K), over each token and the K-1 before it.
+
+    After it if `reverse`. A transposed view of channel-last storage is the fastest, and what comes out.
+    """
+    if not _is_float32_on_cpu(x, weight, bias) or choose_backend(x.dtype, x.device).name != "cpu":
+        return F.silu(convolve(x, weight, bias, reverse))
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (x, weight, bias)):
+        return _ConvSiLU.apply(x, weight, bias, reverse)
+    return cpu.conv_silu(x, weight, bias, reverse)
+
+
+class _ConvSiLU(torch.autograd.Function):
+    """`_ConvSiLU.apply(x, weight, bias, reverse)`: `conv_silu` by the C kernels; recomputes the convolution."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool) -> Tensor:
+        """Convolve."""
+        ctx.save_for_backward(x, weight, bias)
+        ctx.reverse = reverse
+        return cpu.conv_silu(x, weight, bias, reverse)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple:
+        """Gradients of x (channel-last), weight and bias."""
+        x, weight, bias = ctx.saved_tensors
+        of_x, of_weight, of_bias, _ = ctx.needs_input_grad
+        grad_x = torch.empty_like(x.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
+        found = cpu.conv_silu_backward(
+            grad, x, weight, bias, ctx.reverse, grad_x if of_x else None, of_weight=of_weight, of_bias=of_bias
+        )
+        return grad_x if of_x else None, *found, None
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool) -> Tensor:
+    """Convolution of `conv_silu` before SiLU, by PyTorch."""
+    reach, tokens = weight.shape[-1] - 1, x.shape[-1]
+    full = F.conv1d(x, weight.flip(-1) if reverse else weight, bias, padding=reach, groups=len(weight))
+    return full[..., reach:] if reverse else full[..., :tokens]
