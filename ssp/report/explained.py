@@ -42,7 +42,8 @@ def _dataset(results: Results, dataset: str) -> dict[str, Any]:
     if not picture:
         return about | {"picture": None}
     with Image.open(io.BytesIO(picture)) as image:
-        return about | {"picture": data_uri(image, "PNG"), "clips": explained.clips, "told": _told(explained)}
+        address = data_uri(image.convert("RGB"), "WEBP", lossless=True)  # the same pixels in half of PNG's bytes
+    return about | {"picture": address, "clips": explained.clips, "told": _told(explained)}
 
 
 def _told(explained: Explained) -> str:

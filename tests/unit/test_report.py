@@ -1,14 +1,18 @@
 """The page as a whole: its numbers, the way back from them, and that it needs nothing else. In a browser too."""
 
+import base64
+import io
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made_data import write_data
 from made_records import hits_of, make_config, write_all, write_cell
 from made_report import Page, make_report, write_choices, write_explained
+from PIL import Image
 
 from ssp.config import slice_hash
 from ssp.errors import DataError, RecordError
@@ -214,7 +218,7 @@ window.addEventListener("load", () => {
   const empty = pictures.filter((one) => one.getBoundingClientRect().width < 20 || one.naturalWidth === 0);
   told.push(`${document.querySelectorAll("img").length} pictures, ${empty.length} empty`);
   const explained = [...document.querySelectorAll("#explained img")];
-  told.push(explained.map((one) => `${one.naturalWidth} px`).join(" ")); // the PNG's own width: it was decoded
+  told.push(explained.map((one) => `${one.naturalWidth} px`).join(" ")); // the picture's own width: it was decoded
   location.hash = "#run-ssv2-ssp";
   setTimeout(() => {
     told.push(document.querySelectorAll("tr.asked").length + " rows asked");
@@ -290,4 +294,10 @@ def test_report_of_real_runs(tiny):
         >= config.datasets["ucf101"].clips.num_frames
     )
     (picture,) = [picture for picture in parsed.pictures if picture["section"] == "explained"]
-    assert picture["src"].startswith("data:image/png")
+    kind, _, content = picture["src"].partition(",")
+    assert kind == "data:image/webp;base64"
+    with (
+        Image.open(io.BytesIO(base64.b64decode(content))) as embedded,
+        Image.open(Paths.of(config).explained_picture("ucf101")) as drawn,
+    ):
+        assert np.array_equal(np.asarray(embedded), np.asarray(drawn.convert("RGB")))
