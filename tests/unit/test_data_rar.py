@@ -13,10 +13,14 @@ import zlib
 from importlib.metadata import version
 
 import pytest
+import rarfile
+from made_videos import scene, small_config, write_video
 from test_data_archives import unpacked
 
 from ssp.data import archives, rar
-from ssp.data.archives import unpack
+from ssp.data.archives import unpack, unpack_dataset
+from ssp.data.fetch import fetch_dataset
+from ssp.data.manifest import write_manifest
 from ssp.errors import DataError
 
 
@@ -158,39 +162,130 @@ def test_a_rar_in_a_rar_shaped_archive_is_unpacked_where_it_lies(samples, tmp_pa
     assert [member.path for member in members] == sorted(found)
 
 
-def stored_rar(name, content):
-    """A rar 3 archive with one member stored as it is, by the published layout of its blocks."""
+def number(value, size=4):
+    return value.to_bytes(size, "little")
+
+
+def stored_rar(members):
+    """A rar 3 archive whose members (None: a folder) are stored as they are, by the published layout of its blocks."""
 
     def block(kind, flags, body, data=b""):
-        size = 7 + len(body)
-        rest = bytes([kind]) + flags.to_bytes(2, "little") + size.to_bytes(2, "little") + body
-        return (zlib.crc32(rest) & 0xFFFF).to_bytes(2, "little") + rest + data
+        rest = bytes([kind]) + number(flags, 2) + number(7 + len(body), 2) + body
+        return number(zlib.crc32(rest) & 0xFFFF, 2) + rest + data
 
-    def number(value, size=4):
-        return value.to_bytes(size, "little")
+    out = b"Rar!\x1a\x07\0" + block(0x73, 0, bytes(6))
+    for name, content in members.items():
+        written, data = name.encode(), content or b""
+        body = number(len(data)) * 2 + b"\x03" + number(zlib.crc32(data)) + number(0x4A21_0000)
+        body += bytes([20, 0x30]) + number(len(written), 2) + number(0o40755 if content is None else 0o100644) + written
+        out += block(0x74, 0x80E0 if content is None else 0x8000, body, data)
+    return out + block(0x7B, 0x4000, b"")
 
-    written = name.encode()
-    body = number(len(content)) * 2 + b"\x03" + number(zlib.crc32(content)) + number(0x4A21_0000)
-    body += bytes([20, 0x30]) + number(len(written), 2) + number(0o100644) + written
-    return b"Rar!\x1a\x07\0" + block(0x73, 0, bytes(6)) + block(0x74, 0x8000, body, content) + block(0x7B, 0x4000, b"")
+
+def stored_rar5(members):
+    """The same as rar 5."""
+
+    def vint(value):
+        low, rest = value & 0x7F, value >> 7
+        return bytes([low | 0x80]) + vint(rest) if rest else bytes([low])
+
+    def block(kind, body, data=None):
+        rest = vint(kind) + (vint(0) if data is None else vint(2) + vint(len(data))) + body
+        rest = vint(len(rest)) + rest
+        return number(zlib.crc32(rest)) + rest + (data or b"")
+
+    out = b"Rar!\x1a\x07\1\0" + block(1, vint(0))
+    for name, content in members.items():
+        written, data = name.encode(), content or b""
+        body = vint(1 if content is None else 4) + vint(len(data)) + vint(0o40755 if content is None else 0o100644)
+        body += (
+            (b"" if content is None else number(zlib.crc32(data))) + vint(0) + vint(1) + vint(len(written)) + written
+        )
+        out += block(2, body, data)
+    return out + block(5, vint(0))
 
 
-def test_a_rar_inside_a_rar(samples, tmp_path):
-    inner = (samples / "rar3-subdirs.rar").read_bytes()
-    (tmp_path / "outer.rar").write_bytes(stored_rar("org/brush_hair.rar", inner))
-    unpack([tmp_path / "outer.rar"], tmp_path / "out")
-    assert sorted(unpacked(tmp_path / "out"))[0] == "org/sub/dir1/file1.txt"
-    damaged = bytearray(inner)
-    damaged[len(inner) // 2] ^= 0xFF
-    (tmp_path / "outer.rar").write_bytes(stored_rar("org/brush_hair.rar", bytes(damaged)))
-    with pytest.raises(DataError, match=r"outer\.rar: org/brush_hair\.rar: truncated or damaged"):
+WRITERS = pytest.mark.parametrize("write", [stored_rar, stored_rar5], ids=["rar3", "rar5"])
+
+
+@WRITERS
+def test_what_these_tests_write_is_rar(tmp_path, write):
+    """By a reader that is not ours."""
+    (tmp_path / "a.rar").write_bytes(write({"folder": None, "folder/one.txt": b"one", "two": bytes(300)}))
+    with rarfile.RarFile(tmp_path / "a.rar", errors="strict") as file:
+        assert [(m.filename, m.is_dir(), m.file_size) for m in file.infolist()] == [
+            ("folder/", True, 0),
+            ("folder/one.txt", False, 3),
+            ("two", False, 300),
+        ]
+
+
+@WRITERS
+def test_rars_inside_a_rar(samples, tmp_path, write):
+    """As hmdb51_org.rar: one a class; here of both kinds, compressed, solid, with folders and odd names."""
+    inner = ("rar3-subdirs", "rar5-subdirs", "seektest", "rar5-solid-qo")
+    classes = {f"org/{name}/{name}.rar": (samples / f"{name}.rar").read_bytes() for name in inner}
+    (tmp_path / "outer.rar").write_bytes(write({"org": None, "org/empty": None, **classes}))
+    members = unpack([tmp_path / "outer.rar"], tmp_path / "out")
+    found = unpacked(tmp_path / "out")
+    assert [member.path for member in members] == sorted(found)
+    assert (tmp_path / "out/org/empty").is_dir()
+    for name in inner:
+        unpack([samples / f"{name}.rar"], tmp_path / name)
+        alone = unpacked(tmp_path / name)
+        assert alone
+        prefix = f"org/{name}/"
+        assert {path.removeprefix(prefix): b for path, b in found.items() if path.startswith(prefix)} == alone
+    damaged = bytearray(classes["org/seektest/seektest.rar"])
+    damaged[len(damaged) // 2] ^= 0xFF
+    (tmp_path / "outer.rar").write_bytes(write(classes | {"org/seektest/seektest.rar": bytes(damaged)}))
+    with pytest.raises(DataError, match=r"outer\.rar: org/seektest/seektest\.rar: truncated or damaged"):
         unpack([tmp_path / "outer.rar"], tmp_path / "again")
     assert not (tmp_path / "again").exists()
 
 
+@WRITERS
+def test_hmdb51_from_archives_in_their_published_form(tmp_path, write):
+    """From rar in rar and a rar of lists to the manifest, with names as odd as the published ones."""
+    lists, classes = {"testTrainMulti_7030_splits": None}, {}
+    for label, name in enumerate(("brush_hair", "wave")):
+        clips, lines = {name: None}, []
+        for film in range(4):
+            clip = f"#{film}_(R&B)_it's_film!_{name}_u_nm_np1_ba_goo_{film}.avi"
+            video = write_video(tmp_path / "made" / f"{label}{film}.avi", scene(5 + film, seed=10 * label + film))
+            clips[f"{name}/{clip}"] = video.read_bytes()
+            lines.append(f"{clip} {(1, 1, 2, 0)[film]} ")
+        classes[f"{name}.rar"] = write(clips)
+        lists[f"testTrainMulti_7030_splits/{name}_test_split1.txt"] = "\n".join([*lines, ""]).encode()
+    config = small_config(
+        tmp_path,
+        source="hmdb51",
+        expected={"classes": 2, "train": 4, "test": 2},
+        archives=[{"file": "hmdb51_org.rar"}, {"file": "test_train_splits.rar"}],
+    )
+    local = config.datasets["ucf101"].local
+    local.mkdir()
+    (local / "hmdb51_org.rar").write_bytes(write(classes))
+    (local / "test_train_splits.rar").write_bytes(write(lists))
+    fetch_dataset(config, "ucf101")
+    unpack_dataset(config, "ucf101")
+    manifest = write_manifest(config, "ucf101").set_index("id")
+    assert manifest["frames"].tolist() == [5, 6, 7] * 2
+    assert manifest.loc["wave/#2_(R&B)_it's_film!_wave_u_nm_np1_ba_goo_2.avi", ["label", "split"]].tolist() == [
+        1,
+        "test",
+    ]
+
+
+def test_a_comment_is_no_damage(samples, tmp_path):
+    """It is compressed, and `rarfile` would look for a program to read it; this archive is solid besides."""
+    with pytest.raises(DataError, match=r"rar3-comment-plain\.rar: .*does not read .*solid"):
+        unpack([samples / "rar3-comment-plain.rar"], tmp_path / "out")
+
+
 @pytest.mark.parametrize("name", ["../evil.txt", "a/../../evil.txt", "/tmp/evil.txt", "..\\evil.txt"])
 def test_members_that_leave_the_folder_are_refused(tmp_path, name):
-    (tmp_path / "a.rar").write_bytes(stored_rar(name, b"x"))
+    (tmp_path / "a.rar").write_bytes(stored_rar({name: b"x"}))
     with pytest.raises(DataError, match=r"a\.rar: member .*evil\.txt' (leaves|has an absolute).*refused"):
         unpack([tmp_path / "a.rar"], tmp_path / "deep" / "out")
     assert not list(tmp_path.rglob("evil*"))
@@ -204,7 +299,7 @@ def test_absurd_expansion_is_refused(samples, tmp_path, monkeypatch):
 
 
 def test_without_the_system_library_the_error_names_the_package(tmp_path):
-    (tmp_path / "a.rar").write_bytes(stored_rar("x.txt", b"x"))
+    (tmp_path / "a.rar").write_bytes(stored_rar({"x.txt": b"x"}))
     code = (
         "import sys; from pathlib import Path; from ssp.data.archives import unpack; "
         "unpack([Path(sys.argv[1], 'a.rar')], Path(sys.argv[1], 'out'))"
