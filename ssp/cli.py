@@ -171,13 +171,13 @@ def fetch_weights(config: ConfigPath, checkpoint: CheckpointName) -> None:
 def tracking_init(config: ConfigPath) -> None:
     """Make or upgrade the MLflow database (or reach the server), and a relational sweep storage if there is one.
 
-    The workflow runs this before anything that takes long, so options of methods are checked here too.
+    The workflow runs this before anything that takes long, so what only the code that trains can check is checked here.
     """
     loaded = _load(config)
-    from ssp.sweep import check_methods
+    from ssp.sweep import check_training
     from ssp.tracking import init_tracking
 
-    check_methods(loaded)
+    check_training(loaded)
     if loaded.sweep.storage != "journal":
         from ssp.storage import open_database
 

@@ -33,6 +33,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ssp.cell import Cell, curve, describe, tracked_metrics, tracked_params
 from ssp.choice import Budget, Choice, SweepRun, Trial, save_choice
 from ssp.config import Config, Hyperparameters, Range, slice_hash
+from ssp.data.randaugment import RandAugment
 from ssp.errors import ConfigError
 from ssp.execution import derive_seed
 from ssp.files import writing
@@ -112,15 +113,17 @@ def search_space(cell: Cell) -> dict[str, Range]:
     return space
 
 
-def check_methods(config: Config) -> None:
-    """Check options and search space of every method of a config, which `ssp.config` cannot, before hours are spent.
+def check_training(config: Config) -> None:
+    """Check what only the code that trains knows of a config, before hours are spent on data.
 
     Raises:
-        ConfigError: an unknown or wrong option, or a space over one that is not there.
+        ConfigError: an unknown or wrong option of a method, a space over none, or a malformed augmentation policy.
     """
-    dataset = next(iter(config.datasets))
-    for method in config.methods:
-        search_space(Cell(config, dataset, method))
+    for name, dataset in config.datasets.items():
+        if policy := dataset.recipe.augmentation.randaugment:
+            RandAugment.parse(policy)
+        for method in config.methods:
+            search_space(Cell(config, name, method))
 
 
 def start_params(cell: Cell, space: dict[str, Range]) -> dict[str, Any]:

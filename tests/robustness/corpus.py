@@ -87,7 +87,12 @@ CONFIGS = [
     Case("config: wrong type", setting("sweep.trials", "many"), TABLES, (CONFIG, "sweep.trials", "'many'")),
     Case("config: unknown method", setting("methods.lora99", {}), TABLES, (CONFIG, "methods.lora99", "known: ")),
     Case("config: unknown source", _other_source("imagenet"), TABLES, (CONFIG, "datasets.ucf101.source", "'imagenet'")),
-    Case("config: unknown quirk value", setting("quirks.merge_ids", "both"), TABLES, (CONFIG, "quirks.merge_ids")),
+    Case(
+        "config: unknown quirk value",
+        setting("quirks.merge_ids", "both"),
+        TABLES,
+        (CONFIG, "quirks.merge_ids: ", "not 'both'"),
+    ),
     Case("config: unknown quirk", setting("quirks.colour", "fixed"), TABLES, (CONFIG, "quirks.colour: unknown key")),
     Case("config: unknown protocol", setting("protocol", "mine"), TABLES, (CONFIG, "protocol", "'mine'")),
     Case("config: empty file", written(CONFIG, ""), TABLES, (CONFIG, "empty")),
@@ -130,7 +135,7 @@ CONFIGS = [
         "config: space over nothing known",
         setting("sweep.space", {"momentum": {"low": 0, "high": 1}}),
         TABLES,
-        (CONFIG, "sweep.space.momentum"),
+        (CONFIG, "sweep.space.momentum: not a shared hyper-parameter"),
     ),
     Case(
         "config: unknown checkpoint",
@@ -176,6 +181,13 @@ CONFIGS = [
                 ("methods.ssp.space.width: no such hyper-parameter or option",),
                 touches,
             ),
+            Case(
+                f"config: malformed randaugment, {command.split(' --')[0]}",
+                setting("datasets.ucf101.recipe.augmentation.randaugment", "strong"),
+                command,
+                ("randaugment: 'strong' is not of the form rand-m7",),
+                touches,
+            ),
         )
     ),
     Case(
@@ -186,17 +198,10 @@ CONFIGS = [
         STUDY,
     ),
     Case(
-        "config: malformed randaugment",
-        setting("datasets.ucf101.recipe.augmentation.randaugment", "strong"),
-        SWEEP,
-        ("randaugment", "'strong'"),
-        STUDY,
-    ),
-    Case(
         "config: storage that is no address",
         setting("sweep.storage", "my studies"),
         SWEEP,
-        ("sweep.storage",),
+        ("sweep.storage: cannot be opened",),
     ),
     Case(
         "config: tracking that is no address",
@@ -208,7 +213,7 @@ CONFIGS = [
         "config: durations upside down",
         setting("datasets.ucf101.generate.seconds", [2, 1]),
         "data generate --dataset ucf101",
-        ("datasets.ucf101.generate.seconds",),
+        ("datasets.ucf101.generate.seconds: give the shortest",),
     ),
     Case(
         "config: other counts than are generated",
@@ -220,7 +225,7 @@ CONFIGS = [
         "config: archives that the layout has not",
         setting("datasets.ucf101.archives", [{"file": "UCF101.rar"}]),
         "data generate --dataset ucf101",
-        ("datasets.ucf101.archives",),
+        ("datasets.ucf101.archives: this layout comes as .zip, .zip",),
     ),
     Case(
         "config: a shard that is not there",
@@ -233,7 +238,7 @@ CONFIGS = [
         "config: GPUs that are not there",
         setting("compute", {"train": {"gpus": 1}}),
         SWEEP,
-        ("compute.train.gpus",),
+        ("compute.train.gpus: 1 asked for, but torch sees no GPU",),
     ),
     Case("config: several keys wrong", written(CONFIG, yaml.safe_dump({"name": "x"})), TABLES, (CONFIG, "more)")),
 ]

@@ -67,8 +67,14 @@ def _vanished(bench: Bench) -> str:
 
 
 VIDEOS = [
-    Case("video: empty", written("clip.avi", b""), _predict("clip.avi"), ("clip.avi",), heals=False),
-    Case("video: text", written("clip.mp4", "no video\n" * 99), _predict("clip.mp4"), ("clip.mp4",), heals=False),
+    Case("video: empty", written("clip.avi", b""), _predict("clip.avi"), ("clip.avi: cannot be decoded",), heals=False),
+    Case(
+        "video: text",
+        written("clip.mp4", "no video\n" * 99),
+        _predict("clip.mp4"),
+        ("clip.mp4: cannot be decoded",),
+        heals=False,
+    ),
     *(
         Case(
             f"video: {name} cut off",
@@ -85,9 +91,15 @@ VIDEOS = [
         )
     ),
     Case("video: sound alone", _sound, _predict("clip.wav"), ("clip.wav: holds no video stream",), heals=False),
-    Case("video: no frames", _no_frames, _predict("clip.avi"), ("clip.avi",), heals=False),
+    Case("video: no frames", _no_frames, _predict("clip.avi"), ("clip.avi: holds no decodable frame",), heals=False),
     Case("video: missing", lambda bench: None, _predict("clip.avi"), ("clip.avi: no such file",), heals=False),
-    Case("video: a folder", lambda b: (b / "clip.avi").mkdir(), _predict("clip.avi"), ("clip.avi",), heals=False),
+    Case(
+        "video: a folder",
+        lambda b: (b / "clip.avi").mkdir(),
+        _predict("clip.avi"),
+        ("clip.avi: no such file",),
+        heals=False,
+    ),
     Case(
         "videos: too many broken",
         _half_of_the_videos_broken,
@@ -102,7 +114,13 @@ VIDEOS = [
         ("ucf101: 1 of 40 videos of shard 0 cannot be decoded (", "frames.max_broken"),
         OLD_SHARD,
     ),
-    Case("videos: one vanished", _vanished, MANIFEST, ("data/ucf101/videos/", ".avi"), OLD_MANIFEST),
+    Case(
+        "videos: one vanished",
+        _vanished,
+        MANIFEST,
+        ("data/ucf101/videos/", ".avi: cannot be read (No such file or directory)"),
+        OLD_MANIFEST,
+    ),
 ]
 
 
@@ -192,10 +210,16 @@ ANNOTATIONS = [
     annotation(
         "class twice",
         _edited(f"{LISTS}/classInd.txt", lambda text: f"1 {text.split()[3]}\n" + text.split("\n", 1)[1]),
-        "classInd.txt",
+        "classInd.txt: a class is there twice",
     ),
-    annotation("list of unpacked files cut off", truncated("data/ucf101/unpacked.json"), "unpacked.json"),
-    annotation("list of unpacked files of another form", written("data/ucf101/unpacked.json", "[1]"), "unpacked.json"),
+    annotation(
+        "list of unpacked files cut off", truncated("data/ucf101/unpacked.json"), "unpacked.json: annotation cannot"
+    ),
+    annotation(
+        "list of unpacked files of another form",
+        written("data/ucf101/unpacked.json", "[1]"),
+        "not a list of unpacked files",
+    ),
     annotation(
         "HMDB51: malformed line",
         _tree("hmdb51", {"wave_test_split1.txt": "Film_wave_u_cm_np1_fr_med_0.avi 7\n"}),
@@ -213,7 +237,7 @@ ANNOTATIONS = [
     ),
     annotation("SSv2: list without ids", _ssv2(train='[{"label": "x"}]'), "train.json: not a list of {id, template}"),
     annotation("SSv2: videos missing", _ssv2(), "2 listed videos are not among the unpacked files", "'7.webm'"),
-    annotation("Breakfast: no videos", _tree("breakfast", {"readme.txt": "x"}), "datasets.breakfast.archives"),
+    annotation("Breakfast: no videos", _tree("breakfast", {"readme.txt": "x"}), "videos: no video 'PNN/"),
 ]
 
 
@@ -275,6 +299,6 @@ MANIFESTS = [
     ),
     Case("frames: missing", removed(LMDB), SWEEP, ("shard-0.lmdb: cannot be opened",), STUDY),
     Case("frames: text", written(LMDB, "no database\n" * 999), SWEEP, ("shard-0.lmdb: cannot be opened",), STUDY),
-    Case("frames: empty", written(LMDB, ""), SWEEP, ("shard-0.lmdb",), STUDY),
-    Case("frames: cut off", truncated(LMDB, 0.3), SWEEP, ("shard-0.lmdb",), STUDY),
+    Case("frames: empty", written(LMDB, ""), SWEEP, ("shard-0.lmdb: cannot be opened",), STUDY),
+    Case("frames: cut off", truncated(LMDB, 0.3), SWEEP, ("shard-0.lmdb: cut off",), STUDY),
 ]
