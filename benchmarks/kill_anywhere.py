@@ -83,6 +83,7 @@ def main() -> None:
         histories.append(history)
         print(f"{folder.name}: {len(history.kills)} kills: {history.problems or 'all held'}", flush=True)
         if not history.kills:
+            history.problems.append(f"never met: {', '.join(left)}")
             break
         for kill in history.kills:
             left.remove(kill.stage)

@@ -207,10 +207,12 @@ def run_killed(folder: Path, stages: list[str], typical: dict[str, float], rng: 
         history.starts += 1
         stage = _wait_for(left, start, rng) if left else None
         if stage:
-            left.remove(stage)
             after = rng.uniform(0, (typical | MOMENTS)[stage])
             with contextlib.suppress(subprocess.TimeoutExpired):
                 start.process.wait(after)
+                stage = None  # the workflow was over before
+        if stage:
+            left.remove(stage)
             start.kill()
         else:
             start.wait()
