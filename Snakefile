@@ -32,7 +32,7 @@ if workflow.config_settings.config:
     origin += " with --config"
 try:
     for file in workflow.configfiles:
-        read_yaml(file)  # Snakemake's reader keeps the last of two equal keys and says nothing
+        read_yaml(os.path.relpath(file))  # Snakemake's reader keeps the last of two equal keys and says nothing
     cfg = parse_config(config, origin)
 except SSPError as error:
     sys.exit(f"Error: {error}")

@@ -85,6 +85,17 @@ def test_a_bad_config_is_one_line_and_no_traceback(run, tmp_path):
     assert done.out == ""
 
 
+def test_a_key_that_is_there_twice_is_one_line(run, tmp_path):
+    text = TINY.read_text()
+    (tmp_path / "bad.yaml").write_text(text + "seeds: [7]\n")
+    done = run("-n", "--configfile", tmp_path / "bad.yaml")
+    first, second = text.splitlines().index("seeds: [0, 1]") + 1, len(text.splitlines()) + 1
+    assert done.code != 0
+    assert done.errors == [
+        f"Error: bad.yaml: key 'seeds' is there twice, in line {first} and line {second}; remove one"
+    ]
+
+
 def test_a_bad_override_is_one_line_and_no_traceback(run):
     done = run("-n", "--configfile", TINY, "--config", "seeds=[0,0]")
     assert done.code != 0
