@@ -1,8 +1,9 @@
 """Do the demo's tasks measure what they should? Linear probe and full fine-tuning on seeds that no table uses.
 
 - Shows, per generated data set: accuracy of both; accuracy of the fully tuned model with the frames of each test clip
-  shuffled; of a fully tuned model that sees one frame; and, where classes come in time-reversed pairs, how often each
-  picks the right one of the two (1/2 is a coin). 95 % intervals are those of `ssp.stats`, over groups.
+  shuffled; of a fully tuned model that sees one frame, whichever of the clip; and, where classes come in time-reversed
+  pairs, how often each picks the right one of the two (1/2 is a coin). 95 % intervals are those of `ssp.stats`, over
+  groups.
 - The difficulty of the tasks (ssp/data/synthetic/scenes.py) was set with this script, hence with these two methods
   alone. SSP and VPT are never run here.
 - Seeds of data sets, training and backbone differ from the demo's by `--shift`; sizes and recipe are the demo's. Clips
@@ -88,6 +89,21 @@ class Shuffled(Dataset):
         return clip[:, order[::-1].copy() if index % 2 else order], *rest, index % 2
 
 
+class Frames(Dataset):
+    """The frames of the clips of a data set, one by one."""
+
+    def __init__(self, clips: Dataset, frames: int) -> None:
+        self.clips, self.frames = clips, frames
+
+    def __len__(self) -> int:
+        return self.frames * len(self.clips)
+
+    def __getitem__(self, index: int):
+        video, frame = divmod(index, self.frames)
+        clip, *rest, _ = self.clips[video]
+        return clip[:, [frame]], *rest, frame
+
+
 def shifted(config: Config, shift: int) -> Config:
     """The config with other seeds for data, backbone and training."""
     data = config.model_dump()
@@ -141,12 +157,14 @@ def measure(config: Config, name: str, backbone: Path, execution: Execution, see
             make = {"store": store, "clips": clips, "image_size": config.backbone.image_size, "seed": seed}
             train = ClipDataset(split["train"], mode="train", augmentation=dataset.recipe.augmentation, **make)
             val = ClipDataset(split["val"], mode="val", **make)
-            test = ClipDataset(split["test"], mode="test", **make)
+            test = ClipDataset(split["test"], mode="test", **make | {"clips": dataset.clips})
             chosen = Chosen(lr=LEARNING_RATES[method], weight_decay=dataset.start.weight_decay, drop_path=0.0)
             for _ in fit(model, train, val, recipe=dataset.recipe, chosen=chosen, seed=seed, execution=execution):
                 pass
             trained = time.process_time() - started
-            tests = {kind: test} | ({"full, frames shuffled": Shuffled(test)} if kind == "full" else {})
+            tests = {kind: Frames(test, dataset.clips.num_frames) if clips is single else test}
+            if kind == "full":
+                tests["full, frames shuffled"] = Shuffled(test)
             for label, clips_to_test in tests.items():
                 predictions = predict(model, clips_to_test, split["test"], batch_size=32, execution=execution)
                 about = {"dataset": name, "kind": label, "seed": seed, "seconds": trained}

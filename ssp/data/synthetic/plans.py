@@ -19,8 +19,9 @@ from ssp.data.synthetic.encode import AVI, WEBM, Format
 from ssp.data.synthetic.scenes import BREAKFAST_ORDERS, BREAKFAST_STEPS, CLASSES, HMDB51, UCF101, Action, template
 
 CLIPS_PER_GROUP = 5  # HMDB51: of one source film
-# Sparse sampling leaves the frames after the last whole segment out of training, the end of a scene or, reversed, its
-# beginning: it could tell the two apart without regard to order. No frame is left out of a multiple of the segments.
+# What sparse sampling takes must be the same frames of an event, forwards and backwards, or they could be told apart
+# without regard to order: training leaves the frames after the last whole segment out, so there are none; a test takes
+# each segment's middle, so that segments have one, an odd number of frames.
 SSV2_SEGMENTS = 8
 # Groups of the test list, of 25. The published list has 7 of over 100 classes; with so few groups of 10 classes the
 # backdrops that a group shares would make the test set's uncertainty wide.
@@ -72,17 +73,17 @@ def _clip(
     scene: tuple[int, ...],
     take: tuple[int, ...] | None = None,
     view: tuple[int, ...] | None = None,
-    multiple: int = 1,
+    segments: int | None = None,
 ) -> Planned:
-    """Plan one clip of a multiple of frames; `key` is its own, `take` and `view` may be shared between cameras."""
+    """Plan one clip, of whole segments if asked; `key` is its own, `take` and `view` may be shared between cameras."""
     seed, take = generate.seed, take or key
-    seconds = np.random.default_rng((seed, LENGTH, *take)).uniform(*generate.seconds)
+    length = generate.fps * np.random.default_rng((seed, LENGTH, *take)).uniform(*generate.seconds)
     return Planned(
         path=path,
         label=label,
         split=split,
         group=group,
-        frames=multiple * max(-(-8 // multiple), round(seconds * generate.fps / multiple)),
+        frames=segments * (2 * round((length / segments - 1) / 2) + 1) if segments else max(8, round(length)),
         fullness=float(np.random.default_rng((seed, FULLNESS, *key)).uniform()),
         take=(seed, TAKE, *take),
         camera=(seed, CAMERA, *key),
@@ -160,7 +161,7 @@ def _ssv2(generate: Generate) -> Plan:
             path = f"20bn-something-something-v2/{video}.webm"
             side = "train" if split == "train" else "test"
             key = (part, number)
-            clips.append(_clip(generate, path, label, side, str(video), key, key, multiple=SSV2_SEGMENTS))
+            clips.append(_clip(generate, path, label, side, str(video), key, key, segments=SSV2_SEGMENTS))
             words = template(label)
             caption = words.replace("[something]", "an object").lower()
             entries.append({"id": str(video), "label": caption, "template": words, "placeholders": ["an object"]})
