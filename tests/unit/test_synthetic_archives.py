@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from ssp.config import Clips, Generate, parse_config
+from ssp.data.sampling import test_indices as indices_of_test
 from ssp.data.sampling import train_indices
 from ssp.data.sources import Tree, read_listing
 from ssp.data.synthetic import archives
@@ -228,13 +229,16 @@ def test_groups_share_a_backdrop_and_never_straddle_train_and_test(source):
     assert len(set.union(*scenes.values())) == sum(map(len, scenes.values()))  # no two groups share one
 
 
-def test_segment_sampling_of_ssv2_like_videos_leaves_no_frame_out():
-    # Else what is left out is the end of a scene, or of its reverse the beginning: a cue that needs no order.
+def test_segment_sampling_of_ssv2_like_videos_takes_the_same_frames_both_ways():
+    # Else what is left out is the end of a scene, or of its reverse the beginning, and middles are a frame apart: cues
+    # that need no order.
     lengths = {clip.frames for clip in plan("ssv2", Generate(**DEMO)).clips}
     assert len(lengths) > 1
     for length in lengths:
-        drawn = train_indices(length, Clips(sampling="sparse", num_frames=8), LastOfEachSegment())
-        assert drawn[-1] == length - 1
+        clips = Clips(sampling="sparse", num_frames=8)
+        assert train_indices(length, clips, LastOfEachSegment())[-1] == length - 1
+        middles = indices_of_test(length, clips, 0)
+        assert (length - 1 - middles[::-1] == middles).all()
 
 
 class LastOfEachSegment:
