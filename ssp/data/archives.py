@@ -5,6 +5,7 @@ Design choices
   idea of safety. Refused: absolute names, `..`, links, devices, a name that is there twice, expansion beyond reason.
 - An archive inside an archive (one .rar a class in hmdb51_org.rar) is unpacked where it lies and then removed.
 - Numbered parts (`name-00`, `name-01`, ...) are joined into one stream; a missing part is an error, not a short result.
+- A folder in place of an archive is taken over file by file; whoever has the videos need not pack them first.
 - Everything is written to a temporary folder that takes its final name at the end; the list of members is written last.
 """
 
@@ -12,12 +13,14 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from ssp.config import Config
+from ssp.data.fetch import link_or_copy, place_of
 from ssp.data.formats import DAMAGE, Item, read_items
 from ssp.errors import DataError
 from ssp.files import atomic_path, remove_leftovers, write_json
@@ -46,8 +49,8 @@ def unpack_dataset(config: Config, dataset: str) -> None:
     Raises:
         DataError: an archive is missing, damaged, of an unknown kind or not to be trusted; nothing is kept then.
     """
-    paths = Paths.of(config)
-    archives = [paths.archives(dataset) / archive.file for archive in config.datasets[dataset].archives]
+    paths, settings = Paths.of(config), config.datasets[dataset]
+    archives = [place_of(archive, settings, paths.archives(dataset)) for archive in settings.archives]
     listing, folder = paths.unpacked(dataset), paths.videos(dataset)
     _group_parts(archives)  # archives may be removed once unpacked: without them, what was unpacked stays
     listing.unlink(missing_ok=True)
@@ -62,7 +65,8 @@ def unpack(archives: list[Path], folder: Path) -> list[Member]:
     """Unpack archives into a new folder.
 
     Args:
-        archives: zip, rar and (compressed) tar files; numbered parts of one file are joined.
+        archives: zip, rar and (compressed) tar files; numbered parts of one file are joined. Folders: what is in
+            them is taken over under their names.
         folder: must not exist; it appears when all is unpacked.
 
     Returns:
@@ -82,11 +86,34 @@ def unpack(archives: list[Path], folder: Path) -> list[Member]:
 
 def _unpack_one(parts: list[Path], folder: Path, members: dict[str, Member]) -> None:
     """Write the members of one archive (given as its parts) below a folder."""
+    if parts[0].is_dir():
+        _take_over(parts[0], folder, members)
+        return
     total = sum(part.stat().st_size for part in parts)
     with progress(f"unpacking {parts[0].name}, MiB") as report:
         writer = _Writer(folder, members, FREE_EXPANSION + MAX_EXPANSION * total)
         for _ in writer.unpack(parts, str(parts[0])):
             report(writer.written >> 20, max(writer.written, total) >> 20)
+
+
+def _take_over(source: Path, folder: Path, members: dict[str, Member]) -> None:
+    """The files of a folder that was unpacked by hand: no second copy on disk where the file system has hard links."""
+    files = sorted(path for path in source.rglob("*") if path.is_symlink() or not path.is_dir())
+    with progress(f"taking over {source.name}, files") as report:
+        for done, file in enumerate(files, start=1):
+            path = file.relative_to(source.parent).as_posix()
+            if not file.is_file():
+                raise DataError(f"{file}: a device, or a link to a folder or to nothing; put files there")
+            if path in members:
+                raise DataError(f"{source}: '{path}' is there already; rename one of the folders")
+            if path.lower().endswith(_INNER):
+                writer = _Writer(folder, members, FREE_EXPANSION + MAX_EXPANSION * file.stat().st_size)
+                deque(writer.unpack([file], str(file), str(PurePosixPath(path).parent), depth=2), maxlen=0)
+            elif not _is_litter(path):
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                link_or_copy(file, folder / path)
+                members[path] = Member(path, file.stat().st_size)
+            report(done, len(files))
 
 
 @dataclass
@@ -175,14 +202,14 @@ def _group_parts(archives: list[Path]) -> list[list[Path]]:
         DataError: an archive or a part is missing; names it.
     """
     for archive in archives:
-        if not archive.is_file():
+        if not archive.exists():
             raise DataError(f"{archive}: no such file; fetch it first")
     groups: dict[tuple[Path, str], list[Path]] = {}
     for archive in archives:
-        match = _PART.fullmatch(archive.name)
+        match = None if archive.is_dir() else _PART.fullmatch(archive.name)
         groups.setdefault((archive.parent, match["stem"] if match else archive.name), []).append(archive)
     for (folder, stem), parts in groups.items():
-        if not _PART.fullmatch(parts[0].name):
+        if parts[0].is_dir() or not _PART.fullmatch(parts[0].name):
             continue
         parts.sort(key=lambda part: int(_PART.fullmatch(part.name)["number"]))
         numbers = [int(_PART.fullmatch(part.name)["number"]) for part in parts]

@@ -5,6 +5,7 @@ Design choices
 - A broken download is kept as `.<file>.part` and continued (HTTP range); a server that ignores ranges starts it again.
 - Errors that may pass (connection lost, timeout, 429, 5xx) are tried again with growing pauses; others go straight to
   the next address. When all fail, the one error line names every address with its reason.
+- What is unpacked already is as good as an archive: `local` may hold folders; they are left as they are.
 - An HTML page instead of an archive (login, licence, "file not found") is reported as what it is.
 """
 
@@ -47,7 +48,7 @@ def fetch_dataset(config: Config, dataset: str) -> None:
     settings, paths = config.datasets[dataset], Paths.of(config)
     folder = paths.archives(dataset)
     if settings.local is not None:
-        missing = [archive.file for archive in settings.archives if not (settings.local / archive.file).is_file()]
+        missing = [archive.file for archive in settings.archives if not (settings.local / archive.file).exists()]
         if missing:
             raise DataError(
                 f"{settings.local}: {_listed(missing)} not there; put the archives of {dataset} into this folder, "
@@ -62,9 +63,23 @@ def fetch_dataset(config: Config, dataset: str) -> None:
                 f"into {folder}, or into a folder that the config names as datasets.{dataset}.local"
             )
     for archive in settings.archives:
-        obtain(archive, settings.local, folder)
+        if place_of(archive, settings, folder).is_dir():
+            if archive.size is not None or archive.sha256 or archive.md5:
+                raise DataError(
+                    f"{settings.local / archive.file}: a folder has no size and checksum; remove them from "
+                    f"datasets.{dataset}.archives, or name the archive itself"
+                )
+        else:
+            obtain(archive, settings.local, folder)
     with atomic_path(paths.fetched(dataset)) as done:
         done.touch()
+
+
+def place_of(archive: Archive, settings: Dataset, folder: Path) -> Path:
+    """Where an archive lies for unpacking: in the archives folder, or, where it is unpacked already, as found."""
+    if settings.local is not None and (settings.local / archive.file).is_dir():
+        return settings.local / archive.file
+    return folder / archive.file
 
 
 def obtain(archive: Archive, local: Path | None, folder: Path) -> Path:
@@ -86,7 +101,7 @@ def obtain(archive: Archive, local: Path | None, folder: Path) -> Path:
         if defect := _defect(source, archive):
             raise DataError(f"{source}: {defect}; replace the file, or correct its entry in the config")
         with atomic_path(target) as temporary:
-            _link_or_copy(source, temporary)
+            link_or_copy(source, temporary)
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
@@ -105,16 +120,6 @@ def obtain(archive: Archive, local: Path | None, folder: Path) -> Path:
         f"{archive.file}: could not be fetched ({'; '.join(reasons) or 'no address known'}); "
         "add a working address to the config, or name a folder that has the file as `local`"
     )
-
-
-def verify(path: Path, archive: Archive) -> None:
-    """Check size and checksums.
-
-    Raises:
-        DataError: names the file, what was expected and what was found.
-    """
-    if defect := _defect(path, archive):
-        raise DataError(f"{path}: {defect}; delete it and fetch it again")
 
 
 def _defect(path: Path, archive: Archive) -> str | None:
@@ -213,7 +218,8 @@ def _check_space(folder: Path, needed: int) -> None:
         raise DataError(f"{folder}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free; make room there")
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
+    """A second name of a file where the file system can, else a copy."""
     try:
         os.link(source.resolve(), target)
     except OSError:  # another file system, or one without links

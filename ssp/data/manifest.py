@@ -112,6 +112,8 @@ def read_manifest(path: Path) -> pd.DataFrame:
     Raises:
         DataError: missing, damaged, or without the columns of this version.
     """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; run `ssp data manifest` first")
     try:
         manifest = pd.read_parquet(path)
         return manifest[list(COLUMNS)].astype(COLUMNS)

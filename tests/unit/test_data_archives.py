@@ -8,10 +8,12 @@ import tarfile
 import zipfile
 
 import pytest
-from made_videos import small_config
+from made_videos import small_config, ucf101_tree
 
 from ssp.data import archives
 from ssp.data.archives import unpack, unpack_dataset
+from ssp.data.fetch import fetch_dataset
+from ssp.data.manifest import write_manifest
 from ssp.errors import DataError
 from ssp.paths import Paths
 
@@ -262,3 +264,53 @@ def test_unpacking_a_data_set_writes_the_list_last_and_starts_clean(tmp_path):
         unpack_dataset(config, "ucf101")
     assert not paths.unpacked("ucf101").exists()
     assert not paths.videos("ucf101").exists()
+
+
+# -- folders in place of archives ------------------------------------------------------------------------------------
+
+
+def test_videos_that_are_unpacked_already(tmp_path):
+    """The same manifest as from an archive, nothing copied, and what the user has stays as it is."""
+    files = ucf101_tree(tmp_path / "made")
+    config = small_config(tmp_path, archives=[{"file": "UCF-101"}, {"file": "ucfTrainTestlist"}])
+    local, paths = config.datasets["ucf101"].local, Paths.of(config)
+    for name, path in files.items():
+        (local / name).parent.mkdir(parents=True, exist_ok=True)
+        path.rename(local / name)
+    fetch_dataset(config, "ucf101")
+    unpack_dataset(config, "ucf101")
+    manifest = write_manifest(config, "ucf101").set_index("id")
+    assert len(manifest) == 12
+    assert manifest.loc["YoYo/v_YoYo_g06_c01.avi", "path"] == "UCF-101/YoYo/v_YoYo_g06_c01.avi"
+    taken = paths.videos("ucf101") / "UCF-101/YoYo/v_YoYo_g06_c01.avi"
+    assert taken.samefile(local / "UCF-101/YoYo/v_YoYo_g06_c01.avi")
+    unpack_dataset(config, "ucf101")  # again: removes and makes the folder
+    assert {path.relative_to(local).as_posix() for path in local.rglob("*") if path.is_file()} == set(files)
+    sized = small_config(tmp_path, archives=[{"file": "UCF-101", "size": 5}, {"file": "ucfTrainTestlist"}])
+    with pytest.raises(DataError, match="UCF-101: a folder has no size"):
+        fetch_dataset(sized, "ucf101")
+
+
+def test_a_folder_of_archives(tmp_path):
+    """hmdb51_org.rar unpacked by hand, its classes not."""
+    source = tmp_path / "hmdb51_org"
+    source.mkdir()
+    make_zip(source / "one.zip", {"wave/a.avi": b"a"})
+    make_zip(source / "two.zip", {"walk/b.avi": b"b"})
+    (source / ".DS_Store").write_bytes(b"litter")
+    members = unpack([source], tmp_path / "out")
+    assert [member.path for member in members] == ["hmdb51_org/walk/b.avi", "hmdb51_org/wave/a.avi"]
+    assert unpacked(tmp_path / "out") == {"hmdb51_org/walk/b.avi": b"b", "hmdb51_org/wave/a.avi": b"a"}
+    (source / "two.zip").write_bytes(b"PK no")
+    with pytest.raises(DataError, match=r"two\.zip: truncated or damaged"):
+        unpack([source], tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("target", ["nowhere", "."])
+def test_a_folder_with_links_that_are_no_files(tmp_path, target):
+    source = tmp_path / "videos"
+    source.mkdir()
+    (source / "link").symlink_to(target)
+    with pytest.raises(DataError, match=r"videos/link: a device, or a link to a folder or to nothing"):
+        unpack([source], tmp_path / "out")

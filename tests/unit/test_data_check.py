@@ -178,7 +178,7 @@ def test_the_command_takes_the_config_by_place_or_by_name(tmp_path, monkeypatch,
     code, out, err = check(capsys, monkeypatch, file)
     assert code == 1
     assert "fit for use" in out  # of the first
-    assert "other/manifest.parquet: not a readable manifest" in err.replace("\n", "")
+    assert "other/manifest.parquet: no such file" in err.replace("\n", "")
     for arguments in ([], [file, "--config", file]):
         assert check(capsys, monkeypatch, *arguments)[0] == 1
 

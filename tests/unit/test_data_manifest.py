@@ -186,6 +186,11 @@ def test_a_video_that_vanished_after_unpacking(tmp_path, files):
         write_manifest(config, "ucf101")
 
 
+def test_no_manifest_yet(tmp_path):
+    with pytest.raises(DataError, match=r"manifest\.parquet: no such file; run `ssp data manifest` first"):
+        read_manifest(tmp_path / "manifest.parquet")
+
+
 @pytest.mark.parametrize("content", [b"", b"PAR1 not parquet"])
 def test_a_damaged_manifest(tmp_path, content):
     path = tmp_path / "manifest.parquet"
