@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="one data set, two methods, one seed")
+    parser.add_argument("--quick", action="store_true", help="one data set, two methods")
     parser.add_argument("--stages", nargs="+", help="rules and moments; default: all")
     parser.add_argument("--keep", type=Path, help="work in this new folder and keep it")
     args = parser.parse_args()

@@ -43,7 +43,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         StorageError: as `writing`.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
         with writing(path):  # inside: what went wrong is found out before cleaning makes room again
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,10 +95,15 @@ def _is_full(path: Path) -> bool:
     return shutil.disk_usage(folder).free < _FULL
 
 
+def temporary_path(path: Path) -> Path:
+    """The name of this process beside `path`, until what is written there is complete."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
 def remove_leftovers(path: str | Path) -> None:
     """Remove what killed processes left under temporary names of `path`; for the one job that may write it now."""
     path = Path(path)
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp*"):  # SQLite adds its own endings
         _remove(leftover)
 
 

@@ -3,7 +3,7 @@
 Design choices
 - A database backend: SQLite under results/<config>/mlflow, or the address that the config names (a database or a
   server). The database is made once, by a rule of its own (`init_tracking`): several processes that meet a new database
-  at once break it.
+  at once break it. So does a kill in the middle of it, but for SQLite, where half of one never gets its name.
 - Runs nest: sweep > trial, cell > seed. The sweep's process makes the cell's parent run and notes its id in the choice
   file, so that seeds which start at the same moment find one parent.
 - A killed job leaves a run RUNNING. Its successor finds it by the tag `ssp.key`: continued training goes on in the same
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 import urllib.error
 import urllib.request
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ssp.config import Config
 from ssp.errors import ConfigError
-from ssp.files import write_json
+from ssp.files import remove_leftovers, temporary_path, write_json
 from ssp.paths import Paths
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def init_tracking(config: Config) -> Path:
         _check_server(uri)
         location = None  # the server's own
     else:
-        _upgrade_database(uri)
+        _make_database(uri)
         location = (paths.mlflow / "artifacts").resolve().as_uri()
     client = _client(uri)
     found = client.get_experiment_by_name(name)
@@ -84,8 +85,25 @@ def _check_server(uri: str) -> None:
         ) from None
 
 
-def _upgrade_database(uri: str) -> None:
-    """What `mlflow db upgrade` does."""
+def _make_database(uri: str) -> None:
+    """Make or upgrade a database. A new SQLite file gets its name when complete: MLflow cannot mend half of one."""
+    file = re.fullmatch("sqlite:///([^?]+)", uri)
+    path = Path(file[1]) if file else None
+    if path is None or path.exists():
+        _upgrade_database(uri, uri)
+        return
+    remove_leftovers(path)
+    temporary = temporary_path(path)
+    try:
+        _upgrade_database(f"sqlite:///{temporary}", uri)
+        if not path.exists():  # another process may have been quicker, and be at work there
+            temporary.rename(path)
+    finally:
+        remove_leftovers(path)
+
+
+def _upgrade_database(uri: str, name: str) -> None:
+    """What `mlflow db upgrade` does; `name` is for messages."""
     from mlflow.db import upgrade
     from sqlalchemy import create_engine, inspect
     from sqlalchemy.exc import SQLAlchemyError
@@ -98,7 +116,7 @@ def _upgrade_database(uri: str) -> None:
         upgrade.callback(uri)
     except (SQLAlchemyError, OSError, ImportError, ValueError) as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise ConfigError(f"tracking.uri: {_safe(uri)} cannot be opened ({reason}); mend or remove it") from None
+        raise ConfigError(f"tracking.uri: {_safe(name)} cannot be opened ({reason}); mend or remove it") from None
 
 
 def _safe(uri: str) -> str:

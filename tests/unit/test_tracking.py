@@ -2,12 +2,18 @@
 
 import json
 import logging
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+import ssp
 from ssp.errors import ConfigError
+from ssp.paths import Paths
 from ssp.tracking import TrackedRun, Tracking, init_tracking, tracking_uri
 
 
@@ -24,6 +30,25 @@ def test_database_of_its_own(tiny):
     run.log_artifact(Path("weights"))
     assert list(Path("results/own/mlflow/artifacts").rglob("weights"))
     assert not Path("mlruns").exists() and not Path("mlflow.db").exists()
+
+
+@pytest.mark.slow
+def test_killed_while_the_database_is_made(tiny, tmp_path):
+    """Half a database never has its name, and the next process makes a whole one."""
+    config = tiny(name="own", tracking={})
+    folder = Paths.of(config).mlflow
+    (folder / "ready.json").unlink()
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    command = [sys.executable, "-m", "ssp", "tracking", "init", "--config", "own.yaml"]
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(Path(ssp.__file__).parents[1])})
+    while not any(path.stat().st_size > 50_000 for path in folder.glob(".mlflow.db.*.tmp")):
+        assert process.poll() is None and not (folder / "mlflow.db").exists(), "it was not met while it was made"
+    process.kill()
+    process.wait()
+    assert not (folder / "mlflow.db").exists()
+    tracking = Tracking(config)
+    tracking.start("own/a", "seed", tags={}).finish()
+    assert sorted(path.name for path in folder.iterdir()) == ["mlflow.db", "ready.json"]
 
 
 @pytest.fixture

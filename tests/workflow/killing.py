@@ -39,13 +39,13 @@ _FINISHED = re.compile(r"^Finished jobid: (\d+)")
 
 
 def write_config(folder: Path, *, epochs: int, steps: int, quick: bool = False) -> None:
-    """tiny.yaml with more epochs and pre-training steps, so that kills meet them; `quick`: two cells, one seed."""
+    """One seed of tiny.yaml, with more epochs and pre-training steps, so that kills meet them; `quick`: two cells."""
     plain = yaml.safe_load(TINY.read_text())
     plain["backbone"]["checkpoints"]["f4"]["pretrain"]["steps"] = steps
     for dataset in plain["datasets"].values():
         dataset["recipe"]["epochs"] = epochs
+    plain["seeds"] = plain["seeds"][:1]
     if quick:
-        plain["seeds"] = plain["seeds"][:1]
         plain["datasets"] = {"breakfast": plain["datasets"]["breakfast"]}
         plain["methods"] = {name: plain["methods"][name] for name in ("linear", "ssp")}
     folder.mkdir()
@@ -257,7 +257,7 @@ def leftovers(folder: Path) -> list[str]:
     from optuna.storages.journal import JournalFileBackend
 
     results = folder / RESULTS
-    found = [path.relative_to(folder).as_posix() for path in folder.rglob("*.tmp") if ".snakemake" not in path.parts]
+    found = [path.relative_to(folder).as_posix() for path in folder.rglob("*.tmp*") if ".snakemake" not in path.parts]
     found += [f"state of {cell}" for cell in safe_epochs(folder)]
     for journal in sorted(results.glob("state/sweeps/*/*.journal")):
         storage = JournalStorage(JournalFileBackend(str(journal)))
