@@ -63,7 +63,7 @@ class _Linear(torch.autograd.Function):
         grad_x = linear(grad, weight.t()) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             return grad_x, None
-        rows, grad = x.flatten(0, -2).contiguous(), grad.flatten(0, -2).contiguous()
+        rows, grad = x.flatten(0, -2), grad.flatten(0, -2)
         # The first operand is copied in the order of its transpose: the narrower one.
         if x.shape[-1] < grad.shape[-1]:
             return grad_x, linear(rows.t(), grad.t()).t()
