@@ -34,12 +34,12 @@ class Child:
         limit_s: seconds for an answer.
     """
 
-    def __init__(self, work: Callable[[Path], Any], limit_s: float) -> None:
+    def __init__(self, work: Callable[[Any], Any], limit_s: float) -> None:
         self._work, self._limit_s = work, limit_s
         self._process: multiprocessing.Process | None = None
         self._pipe: Connection | None = None
 
-    def answers(self, paths: list[Path]) -> list[Any]:
+    def answers(self, paths: list[Path | str]) -> list[Any]:
         """What `work` returns for each video, or the DataError that it raised; a VideoError where no answer came."""
         try:
             return self._ask(paths)
@@ -48,7 +48,7 @@ class Child:
                 return [answer for path in paths for answer in self.answers([path])]
             return [VideoError(f"{paths[0]}: {reason}")]
 
-    def _ask(self, paths: list[Path]) -> list[Any]:
+    def _ask(self, paths: list[Path | str]) -> list[Any]:
         if self._process is None or not self._process.is_alive():
             self._stop()
             self._start()
@@ -105,7 +105,7 @@ class Children:
         batch: videos that are handed over at once; the time limit is for all of them.
     """
 
-    def __init__(self, count: int, work: Callable[[Path], Any], limit_s: float, batch: int = 1) -> None:
+    def __init__(self, count: int, work: Callable[[Any], Any], limit_s: float, batch: int = 1) -> None:
         self._count, self._batch = count, batch
         self._children = [Child(work, limit_s) for _ in range(count)]
         self._idle: queue.SimpleQueue[Child] = queue.SimpleQueue()
@@ -113,7 +113,7 @@ class Children:
             self._idle.put(child)
         self._threads = ThreadPoolExecutor(count)  # they wait for the children
 
-    def map(self, paths: Iterable[Path]) -> Iterator[Any]:
+    def map(self, paths: Iterable[Path | str]) -> Iterator[Any]:
         """The answer for each video, in order: see `Child.answers`. Two batches a child are under way at most."""
         waiting: deque[Future[list[Any]]] = deque()
         remaining = iter(paths)
@@ -124,7 +124,7 @@ class Children:
         while waiting:
             yield from waiting.popleft().result()
 
-    def _answers(self, paths: list[Path]) -> list[Any]:
+    def _answers(self, paths: list[Path | str]) -> list[Any]:
         child = self._idle.get()
         try:
             return child.answers(paths)
@@ -147,7 +147,7 @@ class _NoAnswerError(Exception):
     """A child that was killed at its time limit, or died; the message is the reason."""
 
 
-def _serve(pipe: Connection, work: Callable[[Path], Any]) -> None:
+def _serve(pipe: Connection, work: Callable[[Any], Any]) -> None:
     """The child: paths come in, what `work` makes of them goes out."""
     pipe.send("ready")
     while True:

@@ -26,11 +26,12 @@ class Header(NamedTuple):
     reason: str | None
 
 
-def read_headers(paths: list[Path], processes: int, limit_s: float) -> Iterator[Header]:
+def read_headers(folder: Path, files: list[str], processes: int, limit_s: float) -> Iterator[Header]:
     """The header of every video, in order.
 
     Args:
-        paths: video files.
+        folder: where the videos lie.
+        files: their paths below it.
         processes: children at work.
         limit_s: seconds for a batch of videos, and then for each of them alone.
 
@@ -38,29 +39,30 @@ def read_headers(paths: list[Path], processes: int, limit_s: float) -> Iterator[
         DataError: a file cannot be read at all.
     """
     with Children(processes, _examine, limit_s, BATCH) as children:
-        for path, answer in zip(paths, children.map(paths), strict=True):
+        answers = children.map(f"{folder}/{file}" for file in files)
+        for file, answer in zip(files, answers, strict=True):
             if isinstance(answer, VideoError):  # it hung, or killed its reader
-                yield _broken(path, answer)
+                yield _broken(f"{folder}/{file}", answer)
             elif isinstance(answer, DataError):
                 raise answer
             else:
                 yield answer
 
 
-def _examine(path: Path) -> Header:
+def _examine(path: str) -> Header:
     try:
         return Header(probe(path), _digest(path), None)
     except VideoError as error:
         return _broken(path, error)
 
 
-def _broken(path: Path, error: VideoError) -> Header:
+def _broken(path: str, error: VideoError) -> Header:
     return Header(Probe(0, 0.0, 0, 0, ""), _digest(path), str(error))
 
 
-def _digest(path: Path) -> str:
+def _digest(path: str) -> str:
     try:
-        with path.open("rb") as content:
+        with Path(path).open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); unpack the archive again") from None

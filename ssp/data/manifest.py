@@ -81,13 +81,13 @@ def build_manifest(config: Config, dataset: str) -> pd.DataFrame:
         manifest.loc[train, "label"].to_numpy(), manifest.loc[train, "group"].to_numpy(), carve.fraction, carve.seed
     )
     manifest.loc[manifest.index[train][held_out], "split"] = "val"
-    files = [tree.folder / path for path in manifest["path"]]
-    headers = []
+    files, headers = manifest["path"].tolist(), []
     with progress("reading headers of videos") as show:
-        for header in read_headers(files, config.compute.data.threads, settings.frames.timeout_s):
+        for header in read_headers(tree.folder, files, config.compute.data.threads, settings.frames.timeout_s):
             headers.append(header)
             show(len(headers), len(files))
-    manifest[list(Probe._fields)] = [header.probe for header in headers]
+    for column in Probe._fields:
+        manifest[column] = [getattr(header.probe, column) for header in headers]
     manifest["sha256"] = [header.sha256 for header in headers]
     manifest = manifest[list(COLUMNS)].astype(COLUMNS)
 

@@ -270,7 +270,7 @@ MANIFESTS = [
     Case("manifest: cut off", truncated(PARQUET), FRAMES, ("manifest.parquet: not a readable manifest",)),
     Case("manifest: text", written(PARQUET, "no parquet"), SWEEP, ("manifest.parquet: not a readable manifest",)),
     Case("manifest: empty", written(PARQUET, ""), "data check", ("manifest.parquet: not a readable manifest",)),
-    Case("manifest: missing", removed(PARQUET), FRAMES, ("manifest.parquet: not a readable manifest",)),
+    Case("manifest: missing", removed(PARQUET), FRAMES, ("manifest.parquet: no such file",)),
     Case(
         "manifest: no column 'group'",
         _other_manifest(lambda m: m.drop(columns="group")),

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import shutil
 import stat
 import tarfile
 import zipfile
@@ -301,6 +302,10 @@ def test_a_folder_of_archives(tmp_path):
     members = unpack([source], tmp_path / "out")
     assert [member.path for member in members] == ["hmdb51_org/walk/b.avi", "hmdb51_org/wave/a.avi"]
     assert unpacked(tmp_path / "out") == {"hmdb51_org/walk/b.avi": b"b", "hmdb51_org/wave/a.avi": b"a"}
+    numbered = [source.rename(tmp_path / "set-07"), tmp_path / "set-09"]  # not parts of one file
+    shutil.copytree(*numbered)
+    assert {member.path[:6] for member in unpack(numbered, tmp_path / "two")} == {"set-07", "set-09"}
+    source = numbered[0]
     (source / "two.zip").write_bytes(b"PK no")
     with pytest.raises(DataError, match=r"two\.zip: truncated or damaged"):
         unpack([source], tmp_path / "again")

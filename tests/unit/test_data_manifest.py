@@ -158,7 +158,7 @@ examine = headers._examine
 
 
 def _dies_of_one(path):
-    if path.name == "v_YoYo_g02_c01.avi":
+    if path.endswith("v_YoYo_g02_c01.avi"):
         os.kill(os.getpid(), signal.SIGKILL)
     return examine(path)
 
