@@ -65,9 +65,8 @@ def _report(paths: Paths, dataset: str) -> list[str]:
     if not path.is_file():
         return [f"! {path} is missing: missing and extra files are unknown; run `ssp data manifest` again"]
     report, lines = read_json(path), []
-    if report["extra_count"]:
-        names = _some(report["extra"], report["extra_count"])
-        lines.append(f"  {report['extra_count']} videos on disk that no list names: {names}")
+    if extra := report["extra"]:
+        lines.append(f"  {len(extra)} videos on disk that no list names: {_some(extra)}")
     if report["classes_without_validation"]:
         lines.append(f"! classes with one group have no validation: {_some(report['classes_without_validation'])}")
     if report["broken"]:
@@ -79,8 +78,8 @@ def _refusal(report: dict[str, Any]) -> list[str]:
     """Why the manifest was not written, from its report."""
     lines = [f"! {report['problem']}" if report["problem"] else "! the manifest was removed; run `ssp data manifest`"]
     for kind, meaning in (("missing", "listed videos are not there"), ("extra", "videos on disk are in no list")):
-        if count := report[f"{kind}_count"]:
-            lines.append(f"! {count} {meaning}: {_some(report[kind], count)}")
+        if names := report[kind]:
+            lines.append(f"! {len(names)} {meaning}: {_some(names)}")
     return lines
 
 
@@ -171,7 +170,7 @@ def _shares(values: pd.Series) -> str:
     return _some([f"{value} ({count})" for value, count in counts.items()])
 
 
-def _some(names: list[str], count: int | None = None) -> str:
-    """The first names; `count` where there are more than the list holds."""
-    more = (count or len(names)) - SHOWN
+def _some(names: list[str]) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

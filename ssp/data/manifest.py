@@ -42,8 +42,6 @@ COLUMNS = {
 }
 """Columns in order. `split` is train, val or test; `frames` is what the container announces, 0 for a broken video."""
 
-SHOWN = 1000  # names that a report lists of each kind
-
 
 def write_manifest(config: Config, dataset: str) -> pd.DataFrame:
     """Build the manifest of a data set and write it with its report.
@@ -170,9 +168,7 @@ def _compare(listing: Listing, tree: Tree, expected: Expected) -> dict[str, Any]
         "problem": problem,
         "expected": wanted,
         "found": found,
-        "missing": missing[:SHOWN],
-        "missing_count": len(missing),
-        "extra": extra[:SHOWN],
-        "extra_count": len(extra),
+        "missing": missing,
+        "extra": extra,
         "unused_count": len(listing.unused & on_disk),
     }

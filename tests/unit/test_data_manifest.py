@@ -123,15 +123,17 @@ def test_the_hash_is_of_the_content(tmp_path, files):
 
 
 def test_missing_and_extra_videos_are_listed(tmp_path, files):
+    """All of them, however many."""
     gone = files.pop("UCF-101/YoYo/v_YoYo_g06_c01.avi")
-    files["UCF-101/YoYo/v_YoYo_g99_c01.avi"] = gone
+    extra = [f"UCF-101/YoYo/v_YoYo_g99_c{number:04}.avi" for number in range(1, 1301)]
+    files |= dict.fromkeys(extra, gone)
     config, paths = prepare(tmp_path, files)
     with pytest.raises(DataError, match=r"1 listed videos are not among.*v_YoYo_g06_c01\.avi.*report"):
         write_manifest(config, "ucf101")
     assert not paths.manifest("ucf101").exists()
     report = json.loads(report_of(paths.manifest("ucf101")).read_text())
     assert report["missing"] == ["YoYo/v_YoYo_g06_c01.avi"]
-    assert report["extra"] == ["UCF-101/YoYo/v_YoYo_g99_c01.avi"]
+    assert report["extra"] == extra
 
 
 def test_counts_that_differ_from_the_config(tmp_path, files):
