@@ -5,7 +5,7 @@
 - Clips: 8 frames, augmented, 224 pixels, from the frame store and by decoding on the fly with decord (read forward,
   which is the exact way), with the same draws. Target: 5 times as many per second from the store.
 - Augmentation: milliseconds a clip of its parts, and of every operation of RandAugment.
-- Memory: peak of an extraction, parent and child, for some videos and for four times as many.
+- Memory: peak of an extraction, all its processes, for some videos and for four times as many.
 
 Videos: ten seconds of 320x240, 30 frames per second, MPEG-4 and H.264, made here by PyAV from a real clip of ../shared
 where it is (else from a generated scene). Processor time of one thread each (children included), so that neighbours on
@@ -16,7 +16,6 @@ Writes benchmarks/results/data.md and data.json.
 """
 
 import argparse
-import os
 import resource
 import shutil
 import statistics
@@ -31,13 +30,15 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
+from processes import run
 from scan import machine, write
 
 from ssp.config import Augmentation, Clips, load_config, parse_config
 from ssp.data import jpegs, read_frames
 from ssp.data.augment import TrainTransform, channels_first, crop_box, erase, resize
 from ssp.data.manifest import COLUMNS
-from ssp.data.operations import OPERATIONS
+from ssp.data.operations import OPERATIONS, Box
+from ssp.data.randaugment import RandAugment, changed
 from ssp.data.sampling import train_indices
 from ssp.data.video import iterate_frames
 from ssp.paths import Paths
@@ -47,6 +48,7 @@ REAL = ROOT.parent / "shared" / "videos" / "arm_wrestling.mp4"
 CODECS = {"MPEG-4": ("mpeg4", "avi", {}), "H.264": ("libx264", "mp4", {"crf": "23"})}
 WIDTH, HEIGHT, FPS, SECONDS, SHORT_SIDE, QUALITY = 320, 240, 30, 10, 128, 95
 CLIPS = 8  # a round
+DRAWS = 40  # of RandAugment and of crops
 SHARDS = (5, 20)  # videos
 
 
@@ -169,11 +171,17 @@ def time_parts(path: Path, rounds: int) -> dict[str, float]:
     frames = jpegs.unpack(packed, range(0, 32, 4))
     clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
     planes, rng = clip.contiguous(), np.random.default_rng(0)
-    boxes = [crop_box(HEIGHT, WIDTH, (0.08, 1.0), (0.75, 4 / 3), rng) for _ in range(20)]
+    boxes = [crop_box(HEIGHT, WIDTH, (0.08, 1.0), (0.75, 4 / 3), rng) for _ in range(DRAWS)]
+    policy = RandAugment.parse("rand-m7-n4-mstd0.5-inc1")
+    draws = [policy.draw(rng) for _ in boxes]
 
     def crops() -> None:
         for top, left, height, width in boxes:
             resize(planes[..., top : top + height, left : left + width], 224, 224)
+
+    def randaugment(wants: list[Box] | list[None]) -> None:
+        for changes, want in zip(draws, wants, strict=True):
+            changed(clip, changes, want)
 
     square = resize(planes, 224, 224)
     normal = channels_first(square)
@@ -182,18 +190,21 @@ def time_parts(path: Path, rounds: int) -> dict[str, float]:
         "crop and resize to 224": (crops, len(boxes)),
         "to float, normalised": (lambda: channels_first(square), 1),
         "erase (with probability 1)": (lambda: erase(normal.transpose(0, 1), np.random.default_rng(1)), 1),
+        "RandAugment (m7, n4), pixels that the crop depends on": (lambda: randaugment(boxes), DRAWS),
+        "RandAugment (m7, n4), whole frames": (lambda: randaugment([None] * DRAWS), DRAWS),
     }
-    parts |= {f"RandAugment {name}": (lambda f=f: f(planes, 0.7, 1.0), 1) for name, f in OPERATIONS.items()}
+    parts |= {f"{name}, whole frames": (lambda f=f: f(planes, 0.7, 1.0), 1) for name, f in OPERATIONS.items()}
     times = in_turn({name: function for name, (function, _) in parts.items()}, 3 * rounds)
     return {name: 1000 * statistics.median(times[name]) / count for name, (_, count) in parts.items()}
 
 
-def extract_whole_shard(path: Path, folder: Path, videos: int) -> dict[str, float]:
-    """A shard in a process of its own: frames per second of processor time, start included; peak megabytes."""
+def extract_whole_shard(path: Path, folder: Path, videos: int) -> dict:
+    """A shard by the command line: frames per second of processor time, start included; peak megabytes."""
     shutil.rmtree(folder, ignore_errors=True)
     plain = load_config(ROOT / "config" / "paper.yaml").model_dump(mode="json")
     plain["data_root"] = str(folder)
     plain["datasets"] = {"ucf101": plain["datasets"]["ucf101"]}
+    plain["compute"]["data"]["threads"] = 1
     plain["datasets"]["ucf101"]["frames"] |= {"shards": 1, "short_side": SHORT_SIDE, "jpeg_quality": QUALITY}
     config = parse_config(plain, "benchmark")
     manifest = Paths.of(config).manifest("ucf101")
@@ -201,19 +212,19 @@ def extract_whole_shard(path: Path, folder: Path, videos: int) -> dict[str, floa
     row = dict.fromkeys(COLUMNS, 0) | {"path": str(path), "id": str(path)}
     pd.DataFrame([row] * videos).astype(COLUMNS).to_parquet(manifest)
     (folder / "config.yaml").write_text(yaml.safe_dump(plain))
-    code = (
-        "import resource, sys; from ssp.config import load_config; from ssp.data.frames import extract_shard\n"
-        "extract_shard(load_config(sys.argv[1]), 'ucf101', 0)\n"
-        "print(*(resource.getrusage(w).ru_maxrss / 1024 for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))"
-    )
-    command = [sys.executable, "-c", code, folder / "config.yaml"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    seconds, said = spent(lambda: subprocess.run(command, env=environment, capture_output=True, text=True, check=True))
+    command = [sys.executable, "-m", "ssp", "data", "frames", "--config", folder / "config.yaml"]
+    found, _ = run([*command, "--dataset", "ucf101", "--shard", 0], folder, {"PYTHONPATH": str(ROOT)})
     return {
         "videos": videos,
-        "frames_per_s": videos * FPS * SECONDS / seconds,
-        "peak_mb": sum(map(float, said.stdout.split())),
+        "frames_per_s": videos * FPS * SECONDS / found["processor_s"],
+        "peaks_mb": found["peaks_mb"],
+        "peak_mb": found["peak_mb"],
     }
+
+
+def memory(shard: dict) -> str:
+    """The peaks of all processes and their sum."""
+    return f"{' + '.join(f'{peak:.0f}' for peak in sorted(shard['peaks_mb'])[::-1])} = {shard['peak_mb']:.0f}"
 
 
 def table(found: dict) -> str:
@@ -257,13 +268,13 @@ def table(found: dict) -> str:
     lines += [f"| {name} | {ms:.2f} |" for name, ms in found["parts"].items()]
     lines += [
         "",
-        "Peak memory of an extraction, its decoding child included:",
+        "Peak memory of an extraction: the job, its decoding child, Python's tracker of resources:",
         "",
         "| codec | " + " | ".join(f"{videos} videos, MB" for videos in SHARDS) + " |",
         "|---|" + "---|" * len(SHARDS),
     ]
     for name, row in found["codecs"].items():
-        lines.append(f"| {name} | " + " | ".join(f"{shard['peak_mb']:.0f}" for shard in row["shards"]) + " |")
+        lines.append(f"| {name} | " + " | ".join(memory(shard) for shard in row["shards"]) + " |")
     return "\n".join(lines) + "\n"
 
 
