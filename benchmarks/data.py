@@ -47,7 +47,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REAL = ROOT.parent / "shared" / "videos" / "arm_wrestling.mp4"
 CODECS = {"MPEG-4": ("mpeg4", "avi", {}), "H.264": ("libx264", "mp4", {"crf": "23"})}
 WIDTH, HEIGHT, FPS, SECONDS, SHORT_SIDE, QUALITY = 320, 240, 30, 10, 128, 95
-CLIPS = 8  # a round
+CLIPS = 40  # a round
 DRAWS = 40  # of RandAugment and of crops
 SHARDS = (5, 20)  # videos
 

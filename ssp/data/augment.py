@@ -80,11 +80,11 @@ def resize(clip: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 def channels_first(clip: torch.Tensor) -> torch.Tensor:
-    """uint8 (T, 3, H, W) to float32 (3, T, H, W) in one pass and a half, normalised by ImageNet's statistics."""
+    """uint8 (T, 3, H, W) to float32 (3, T, H, W), normalised by ImageNet's statistics."""
     frames, colours, height, width = clip.shape
     out = torch.empty(colours, frames, height, width)
-    torch.add(clip.transpose(0, 1), _SHIFT[:, None], out=out)
-    return out.mul_(_SCALE[:, None])
+    out.copy_(clip.transpose(0, 1))  # by itself: an addition that converts as well takes ten times as long
+    return out.add_(_SHIFT[:, None]).mul_(_SCALE[:, None])
 
 
 def crop_box(
