@@ -225,7 +225,8 @@ class Dataset(Strict):
     expected: Expected
     archives: list[Archive] = Field(min_length=1)
     local: Path | None = Field(
-        default=None, description="Folder that holds these archives already; nothing is fetched."
+        default=None,
+        description="Folder that holds these archives already, or folders of their names, unpacked; nothing is fetched.",
     )
     licence_page: str | None = Field(
         default=None, description="Where a person accepts the licence and downloads archives that have no urls."
