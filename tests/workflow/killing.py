@@ -4,7 +4,7 @@
   own words, so the jobs of a new rule are killed and watched too.
 - Before each start workflow/scripts/clear_stale_lock.py runs, as in `make demo`.
 - What must hold: no finished job runs again; a killed training goes on after its last safe epoch; every file of data
-  and results has the bytes of an unkilled run (of JSON: all but what `run` says; not compared are logs, times, and
+  and results has the bytes of an unkilled run (of JSON: all but `run` and the commit; not compared are logs, times, and
   MLflow's and Optuna's own files); no temporary file is left; no trial and no MLflow run stays RUNNING, and each run
   that a record names is finished.
 
@@ -236,7 +236,7 @@ def run_killed(folder: Path, stages: list[str], typical: dict[str, float], rng: 
 
 
 def essence(folder: Path) -> dict[str, str]:
-    """Checksums of all files that must not depend on kills; of JSON files without what `run` says."""
+    """Checksums of all files that must not depend on kills; JSON without `run` and the commit, which may move on."""
     found = {}
     for path in sorted(path for top in ("data", RESULTS) for path in (folder / top).rglob("*") if path.is_file()):
         name = path.relative_to(folder)
@@ -245,7 +245,8 @@ def essence(folder: Path) -> dict[str, str]:
         content = path.read_bytes()
         if path.suffix == ".json":
             plain = json.loads(content)
-            content = json.dumps({key: plain[key] for key in plain if key != "run"}, sort_keys=True).encode()
+            kept = {key: plain[key] for key in plain if key not in ("run", "git")}
+            content = json.dumps(kept, sort_keys=True).encode()
         found[name.as_posix()] = hashlib.sha256(content).hexdigest()
     return found
 
