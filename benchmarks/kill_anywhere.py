@@ -29,6 +29,7 @@ from scan import machine, write
 from tests.workflow.killing import MOMENTS, History, essence, run_killed, run_whole, verdict, write_config
 
 EPOCHS, STEPS = 12, 240
+MISSES = 3  # histories without a kill, each moment later than its stage's end, before a stage counts as never met
 AGAIN = ("epoch", "evaluation", "trial", "sweep", "train", "pretrain")
 
 
@@ -82,7 +83,7 @@ def main() -> None:
         history.problems += verdict(whole, folder)
         histories.append(history)
         print(f"{folder.name}: {len(history.kills)} kills: {history.problems or 'all held'}", flush=True)
-        if not history.kills:
+        if sum(not earlier.kills for earlier in histories) == MISSES:
             history.problems.append(f"never met: {', '.join(left)}")
             break
         for kill in history.kills:
