@@ -27,7 +27,7 @@ SSV2_SEGMENTS = 8
 # backdrop that a group shares would make the test set's uncertainty wide.
 UCF101_TEST_GROUPS, UCF101_TRAIN_GROUPS = 20, 15
 # Cameras of a subject in pairs: a session, in one place, in which every activity is performed once and filmed by both.
-SESSIONS = (("stereo", "cam01"), *((f"cam{n:02d}", f"webcam{n - 1:02d}") for n in range(2, 11)))
+SESSIONS = (("stereo", "cam01"), *((f"cam{n:02d}", f"webcam{n - 1:02d}") for n in range(2, 13)))
 TRAIN_SUBJECTS, TEST_SUBJECTS = range(3, 47), range(47, 55)
 # First numbers of the seeds, so that no two streams of a data set are the same.
 TAKE, CAMERA, SCENE, VIEW, LENGTH, FULLNESS, NAMES = range(7)
