@@ -1,7 +1,8 @@
 """What training with a frozen backbone costs: one mixer, and whole VideoMamba models with SSP.
 
-- Mixer: the hand-written frozen path against autograd around the same layers and the same scan; time of forward and
-  backward, and bytes that stay held between them (storages saved for the backward, weights and input apart).
+- Mixer: the hand-written frozen path against autograd around the same scan, once with our layers (what full
+  fine-tuning runs) and once with PyTorch's own; time of forward and backward, and bytes that stay held between them
+  (storages saved for the backward, weights and input apart).
 - Model: forward and backward of SSP on a frozen VideoMamba, 8 frames of 224 x 224, batch 1, gradients to prompts, gates
   and head; random weights.
 - Rounds go through the contenders in turn; medians, and the fastest round.
@@ -13,15 +14,22 @@ Writes benchmarks/results/step.md and step.json.
 import argparse
 import resource
 import statistics
+from unittest.mock import patch
 
 import torch
+import torch.nn.functional as F
 from scan import CLOCKS, machine, write
 
 import ssp
 from ssp.backbone.mixer import Mixer
+from ssp.backbone.mixer_layers import conv_silu, convolve, linear
 
 TOKENS = 1569
 MODELS = ("videomamba_tiny", "videomamba_small", "videomamba_middle")
+
+
+OURS = {"linear": linear, "conv_silu": conv_silu}
+PYTORCH = {"linear": F.linear, "conv_silu": lambda x, *layer: F.silu(convolve(x, *layer))}
 
 
 class PlainPath:
@@ -44,24 +52,26 @@ def held_bytes(mixer: Mixer, hidden: torch.Tensor, tuning: object | None) -> int
 
 
 def time_mixer(dim: int, batch: int, tokens: int, rounds: int, clock: str) -> dict[str, dict[str, float]]:
-    """Milliseconds and held megabytes of both paths."""
+    """Milliseconds and held megabytes of each path."""
     torch.manual_seed(0)
     mixer = Mixer(dim).requires_grad_(False)
     hidden = torch.randn(batch, tokens, dim, requires_grad=True)
     grad = torch.randn(batch, tokens, dim)
-    paths = {"frozen": None, "autograd": PlainPath()}
-    times, now = {name: [] for name in paths}, CLOCKS[clock]
+    paths = {"frozen": (None, OURS), "layers": (PlainPath(), OURS), "autograd": (PlainPath(), PYTORCH)}
+    times, held, now = {name: [] for name in paths}, {}, CLOCKS[clock]
     for turn in range(rounds + 2):
-        for name, tuning in paths.items():
-            start = now()
-            torch.autograd.grad(mixer(hidden, tuning), hidden, grad)
-            if turn > 1:
-                times[name].append(now() - start)
+        for name, (tuning, layers) in paths.items():
+            with patch.multiple("ssp.backbone.mixer", **layers):
+                start = now()
+                torch.autograd.grad(mixer(hidden, tuning), hidden, grad)
+                if turn > 1:
+                    times[name].append(now() - start)
+                held[name] = held_bytes(mixer, hidden, tuning) / 1e6
     return {
         name: {
             "median_ms": 1000 * statistics.median(times[name]),
             "fastest_ms": 1000 * min(times[name]),
-            "held_mb": held_bytes(mixer, hidden, paths[name]) / 1e6,
+            "held_mb": held[name],
         }
         for name in paths
     }
@@ -96,18 +106,20 @@ def table(found: dict) -> str:
         f"{box['processor']}, {box['threads']} threads on {box['cores']} cores, torch {box['torch']}, float32, "
         f"{box['clock']} time; load average before: {box['load_before']}.",
         "",
-        "One mixer, forward and backward to its input; both paths on the same scan:",
+        "One mixer, forward and backward to its input, on the same scan: the frozen path; autograd around our layers; "
+        "autograd around PyTorch's layers. Ratios are those of the first to the last:",
         "",
-        "| D | B | L | frozen ms | autograd ms | time ratio: median (fastest) | held MB | autograd | ratio |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| D | B | L | frozen ms | our layers ms | PyTorch's ms | ratio: median (fastest) | held MB | our layers | "
+        "PyTorch's | ratio |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in found["mixer"]:
-        frozen, plain = row["frozen"], row["autograd"]
+        frozen, layers, plain = row["frozen"], row["layers"], row["autograd"]
         lines.append(
             f"| {row['channels']} | {row['batch']} | {row['tokens']} | {frozen['median_ms']:.1f} | "
-            f"{plain['median_ms']:.1f} | {frozen['median_ms'] / plain['median_ms']:.2f} "
-            f"({frozen['fastest_ms'] / plain['fastest_ms']:.2f}) | {frozen['held_mb']:.1f} | {plain['held_mb']:.1f} | "
-            f"{frozen['held_mb'] / plain['held_mb']:.2f} |"
+            f"{layers['median_ms']:.1f} | {plain['median_ms']:.1f} | {frozen['median_ms'] / plain['median_ms']:.2f} "
+            f"({frozen['fastest_ms'] / plain['fastest_ms']:.2f}) | {frozen['held_mb']:.1f} | {layers['held_mb']:.1f} | "
+            f"{plain['held_mb']:.1f} | {frozen['held_mb'] / plain['held_mb']:.2f} |"
         )
     if found["model"]:
         lines += [
