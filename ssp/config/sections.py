@@ -226,7 +226,7 @@ class Dataset(Strict):
     archives: list[Archive] = Field(min_length=1)
     local: Path | None = Field(
         default=None,
-        description="Folder that holds these archives already, or folders of their names, unpacked; nothing is fetched.",
+        description="Folder that holds these archives already, or folders of their names; nothing is fetched.",
     )
     licence_page: str | None = Field(
         default=None, description="Where a person accepts the licence and downloads archives that have no urls."
