@@ -1,13 +1,15 @@
 """One study per (data set, method): the same number of trials for each, chosen on validation videos only."""
 
-TRACKING = paths.mlflow / "ready.json"
+TRACKING = paths.results / "tracking.done"
 
 
 # Several processes that meet a new MLflow database at once break it, so one job makes it before any other writes. It has
-# no params: no result depends on it, and a job that finds another `tracking` in the config prepares that itself.
+# no params: no result depends on it, and a job that finds another `tracking` in the config prepares that itself. Its output
+# appears when Snakemake calls it finished: of a job that was killed with its output there, Snakemake would run that job
+# and nothing behind it, as what is behind takes it as `ancient`.
 rule init_tracking:
     output:
-        TRACKING,
+        touch(TRACKING),
     log:
         paths.log("init_tracking"),
     benchmark:
