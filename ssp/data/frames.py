@@ -102,11 +102,17 @@ class FrameStore:
             uint8 (len(indices), H, W, 3) RGB.
 
         Raises:
-            DataError: the video could not be decoded when frames were extracted.
+            DataError: the video could not be decoded when frames were extracted, or its frames were damaged since.
             IndexError: an index outside 0..n-1.
         """
         with self._environment(row).begin(buffers=True) as transaction:
-            return jpegs.unpack(self._record(transaction, row), indices)
+            try:
+                return jpegs.unpack(self._record(transaction, row), indices)
+            except ValueError as error:
+                shard = f"{self.folder}/shard-{row % self.meta['shards']}.lmdb"
+                raise DataError(
+                    f"{shard}: frames of video {row} are damaged ({error}); delete it and run `ssp data frames` again"
+                ) from None
 
     def length(self, row: int) -> int:
         """Number of frames of a video.

@@ -1,9 +1,11 @@
 """The frame store returns the frames that were extracted, and says which videos could not be."""
 
+import io
 import json
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_videos import scene, small_config, ucf101_tree, write_video
+from PIL import Image
 
 from ssp.data import frames, jpegs, read_frames
 from ssp.data.archives import unpack_dataset
@@ -145,6 +148,27 @@ def test_a_broken_video_is_reported_and_left_out_of_its_split(damaged):
     for call in (lambda: store.length(row), lambda: store.read(row, [0])):
         with pytest.raises(DataError, match=f"no frames of video {row}"):
             call()
+
+
+def test_a_damaged_frame_is_an_error_that_names_its_shard(tmp_path):
+    config, paths = prepare(tmp_path, ucf101_tree(tmp_path / "made"))
+    extract_shard(config, "ucf101", 1)
+    path = paths.shard("ucf101", 1)
+    content = bytearray(path.read_bytes())
+    for start in [match.start() for match in re.finditer(b"\xff\xd8\xff\xe0", content)]:
+        content[start + 400 : start + 402] = b"\xff\xd9"  # the picture ends where its data should go on
+    path.write_bytes(content)
+    extract_shard(config, "ucf101", 0)
+    with pytest.raises(DataError, match=r"shard-1\.lmdb: frames of video 3 are damaged .*run `ssp data frames` again"):
+        FrameStore(paths.frames("ucf101")).read(3, [0])
+
+
+def test_jpegs_decode_to_the_pixels_of_another_decoder():
+    clip = np.random.default_rng(0).integers(0, 256, (3, 9, 12, 3), dtype=np.uint8).repeat(5, 1).repeat(5, 2)[:, :-1]
+    packed = jpegs.pack(clip, 90)
+    starts = [match.start() for match in re.finditer(b"\xff\xd8\xff\xe0", packed)]
+    pillow = [np.asarray(Image.open(io.BytesIO(packed[start:]))) for start in starts]
+    np.testing.assert_array_equal(jpegs.unpack(packed, [2, 0, 1]), np.stack(pillow)[[2, 0, 1]])
 
 
 def test_too_many_broken_videos_fail_the_shard(damaged):
