@@ -27,7 +27,7 @@ from ssp.errors import DataError
 
 _END_MARKS = {rarfile.RAR_BLOCK_ENDARC, rarfile.RAR5_BLOCK_ENDARC}
 rarfile.RAR_MAX_COMMENT = 0  # comments are skipped: to decompress one it would look for a program
-_UNREADABLE = ("solid", "ncrypt")  # in libarchive's messages about kinds of rar that it does not read
+_UNREADABLE = ("solid", "ncrypt", "filters")  # in libarchive's messages about kinds of rar that it does not read
 
 
 def read_rar(archive: Path, title: str) -> Iterator[Item]:
