@@ -12,7 +12,6 @@ Writes benchmarks/results/data_scale.md and data_scale.json.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import re
@@ -30,6 +29,7 @@ from scan import machine, write
 
 from ssp.config import load_config, parse_config
 from ssp.data.sources import VIDEO_SUFFIXES
+from ssp.files import file_sha256
 from ssp.paths import Paths
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,13 +91,9 @@ def hash_all(folder: Path, threads: int) -> dict[str, float]:
     """Seconds of reading and hashing every video, as the manifest does it."""
     files = [path for path in folder.rglob("*") if path.suffix in VIDEO_SUFFIXES]
 
-    def digest(path: Path) -> str:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
     start, processor = time.perf_counter(), time.process_time()
     with ThreadPoolExecutor(threads) as pool:
-        count = sum(1 for _ in pool.map(digest, files))
+        count = sum(1 for _ in pool.map(file_sha256, files))
     return {"files": count, "wall_s": time.perf_counter() - start, "processor_s": time.process_time() - processor}
 
 

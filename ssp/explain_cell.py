@@ -8,9 +8,7 @@ Design choices
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,9 +19,9 @@ from ssp.config import Config, slice_hash
 from ssp.errors import RecordError
 from ssp.explain import Shown, draw_explanations, explain_clip, frames_of
 from ssp.explained import METHOD, Explained, ExplainedClip, Origin
-from ssp.files import atomic_path, remove_leftovers, write_json
+from ssp.files import atomic_path, file_sha256, remove_leftovers, write_json
 from ssp.inference import central_view, class_names, saved_model
-from ssp.predictions import merge_views, read_predictions
+from ssp.predictions import merge_views, recorded_predictions
 from ssp.record import Record, load_record
 
 log = logging.getLogger(__name__)
@@ -48,14 +46,14 @@ def explain_dataset(config: Config, dataset: str) -> Explained:
         explained = Explained(made_from=Origin.of(record))
         picture.unlink(missing_ok=True)
     else:
-        clips, shown = _explain(cell, seed, _predictions(cell, seed, record))
+        clips, shown = _explain(cell, seed, record)
         content = draw_explanations(shown)
         with atomic_path(picture) as temporary:
             temporary.write_bytes(content)
         explained = Explained(
             made_from=Origin.of(record),
-            weights=_sha256(cell.paths.weights(dataset, METHOD, seed)),
-            picture=_sha256(picture),
+            weights=file_sha256(cell.paths.weights(dataset, METHOD, seed)),
+            picture=file_sha256(picture),
             clips=clips,
         )
     write_json(facts, explained.model_dump(mode="json"))
@@ -75,15 +73,6 @@ def _record(cell: Cell, seed: int) -> Record:
     return record
 
 
-def _predictions(cell: Cell, seed: int, record: Record) -> pd.DataFrame:
-    """The run's predictions, proven to be its own."""
-    path = cell.paths.predictions(cell.dataset, METHOD, seed)
-    predictions = read_predictions(path)
-    if _sha256(path) != record.predictions.sha256:
-        raise RecordError(f"{path}: not the file that its record was made from (SHA-256); run the workflow again")
-    return predictions
-
-
 def choose_videos(videos: pd.DataFrame) -> list[str]:
     """Ids of the videos to show: the first that was named right, the first of another class that was named wrong.
 
@@ -100,8 +89,10 @@ def choose_videos(videos: pd.DataFrame) -> list[str]:
     return [first["id"], *(others if wrong.empty else wrong)["id"].iloc[:1]]
 
 
-def _explain(cell: Cell, seed: int, predictions: pd.DataFrame) -> tuple[list[ExplainedClip], list[Shown]]:
+def _explain(cell: Cell, seed: int, record: Record) -> tuple[list[ExplainedClip], list[Shown]]:
     """Facts and pictures of the chosen videos."""
+    path = cell.paths.predictions(cell.dataset, METHOD, seed)
+    predictions = recorded_predictions(path, record.predictions.sha256, "run the workflow again")
     model, _ = saved_model(cell, seed)
     clips, names = cell.clips("test"), class_names(cell)
     view = central_view(clips.clips)
@@ -134,7 +125,3 @@ def _explain(cell: Cell, seed: int, predictions: pd.DataFrame) -> tuple[list[Exp
 def _title(clip: ExplainedClip) -> str:
     named = "named right" if clip.right else f"named {clip.predicted_name}"
     return f"{clip.name}, {named} ({100 * clip.probability:.0f} %); {clip.id}"
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import hashlib
 import json
 import os
 import re
@@ -105,6 +106,16 @@ def remove_leftovers(path: str | Path) -> None:
     path = Path(path)
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp*"):  # SQLite adds its own endings
         _remove(leftover)
+
+
+def file_sha256(path: str | Path) -> str:
+    """64 hex digits that tell a file's content from any other.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def write_json(path: str | Path, data: Any) -> None:  # noqa: ANN401 - whatever JSON can hold

@@ -20,6 +20,7 @@ from scipy.special import softmax
 
 from ssp.config import Quirk
 from ssp.errors import RecordError
+from ssp.files import file_sha256
 
 SCHEMA = pa.schema(
     [
@@ -49,6 +50,18 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     if missing:
         raise RecordError(f"{path}: no column {', '.join(missing)}; run the cell again")
     return table.select(SCHEMA.names).to_pandas()
+
+
+def recorded_predictions(path: str | Path, sha256: str, fix: str) -> pd.DataFrame:
+    """Predictions, proven to be those that a record was made from: `sha256` is what it says of them.
+
+    Raises:
+        RecordError: as `read_predictions`, or it is another file; the message ends with `fix`.
+    """
+    predictions = read_predictions(path)
+    if file_sha256(path) != sha256:
+        raise RecordError(f"{path}: not the file that its record was made from (SHA-256); {fix}")
+    return predictions
 
 
 def merge_views(predictions: pd.DataFrame, ids: Quirk = "fixed") -> pd.DataFrame:

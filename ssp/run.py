@@ -12,7 +12,6 @@ Design choices
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import resource
@@ -31,6 +30,7 @@ from ssp.choice import Choice, load_choice
 from ssp.config import Config, slice_hash
 from ssp.errors import ConfigError, RecordError
 from ssp.evaluate import empty_predictions, write_predictions
+from ssp.files import file_sha256
 from ssp.parameters import parameter_counts
 from ssp.predictions import merge_views, metrics
 from ssp.progress import progress
@@ -193,9 +193,7 @@ def _record(cell: Cell, choice: Choice, seed: int, outcome: _Outcome, run: Run, 
         parameters=outcome.parameters,
         metrics=outcome.metrics,
         curves=[curve(epoch) for epoch in outcome.epochs],
-        predictions=PredictionsFile(
-            path=predictions.as_posix(), sha256=hashlib.sha256(predictions.read_bytes()).hexdigest()
-        ),
+        predictions=PredictionsFile(path=predictions.as_posix(), sha256=file_sha256(predictions)),
         run=run,
     )
 

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
 import pickle
@@ -27,7 +26,7 @@ from torch import Tensor
 
 from ssp.backbone.conversion import converted, unwrapped
 from ssp.errors import CheckpointError
-from ssp.files import atomic_path
+from ssp.files import atomic_path, file_sha256
 from ssp.tuning import is_head, is_readout
 
 if TYPE_CHECKING:
@@ -100,8 +99,7 @@ def checkpoint_hash(path: str | Path) -> str:
     Raises:
         CheckpointError: there is no such file.
     """
-    with _existing(path).open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()[:16]
+    return file_sha256(_existing(path))[:16]
 
 
 def _existing(path: str | Path) -> Path:

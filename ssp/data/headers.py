@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from typing import NamedTuple
 from ssp.data.children import Children
 from ssp.data.video import Probe, VideoError, probe
 from ssp.errors import DataError
+from ssp.files import file_sha256
 
 BATCH = 32  # videos at a time: handing one over takes longer than a header
 
@@ -62,7 +62,6 @@ def _broken(path: str, error: VideoError) -> Header:
 
 def _digest(path: str) -> str:
     try:
-        with Path(path).open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); unpack the archive again") from None

@@ -10,7 +10,6 @@ Design choices
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from rich.progress import track
 from ssp.config import Config, slice_hash, slice_lines
 from ssp.errors import RecordError
 from ssp.paths import Paths
-from ssp.predictions import merge_views, metrics, read_predictions
+from ssp.predictions import merge_views, metrics, recorded_predictions
 from ssp.record import Record, load_record
 
 
@@ -93,9 +92,7 @@ def _read_cell(config: Config, dataset: str, method: str) -> Cell:
 
 def _read_videos(path: Path, record: Record, config: Config, again: str) -> pd.DataFrame:
     """Merged predictions of a record, proven to be its own."""
-    predictions = read_predictions(path)
-    if hashlib.sha256(path.read_bytes()).hexdigest() != record.predictions.sha256:
-        raise RecordError(f"{path}: not the file that its record was made from (SHA-256); run again: {again}")
+    predictions = recorded_predictions(path, record.predictions.sha256, f"run again: {again}")
     try:
         videos = merge_views(predictions, config.quirk("merge_ids"))
     except RecordError as error:
