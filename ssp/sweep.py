@@ -119,11 +119,12 @@ def check_training(config: Config) -> None:
     Raises:
         ConfigError: an unknown or wrong option of a method, a space over none, or a malformed augmentation policy.
     """
-    for name, dataset in config.datasets.items():
+    for dataset in config.datasets.values():
         if policy := dataset.recipe.augmentation.randaugment:
             RandAugment.parse(policy)
-        for method in config.methods:
-            search_space(Cell(config, name, method))
+    any_dataset = next(iter(config.datasets))  # a space is the same for all
+    for method in config.methods:
+        search_space(Cell(config, any_dataset, method))
 
 
 def start_params(cell: Cell, space: dict[str, Range]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A data set as small as it gets, made by the real code: shared by the tests that need files of one."""
+"""What several tests need: a data set as small as it gets, made by the real code; one thread."""
 
 import contextlib
 from pathlib import Path
@@ -9,6 +9,17 @@ import pytest
 def tracking(folder: Path) -> dict:
     """One MLflow database for all tests: making one takes seconds."""
     return {"uri": f"sqlite:///{folder}/mlflow.db", "experiment": "tests"}
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """On a busy machine threads that wait for each other make small operations a hundred times slower."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

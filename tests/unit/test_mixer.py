@@ -13,20 +13,12 @@ from ssp.backbone import mixer_frozen
 from ssp.backbone.mixer import Mixer, ScanInputs
 from ssp.scan import available_backends
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 GOLDEN = Path(__file__).parents[1] / "golden" / "videomamba_published.npz"
 
 
 class Nothing:
     """A tuning that does nothing: forces the plain path."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """On a busy machine threads that wait for each other make small operations a hundred times slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make(dim=24, dtype=torch.float32, frozen=True, **options):

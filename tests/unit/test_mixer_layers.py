@@ -9,17 +9,9 @@ from ssp.backbone.mixer import Mixer
 from ssp.backbone.mixer_layers import conv_silu, linear
 from ssp.scan import available_backends
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 onednn = pytest.mark.skipif(mixer_layers._ONEDNN is None, reason="no oneDNN linear operator here")
 kernel = pytest.mark.skipif("cpu" not in available_backends(), reason="the C kernel is not built")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """On a busy machine threads that wait for each other make small operations a hundred times slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def close(found, expected, tolerance=2e-6):

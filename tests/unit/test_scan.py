@@ -15,15 +15,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 FAST = [name for name in available_backends() if name in ("cpu", "chunked")]
 
 
-@pytest.fixture(scope="module")
-def one_thread():
-    """On a busy machine threads that wait for each other make small operations a hundred times slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def inputs(batch, channels, states, tokens, *, dtype=torch.float64, step=1.0, seed=0, channel_last=False):
     """Random inputs of a scan, in the order of its arguments."""
     generator = torch.Generator().manual_seed(seed)
