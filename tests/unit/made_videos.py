@@ -1,5 +1,6 @@
 """Small video files and data sets for tests of the data stage."""
 
+import zipfile
 from pathlib import Path
 
 import av
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 
 from ssp.config import Config, parse_config
+from ssp.data.archives import unpack_dataset
+from ssp.data.fetch import fetch_dataset
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 SHARED_VIDEOS = SHARED / "videos"
@@ -95,6 +98,19 @@ def small_config(root: Path, **dataset: object) -> Config:
         "datasets": {"ucf101": block | dataset},
     }
     return parse_config(data, "unit test")
+
+
+def unpacked_config(root: Path, files: dict[str, Path], **dataset: object) -> Config:
+    """A config as `small_config`, whose data set has been unpacked from an archive of these files."""
+    config = small_config(root, **dataset)
+    local = config.datasets["ucf101"].local
+    local.mkdir(exist_ok=True)
+    with zipfile.ZipFile(local / "videos.zip", "w") as archive:
+        for name, path in files.items():
+            archive.write(path, name)
+    fetch_dataset(config, "ucf101")
+    unpack_dataset(config, "ucf101")
+    return config
 
 
 def ucf101_tree(root: Path, frames: int = 10) -> dict[str, Path]:

@@ -15,13 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_videos import scene, small_config, ucf101_tree, write_video
+from made_videos import scene, small_config, ucf101_tree, unpacked_config, write_video
 from PIL import Image
 
 from ssp.data import frames, jpegs, read_frames
-from ssp.data.archives import unpack_dataset
 from ssp.data.children import Child, Children
-from ssp.data.fetch import fetch_dataset
 from ssp.data.frames import FrameStore, extract_shard, load_split
 from ssp.data.manifest import read_manifest, write_manifest
 from ssp.data.video import VideoError
@@ -31,16 +29,7 @@ from ssp.paths import Paths
 
 def prepare(root, files, **dataset):
     """A data set of these files up to its manifest."""
-    import zipfile
-
-    config = small_config(root, **dataset)
-    local = config.datasets["ucf101"].local
-    local.mkdir(exist_ok=True)
-    with zipfile.ZipFile(local / "videos.zip", "w") as archive:
-        for name, path in files.items():
-            archive.write(path, name)
-    fetch_dataset(config, "ucf101")
-    unpack_dataset(config, "ucf101")
+    config = unpacked_config(root, files, **dataset)
     write_manifest(config, "ucf101")
     return config, Paths.of(config)
 

@@ -9,11 +9,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_videos import scene, small_config, ucf101_tree, write_video
+from made_videos import scene, small_config, ucf101_tree, unpacked_config, write_video
 
 from ssp.data import headers
-from ssp.data.archives import unpack_dataset
-from ssp.data.fetch import fetch_dataset
 from ssp.data.manifest import COLUMNS, manifest_hash, read_manifest, report_of, write_manifest
 from ssp.data.validation import carve_validation
 from ssp.errors import DataError
@@ -70,16 +68,7 @@ def test_a_class_with_one_group_stays_in_train():
 
 def prepare(tmp_path, files, **dataset):
     """Unpacked archives of a data set made of these files."""
-    import zipfile
-
-    config = small_config(tmp_path, **dataset)
-    local = config.datasets["ucf101"].local
-    local.mkdir(exist_ok=True)
-    with zipfile.ZipFile(local / "videos.zip", "w") as archive:
-        for name, path in files.items():
-            archive.write(path, name)
-    fetch_dataset(config, "ucf101")
-    unpack_dataset(config, "ucf101")
+    config = unpacked_config(tmp_path, files, **dataset)
     return config, Paths.of(config)
 
 
