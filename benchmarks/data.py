@@ -26,6 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import av
+import decord
 import numpy as np
 import pandas as pd
 import torch
@@ -34,7 +35,7 @@ from processes import run
 from scan import machine, write
 
 from ssp.config import Augmentation, Clips, load_config, parse_config
-from ssp.data import jpegs, read_frames
+from ssp.data import jpegs
 from ssp.data.augment import TrainTransform, channels_first, crop_box, erase, resize
 from ssp.data.manifest import COLUMNS
 from ssp.data.operations import OPERATIONS, Box
@@ -143,6 +144,16 @@ def time_extraction(path: Path, folder: Path, rounds: int) -> dict | None:
     }
 
 
+def decord_frames(path: Path, indices: list[int]) -> np.ndarray:
+    """uint8 (len(indices), H, W, 3), by decord alone: forward to the last of them, which are in order."""
+    reader, wanted, frames = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1), set(indices), {}
+    for index in range(indices[-1] + 1):
+        frame = reader.next()
+        if index in wanted:
+            frames[index] = frame.asnumpy()
+    return np.stack([frames[index] for index in indices])
+
+
 def time_clips(path: Path, augmentation: Augmentation, clips: Clips, rounds: int) -> dict:
     """Clips per second from the frame store's records and decoded on the fly, with the same draws."""
     packed = jpegs.pack(iterate_frames(path, None), QUALITY)
@@ -157,7 +168,7 @@ def time_clips(path: Path, augmentation: Augmentation, clips: Clips, rounds: int
     times = in_turn(
         {
             "store": lambda: produce(lambda indices: jpegs.unpack(packed, indices)),
-            "decord": lambda: produce(lambda indices: read_frames(path, indices)),
+            "decord": lambda: produce(lambda indices: decord_frames(path, indices)),
         },
         rounds,
     )

@@ -6,9 +6,13 @@ Design choices
 - The header, read by PyAV in about a millisecond, decides who decodes. decord gets the files on which both readers were
   compared frame by frame: one video stream of a common codec with 8 bits a sample and no rotation. PyAV decodes the
   rest: AV1 (decord has no decoder), more than 8 bits (its colours are off), rotated video, several video streams (the
-  largest picture is meant), and everything where decord is not installed. decord is about 1.5 to 4 times as fast.
+  largest picture is meant; a cover is none), and everything where decord is not installed. decord is about 1.5 to 4
+  times as fast.
 - Where decord stops with an error PyAV takes over, so which frames of a damaged file can be read does not depend on
-  which reader is installed.
+  which reader is installed. (Their pixels may: damage is concealed in different ways.)
+- Where fewer frames can be decoded than the container has packets (a video cut without encoding it anew, an edit list),
+  decord repeats the last one until their number is right. So a copy of the frame before it is only believed when
+  another frame follows; PyAV says how a video ends that ends in copies.
 - Some containers that were cut off end without an error. Where bytes are missing that the header announces, and frames
   too or their number is not announced, it is one, after the last frame. Frames that differ from what is announced are
   no error by themselves; `ssp data check` lists them.
@@ -193,13 +197,23 @@ def _decode_decord(
     width, height = size
     try:
         reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1, width=width, height=height)
+        last, copies = None, []
         for index in range(len(reader)):
             frame = reader.next()
             if frame.shape != (height, width, 3):  # lines padded for alignment become channels (48 and 72 pixels wide)
                 raise _DecordFailed
-            yield index, frame.asnumpy() if keep(index) else None
+            frame = frame.asnumpy()
+            if last is not None and np.array_equal(frame, last):
+                copies.append(index)
+                continue
+            for copy in copies:
+                yield copy, last if keep(copy) else None
+            yield index, frame if keep(index) else None
+            last, copies = frame, []
     except (decord.DECORDError, RuntimeError, StopIteration) as error:
         raise _DecordFailed from error
+    if copies:
+        raise _DecordFailed
 
 
 def _decode_pyav(
@@ -227,7 +241,7 @@ def _read_header(path: str | Path) -> _Header:
         return _Header(
             stream=stream.index,
             frames=stream.frames,
-            streams=len(container.streams.video),
+            streams=len(_video_streams(container)),
             codec=stream.codec_context.codec.canonical_name,
             pixels=first.format.name,
             width=first.width,
@@ -238,10 +252,18 @@ def _read_header(path: str | Path) -> _Header:
 
 def _best_stream(path: str | Path, container: Any) -> Any:  # noqa: ANN401 - PyAV's types load lazily
     """The video stream with the largest picture."""
-    streams = [s for s in container.streams.video if s.codec_context is not None]
+    streams = _video_streams(container)
     if not streams:
         raise VideoError(f"{path}: holds no video stream; fetch the file again")
     return max(streams, key=lambda s: s.width * s.height)
+
+
+def _video_streams(container: Any) -> list[Any]:  # noqa: ANN401
+    """Streams of moving pictures that can be decoded: a cover is none."""
+    from av.stream import Disposition
+
+    covers = Disposition.attached_pic | Disposition.still_image
+    return [s for s in container.streams.video if s.codec_context is not None and not s.disposition & covers]
 
 
 @contextlib.contextmanager

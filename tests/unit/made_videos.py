@@ -6,6 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from ssp.config import Config, parse_config
 from ssp.data.archives import unpack_dataset
@@ -48,6 +49,34 @@ def write_video(
         for frame in clip:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         container.mux(stream.encode())
+    return path
+
+
+def cut_without_encoding(path: Path, target: Path) -> Path:
+    """The packets from the second key frame on; B-frames right behind it refer to what is gone."""
+    with av.open(str(path)) as source, av.open(str(target), "w") as container:
+        stream = source.streams.video[0]
+        out, keys = container.add_stream_from_template(stream), 0
+        for packet in source.demux(stream):
+            keys += packet.is_keyframe
+            if keys > 1 and packet.size:
+                packet.stream = out
+                container.mux(packet)
+    return target
+
+
+def write_with_cover(path: Path, clip: np.ndarray, cover: np.ndarray) -> Path:
+    """A video with an attached picture."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=12)
+        picture = container.add_stream("mjpeg", rate=1)
+        picture.disposition = Disposition.attached_pic
+        for each, frames, pixels in ((stream, clip, "yuv420p"), (picture, cover[None], "yuvj420p")):
+            each.height, each.width, each.pix_fmt = frames.shape[1], frames.shape[2], pixels
+        for each, frames in ((picture, cover[None]), (stream, clip)):
+            for frame in frames:
+                container.mux(each.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+            container.mux(each.encode())
     return path
 
 

@@ -6,7 +6,16 @@ import sys
 
 import numpy as np
 import pytest
-from made_videos import SHARED_VIDEOS, decode_all, needs_shared, scene, write_two_streams, write_video
+from made_videos import (
+    SHARED_VIDEOS,
+    cut_without_encoding,
+    decode_all,
+    needs_shared,
+    scene,
+    write_two_streams,
+    write_video,
+    write_with_cover,
+)
 
 from ssp.data import VideoError, read_frames
 from ssp.data.video import _decord_is_right, _read_header, iterate_frames, probe
@@ -149,6 +158,35 @@ def test_rotation_in_the_metadata_is_applied(tmp_path, rotation):
 def test_the_largest_of_several_streams_is_read(tmp_path):
     path = write_two_streams(tmp_path / "two.mp4", scene(5, 32, 32), scene(9, 64, 48, seed=1))
     np.testing.assert_array_equal(read_frames(path, [8, 0]), np.stack(decode_all(path, stream=1))[[8, 0]])
+
+
+def test_a_cover_is_no_video(tmp_path):
+    path = write_with_cover(tmp_path / "a.mp4", scene(9), scene(1, width=640, height=480)[0])
+    assert probe(path)[:1] + probe(path)[2:4] == (9, 64, 48)
+    np.testing.assert_array_equal(read_frames(path, range(9)), decode_all(path))
+
+
+@pytest.mark.parametrize("decord", [True, False], ids=["decord", "pyav"])
+def test_a_reader_that_fills_up_with_copies_is_not_believed(tmp_path, monkeypatch, decord):
+    """Fewer frames can be decoded than the container has packets."""
+    if not decord:
+        monkeypatch.setattr("ssp.data.video._decord_is_right", lambda header: False)
+    whole = write_video(tmp_path / "a.avi", scene(36), options={"bf": "2", "g": "12"})
+    path = cut_without_encoding(whole, tmp_path / "b.avi")
+    expected = decode_all(path)
+    assert len(expected) < probe(path).frames
+    np.testing.assert_array_equal(list(iterate_frames(path)), expected)
+    with pytest.raises(IndexError, match=f"the video has {len(expected)} frames"):
+        read_frames(path, [len(expected)])
+
+
+@pytest.mark.parametrize("still", [slice(None), slice(5, None), slice(2, 8)], ids=["all", "end", "middle"])
+def test_real_copies_are_frames(tmp_path, still):
+    clip = scene(12)
+    clip[still] = clip[still][:1]
+    path = write_video(tmp_path / "a.mp4", clip, codec="libx264", options={"crf": "0"})
+    np.testing.assert_array_equal(read_frames(path, range(12)), decode_all(path))
+    np.testing.assert_array_equal(read_frames(path, [7, 11]), np.stack(decode_all(path))[[7, 11]])
 
 
 def test_ten_bit_video_has_pyavs_colours(tmp_path):
