@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 Quirk = Literal["fixed", "published"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+LocalPath = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)))]  # ~ is the user's home
 
 
 class Strict(BaseModel):
@@ -21,15 +32,27 @@ class Strict(BaseModel):
 # -- data ------------------------------------------------------------------------------------------------------------
 
 
+def _one_name(file: str) -> str:
+    """A name that stays in its folder, and that no temporary file of ours can have."""
+    if not file or file.startswith(".") or "/" in file or not file.isprintable():
+        raise ValueError("give the name of one file, without folders, without a dot in front")
+    return file
+
+
+FileName = Annotated[str, AfterValidator(_one_name)]
+
+
 class Archive(Strict):
     """One file to fetch: the places to try in order, and what proves that it is the right one."""
 
-    file: str = Field(description="File name under the data set's `archives/` folder.")
+    file: FileName = Field(description="File name under the data set's `archives/` folder.")
     urls: list[str] = Field(default=[], description="Addresses, tried in order. Empty: never fetched (licence).")
-    size: int | None = Field(default=None, description="Bytes, where known.")
-    sha256: str | None = Field(default=None, description="Checksum, where known.")
+    size: int | None = Field(default=None, gt=0, strict=True, description="Bytes, where known.")
+    sha256: str | None = Field(default=None, pattern=r"^[0-9A-Fa-f]{64}$", description="Checksum, where known.")
     md5: str | None = Field(
-        default=None, description="Published checksum of an older kind, where that is all there is."
+        default=None,
+        pattern=r"^[0-9A-Fa-f]{32}$",
+        description="Published checksum of an older kind, where that is all there is.",
     )
 
 
@@ -39,6 +62,12 @@ class Expected(Strict):
     classes: PositiveInt
     train: PositiveInt = Field(description="Videos of the training list (before validation is carved from it).")
     test: PositiveInt
+    # Left out of every copy where it is not given, so that results from before there was this key stay what they are.
+    clips: PositiveInt | None = Field(
+        default=None,
+        exclude_if=lambda clips: clips is None,
+        description="Videos among the unpacked files, whether a split uses them or not; null: not compared.",
+    )
 
 
 class Generate(Strict):
@@ -197,7 +226,7 @@ class Checkpoint(Strict):
 
     num_frames: PositiveInt
     archive: Archive | None = None
-    local: Path | None = Field(default=None, description="A file that is already here; nothing is fetched then.")
+    local: LocalPath | None = Field(default=None, description="A file that is already here; nothing is fetched then.")
     pretrain: Pretrain | None = None
 
     @model_validator(mode="after")
@@ -224,7 +253,7 @@ class Dataset(Strict):
     source: str = Field(description="Module under ssp/data/sources that knows layout and annotation format.")
     expected: Expected
     archives: list[Archive] = Field(min_length=1)
-    local: Path | None = Field(
+    local: LocalPath | None = Field(
         default=None,
         description="Folder that holds these archives already, or folders of their names; nothing is fetched.",
     )
@@ -239,6 +268,15 @@ class Dataset(Strict):
     checkpoint: Name = Field(description="Which of backbone.checkpoints is tuned.")
     recipe: Recipe
     start: Hyperparameters = Field(description="First trial of every study: the published setting, or a sensible one.")
+
+    @field_validator("archives")
+    @classmethod
+    def _each_once(cls, archives: list[Archive]) -> list[Archive]:
+        files = [archive.file for archive in archives]
+        twice = next((file for file in files if files.count(file) > 1), None)
+        if twice:
+            raise ValueError(f"'{twice}' is there twice; remove one")
+        return archives
 
 
 class Tracking(Strict):
@@ -271,4 +309,7 @@ class Quirks(Strict):
 
     entropy_norm: Quirk | None = Field(default=None, description="SSP's gate: maximum over the batch, or per clip.")
     validation_window: Quirk | None = Field(default=None, description="Dense validation window one window too early.")
+    short_videos: Quirk | None = Field(
+        default=None, description="Sparse training clips of too few frames: the first alone, or all in order."
+    )
     merge_ids: Quirk | None = Field(default=None, description="Views merged by file stem, or by full video id.")

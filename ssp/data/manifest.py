@@ -2,7 +2,8 @@
 
 Design choices
 - Videos come from the annotation, not from what happens to be on disk; what is missing or too much is listed in a
-  report beside the manifest, and counts that differ from the config's `expected` are an error.
+  report beside the manifest. A listed video that is not there is an error, whether a split uses it or not, and so are
+  counts that differ from the config's `expected`.
 - A video that cannot be opened keeps its row (frames 0), so a test set never shrinks unnoticed: the report names it,
   and `load_split` leaves it out and says so.
 - The hash is over the content of the table, not over Parquet bytes, which change with the library's version.
@@ -150,15 +151,17 @@ def _compare(listing: Listing, tree: Tree, expected: Expected) -> dict[str, Any]
     """What annotation, disk and config say, side by side; `problem` is null or one line."""
     on_disk = set(tree.videos)
     missing = [entry.path for entry in listing.entries if entry.path not in on_disk]
+    missing += sorted(listing.unused - on_disk)
     listed = {entry.path for entry in listing.entries} | listing.unused
     extra = sorted(on_disk - listed)
     found = {
         "classes": len(listing.classes),
         "train": sum(entry.split == "train" and entry.path in on_disk for entry in listing.entries),
         "test": sum(entry.split == "test" and entry.path in on_disk for entry in listing.entries),
+        "clips": len(on_disk),
     }
-    wanted = {name: getattr(expected, name) for name in found}
-    different = [f"{found[name]} {name}, expected {wanted[name]}" for name in found if found[name] != wanted[name]]
+    wanted = expected.model_dump()
+    different = [f"{found[name]} {name}, expected {wanted[name]}" for name in wanted if found[name] != wanted[name]]
     problem = None
     if missing:
         problem = f"{len(missing)} listed videos are not among the unpacked files, the first is '{missing[0]}'"

@@ -1,6 +1,7 @@
 """Shipped configs are complete and valid; a wrong one gives one line that names file and key."""
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,7 @@ def _set(data: dict, key: str, value: object) -> dict:
         ("datasets.ucf101.source", "kinetics", "datasets.ucf101.source: unknown source 'kinetics'"),
         ("datasets.ucf101.checkpoint", "f16", "datasets.ucf101.checkpoint: 'f16' is not in backbone.checkpoints"),
         ("datasets.ucf101.archives", [], "datasets.ucf101.archives"),
+        ("datasets.ucf101.archives", [{"file": "a.zip"}] * 2, "datasets.ucf101.archives: 'a.zip' is there twice"),
         ("methods.prefix", {}, "methods.prefix: unknown method"),
         ("sweep.space.momentum", {"low": 0, "high": 1}, "sweep.space.momentum"),
         ("sweep.space.lr", {"low": 1, "high": 0.1}, "sweep.space.lr"),
@@ -65,6 +67,41 @@ def test_a_wrong_key_is_named_in_one_line(tiny, key, value, names):
         parse_config(tiny, "my.yaml")
     assert str(error.value).startswith(f"my.yaml: {names}")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("file", name) for name in ("", ".", "..", "../../a.zip", "/a.zip", "b/a.zip", ".a.zip.part", "a\nb", "a\0")),
+        *(("size", size) for size in (0, -3, True, 1.5, "12")),
+        *(("sha256", digest) for digest in ("zz", "0" * 63, "0" * 64 + "\n", 12)),
+        *(("md5", digest) for digest in ("abc", "g" * 32)),
+    ],
+)
+def test_an_entry_of_an_archive_that_cannot_be_meant(tiny, key, value):
+    tiny["datasets"]["ucf101"]["archives"][1][key] = value
+    with pytest.raises(ConfigError) as error:
+        parse_config(tiny, "my.yaml")
+    assert str(error.value).startswith(f"my.yaml: datasets.ucf101.archives.1.{key}: ")
+    assert str(error.value).endswith(f", not {value!r}")
+    assert str(error.value).isprintable()
+
+
+def test_what_an_archive_may_say(tiny):
+    entry = {"file": "Ä b (1).zip", "size": 1, "sha256": "0aF" * 21 + "0", "md5": "0aF" * 10 + "00"}
+    tiny["datasets"]["ucf101"]["archives"] = [entry]
+    read = parse_config(tiny, "my.yaml").datasets["ucf101"].archives[0].model_dump()
+    assert read == entry | {"urls": []}
+
+
+def test_local_may_begin_with_the_users_home(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tiny["datasets"]["ucf101"]["local"] = "~/videos"
+    tiny["backbone"]["checkpoints"]["f4"] = {"num_frames": 4, "local": "~/weights.pth"}
+    config = parse_config(tiny, "my.yaml")
+    assert config.datasets["ucf101"].local == tmp_path / "videos"
+    assert config.backbone.checkpoints["f4"].local == tmp_path / "weights.pth"
+    assert config.datasets["breakfast"].local == Path("data/tiny/generated/breakfast")
 
 
 def test_a_missing_key_is_named(tiny):
@@ -125,3 +162,21 @@ def test_paper_config_has_the_published_recipes():
         assert recipe.augmentation.flip == (0 if name == "ssv2" else 0.5)
         assert recipe.augmentation.repeats == 2
         assert config.backbone.checkpoints[dataset.checkpoint].num_frames == clips.num_frames
+
+
+def test_paper_config_has_the_published_numbers_of_videos():
+    datasets = load_config(ROOT / "config" / "paper.yaml").datasets
+    clips = {name: dataset.expected.clips for name, dataset in datasets.items()}
+    assert clips == {"hmdb51": 6766, "ucf101": 13320, "ssv2": 220847, "breakfast": None}
+
+
+def test_paper_config_has_the_rar_form_of_hmdb51_as_a_comment():
+    """What a user gets who removes the marks of the comment."""
+    path = ROOT / "config" / "paper.yaml"
+    block = re.search(r"(?m)^    # archives:\n(    #   .*\n)+", path.read_text())[0].replace("    # ", "")
+    data = yaml.safe_load(path.read_text())
+    data["datasets"]["hmdb51"] |= yaml.safe_load(block)
+    videos, lists = parse_config(data, "my.yaml").datasets["hmdb51"].archives
+    assert (videos.file, lists.file) == ("hmdb51_org.rar", "test_train_splits.rar")
+    assert all(archive.urls[0].endswith(f"/{archive.file}") for archive in (videos, lists))
+    assert lists.md5 == "15e67781e70dcfbdce2d7dbb9b3344b5"

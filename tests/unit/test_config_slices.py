@@ -102,3 +102,14 @@ def test_how_test_is_read_is_no_part_of_what_a_sweep_depends_on():
     data["datasets"]["ucf101"]["clips"]["test_segments"] = 5
     touched = {where.split()[0] for where, _ in _slices(Config.model_validate(data)) ^ _slices(config)}
     assert touched == {"cell_slice"}
+
+
+def test_the_number_of_all_videos_counts_only_where_it_is_given():
+    """Runs from before there was this key stay what they are; a config that gives it is compared anew."""
+    data = yaml.safe_load(CONFIGS[1].read_text())
+    config = Config.model_validate(data)
+    assert config.cell_slice("ucf101", "vpt")["dataset"]["expected"] == {"classes": 10, "train": 30, "test": 20}
+    data["datasets"]["ucf101"]["expected"]["clips"] = 50
+    moved = {where for where, _ in _slices(Config.model_validate(data)) - _slices(config)}
+    assert "manifest_slice ucf101" in moved
+    assert all("ucf101" in where for where in moved)

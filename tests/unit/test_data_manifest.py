@@ -132,6 +132,53 @@ def test_counts_that_differ_from_the_config(tmp_path, files):
     assert not paths.manifest("ucf101").exists()
 
 
+def test_the_number_of_all_videos_is_compared_where_the_config_gives_it(tmp_path, files):
+    files["UCF-101/YoYo/v_YoYo_g99_c01.avi"] = files["UCF-101/YoYo/v_YoYo_g06_c01.avi"]
+    config, paths = prepare(tmp_path, files)
+    write_manifest(config, "ucf101")
+    report = json.loads(report_of(paths.manifest("ucf101")).read_text())
+    assert report["found"] == {"classes": 2, "train": 8, "test": 4, "clips": 13}
+    assert report["expected"] == {"classes": 2, "train": 8, "test": 4}
+    expected = config.datasets["ucf101"].expected.model_copy(update={"clips": 12})
+    dataset = config.datasets["ucf101"].model_copy(update={"expected": expected})
+    with pytest.raises(DataError, match=r"ucf101: 13 clips, expected 12; .*report"):
+        write_manifest(config.model_copy(update={"datasets": {"ucf101": dataset}}), "ucf101")
+    report = json.loads(report_of(paths.manifest("ucf101")).read_text())
+    assert report["extra"] == ["UCF-101/YoYo/v_YoYo_g99_c01.avi"]
+
+
+def test_a_video_of_no_split_is_missed_too(tmp_path, files):
+    """Split lists of HMDB51 name the clips that this split leaves out."""
+    split = tmp_path / "wave_test_split1.txt"
+    split.write_text("a.avi 1\nb.avi 2\nc.avi 0\nd.avi 0\n")
+    video = files["UCF-101/YoYo/v_YoYo_g06_c01.avi"]
+    there = {f"wave/{name}.avi": video for name in "abd"} | {split.name: split}
+    config, paths = prepare(tmp_path, there, source="hmdb51", expected={"classes": 1, "train": 1, "test": 1})
+    with pytest.raises(DataError, match=r"1 listed videos are not among .* the first is 'wave/c\.avi'"):
+        write_manifest(config, "ucf101")
+    report = json.loads(report_of(paths.manifest("ucf101")).read_text())
+    assert report["missing"] == ["wave/c.avi"]
+    assert report["unused_count"] == 1
+
+
+def test_breakfast_with_lists_says_which_video_is_missing_and_which_too_many(tmp_path, files):
+    """One missing and one extra: the counts alone would be right."""
+    head = "file_name,duration,action,class_id\n"
+    (tmp_path / "train.csv").write_text(f"{head}P03-cam01-P03_tea,9,tea,0\nP03-stereo-P03_tea_ch0,9,tea,0\n")
+    (tmp_path / "test.csv").write_text(f"{head}P47-cam01-P47_tea,9,tea,0\n")
+    names = ["P03/cam09/P03_tea", "P03/stereo/P03_tea_ch0", "P03/stereo/P03_tea_ch1", "P47/cam01/P47_tea"]
+    there = {f"B/{name}.avi": files["UCF-101/YoYo/v_YoYo_g06_c01.avi"] for name in names}
+    lists = {f"lists/{name}": tmp_path / name for name in ("train.csv", "test.csv")}
+    settings = {"source": "breakfast", "expected": {"classes": 1, "train": 2, "test": 1}}
+    config, paths = prepare(tmp_path, there | lists, **settings)
+    with pytest.raises(DataError, match=r"1 listed videos .* the first is 'P03/cam01/P03_tea\.avi'"):
+        write_manifest(config, "ucf101")
+    report = json.loads(report_of(paths.manifest("ucf101")).read_text())
+    assert report["missing"] == ["P03/cam01/P03_tea.avi"]
+    assert report["extra"] == ["B/P03/cam09/P03_tea.avi"]
+    assert report["unused_count"] == 1
+
+
 def test_a_broken_video_keeps_its_row_and_is_named(tmp_path, files):
     broken = tmp_path / "broken.avi"
     broken.write_bytes(b"RIFF not a video")

@@ -95,7 +95,7 @@ class Tree:
             raise DataError(f"{self.folder}: no annotation file '{pattern}'; is its archive listed in the config?")
         if len(found) > 1:
             raise DataError(
-                f"{self.folder}: annotation '{pattern}' is there {len(found)} times: {', '.join(found[:3])}"
+                f"{self.folder}: annotation '{pattern}' is there {len(found)} times: {', '.join(found[:3])}; keep one"
             )
         return self.folder / found[0]
 
@@ -114,13 +114,13 @@ def read_listing(source: str, tree: Tree, split: int) -> Listing:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of an annotation file that are not empty.
+    """Lines of an annotation file that are not empty; a byte order mark is no part of the first.
 
     Raises:
         DataError: the file is missing or not text.
     """
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: annotation cannot be read ({error}); unpack the archive again") from None
 
@@ -132,8 +132,8 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - whatever JSON can hold
         DataError: the file is missing or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: annotation cannot be read ({error}); unpack the archive again") from None
 
 

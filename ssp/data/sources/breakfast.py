@@ -1,27 +1,33 @@
-"""Breakfast: `BreakfastII_15fps_qvga_sync/PNN/<camera>/PNN_<activity>[_chN].avi`; no list, the name says it all.
+"""Breakfast: `BreakfastII_15fps_qvga_sync/PNN/<camera>/PNN_<activity>[_chN].avi`; the archive holds no list.
 
-- Subjects P03-P46 train, P47-P54 test. The group is the subject.
-- Several cameras filmed one take, so the same file name exists once a camera: the id holds the camera.
-- The stereo camera has two channels; the lists used in the field hold channel 0 alone (1,357 + 355 videos).
-- Labels are in the order of those lists; activities they do not know (of another data set in this form) come after.
+- Where the lists used in the field, `train.csv` and `test.csv`, are among the files, they decide: each line
+  `PNN-<camera>-PNN_<activity>[_ch0],<seconds>,<activity>,<class>` names one video.
+- Without them the name says it all: subjects P03-P46 train, P47-P54 test. The lists say the same, video by video, but
+  without them nobody knows which video is missing.
+- The group is the subject. Several cameras filmed one take, so the same file name exists once a camera: the id holds
+  the camera.
+- The stereo camera has two channels; the lists hold channel 0 alone (1,357 + 355 videos).
+- Labels by name are in the order of the lists; activities they do not know (of another data set in this form) come
+  after.
 """
 
 from __future__ import annotations
 
 import re
 
-from ssp.data.sources import Entry, Listing, Tree, only_split_one
+from ssp.data.sources import Entry, Listing, Tree, only_split_one, read_lines
 from ssp.errors import DataError
 
 ACTIVITIES = ["cereals", "coffee", "tea", "pancake", "friedegg", "scrambledegg", "sandwich", "juice", "milk", "salat"]
 LAST_TRAIN_SUBJECT = 46
+HEADER = "file_name,duration,action,class_id"
 _VIDEO = re.compile(
     r"(?:.*/)?(?P<id>P(?P<subject>\d\d)/[^/]+/P(?P=subject)_(?P<activity>[a-z]+)(?:_ch(?P<channel>\d))?\.avi)"
 )
 
 
 def read(tree: Tree, split: int) -> Listing:
-    """All videos but the second stereo channel."""
+    """The videos of the lists, or all videos but the second stereo channel."""
     only_split_one("breakfast", split)
     found, unused = [], set()
     for path in tree.videos:
@@ -33,6 +39,8 @@ def read(tree: Tree, split: int) -> Listing:
                 unused.add(path)
     if not found:
         raise DataError(f"{tree.folder}: no video 'PNN/<camera>/PNN_<activity>.avi'; check datasets.breakfast.archives")
+    if tree.matching("train.csv") or tree.matching("test.csv"):
+        return _listed(tree, unused)
     present = {match["activity"] for _, match in found}
     classes = [name for name in ACTIVITIES if name in present] + sorted(present - set(ACTIVITIES))
     entries = [
@@ -47,3 +55,31 @@ def read(tree: Tree, split: int) -> Listing:
         for path, match in found
     ]
     return Listing(classes, entries, unused)
+
+
+def _listed(tree: Tree, second_channels: set[str]) -> Listing:
+    """The videos of both lists, in their order."""
+    videos, entries = tree.ending(3), []
+    for part in ("train", "test"):
+        path = tree.one(f"{part}.csv")
+        header, *lines = read_lines(path) or [""]
+        if header != HEADER:
+            raise DataError(f"{path}: the first line is not '{HEADER}'; put the list there as published")
+        for line in lines:
+            name, _, activity, label = line.split(",") if line.count(",") == 3 else [""] * 4
+            match = _VIDEO.fullmatch(f"{name.replace('-', '/')}.avi")
+            if not match or not re.fullmatch(r"\d{1,3}", label):
+                raise DataError(
+                    f"{path}: '{line}' is not 'PNN-<camera>-PNN_<activity>,<seconds>,<activity>,<class>'; "
+                    "put the list there as published"
+                )
+            where = videos.get(match["id"], match["id"])
+            entries.append(Entry(match["id"], where, int(label), activity, part, f"P{match['subject']}"))
+    numbered = sorted({(entry.label, entry.class_name) for entry in entries})
+    classes = [name for _, name in numbered]
+    if [label for label, _ in numbered] != list(range(len(classes))) or len(set(classes)) < len(classes):
+        raise DataError(
+            f"{tree.folder}: train.csv and test.csv do not number their activities 0, 1, 2, ...; "
+            "put the lists there as published"
+        )
+    return Listing(classes, entries, second_channels - {entry.path for entry in entries})

@@ -14,19 +14,21 @@ from ssp.data.sources import Entry, Listing, Tree, read_lines
 from ssp.errors import DataError
 
 _PROPERTIES = re.compile(r"_[a-z]+_[a-z]+_np\d+_[a-z]+_[a-z]+_\d+$")
+# What follows the film's name: numbers set apart from it (`_2`, `_-_3`), or one or two digits that are not.
+_PART = re.compile(r"(?:[\W_]+\d+|(?<!\d)\d{1,2})+[\W_]*$")
 _SPLITS = {"1": "train", "2": "test", "0": None}
 
 
 def read(tree: Tree, split: int) -> Listing:
     """Videos of one of the three published splits."""
     suffix = f"_test_split{split}.txt"
-    lists = {PurePosixPath(path).name.removesuffix(suffix): path for path in tree.matching(f"*{suffix}")}
-    if not lists:
+    classes = sorted(PurePosixPath(path).name.removesuffix(suffix) for path in tree.matching(f"*{suffix}"))
+    if not classes:
         raise DataError(f"{tree.folder}: no split list '<class>{suffix}'; is its archive listed in the config?")
-    videos, classes = tree.ending(2), sorted(lists)
+    videos = tree.ending(2)
     entries, unused = [], set()
     for label, name in enumerate(classes):
-        path = tree.folder / lists[name]
+        path = tree.one(f"{name}{suffix}")
         for number, line in enumerate(read_lines(path), start=1):
             clip, _, use = line.rpartition(" ")
             if not clip or use not in _SPLITS:
@@ -41,10 +43,12 @@ def read(tree: Tree, split: int) -> Listing:
 
 
 def film(clip: str, classes: list[str]) -> str:
-    """The source film of a clip, in lower case: its name without properties, action and number of the part.
+    """The source film of a clip: its name without properties, action and number of the part.
 
-    The action in the name is that of some class, not always of the folder.
+    Spellings of one name become one: lower case, letters and digits alone. The action in the name is that of some
+    class, not always of the folder.
     """
     stem = _PROPERTIES.sub("", clip.removesuffix(".avi"))
     action = max((name for name in classes if stem.endswith(f"_{name}")), key=len, default="")
-    return re.sub(r"_+\d+$", "", stem.removesuffix(f"_{action}")).lower() or stem
+    title = stem.removesuffix(f"_{action}").lower()
+    return re.sub(r"[\W_]", "", _PART.sub("", title)) or title or stem

@@ -18,8 +18,8 @@ def read(tree: Tree, split: int) -> Listing:
     only_split_one("ssv2", split)
     path = tree.one("*labels.json")
     try:
-        labels = {template: int(index) for template, index in read_json(path).items()}
-    except (AttributeError, TypeError, ValueError):
+        labels = {template: int(str(index)) for template, index in read_json(path).items()}
+    except (AttributeError, ValueError):  # 0.7 and Infinity are no numbers of classes either
         labels = {}
     if sorted(labels.values()) != list(range(len(labels))) or not labels:
         raise DataError(f"{path}: not a map of templates to the numbers 0, 1, 2, ...; unpack the archive again")

@@ -18,11 +18,12 @@ _CLIP = re.compile(r"(?P<video>(?P<name>[^/\s]+)/v_[^/]+_(?P<group>g\d+)_c\d+\.a
 def read(tree: Tree, split: int) -> Listing:
     """Videos of one of the three published splits."""
     index = tree.one("classInd.txt")
-    numbered = [line.split() for line in read_lines(index)]
-    if not all(len(line) == 2 and line[0].isdigit() for line in numbered):
-        raise DataError(f"{index}: a line is not '<number> <class>'; unpack the archive again")
-    classes = [name for _, name in sorted(numbered, key=lambda line: int(line[0]))]
-    if sorted(int(number) for number, _ in numbered) != list(range(1, len(classes) + 1)):
+    try:
+        numbered = sorted((int(number), name) for number, name in map(str.split, read_lines(index)))
+    except ValueError:
+        raise DataError(f"{index}: a line is not '<number> <class>'; unpack the archive again") from None
+    classes = [name for _, name in numbered]
+    if [number for number, _ in numbered] != list(range(1, len(classes) + 1)):
         raise DataError(f"{index}: classes are not numbered 1 to {len(classes)}; unpack the archive again")
     if len(set(classes)) < len(classes):
         raise DataError(f"{index}: a class is there twice; unpack the archive again")
