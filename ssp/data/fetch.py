@@ -1,42 +1,27 @@
 """Fetching archives: from a folder that has them, or from the first address that delivers the right bytes.
 
 Design choices
-- Size and checksums decide what a file is; where it came from does not matter. A wrong file is named and not kept.
-- A broken download is kept as `.<file>.part` and continued (HTTP range); a server that ignores ranges starts it again.
-- Errors that may pass (connection lost, timeout, 429, 5xx) are tried again with growing pauses; others go straight to
-  the next address. When all fail, the one error line names every address with its reason.
+- One check for all (`ssp.data.verify`): what was downloaded, what `local` holds and what lies in place already. A wrong
+  file is named and not kept; one that the user put there is left to the user.
+- When all addresses fail, the one error line names every one with its reason.
+- With `local`, what is in place counts only as long as it is that file or a copy of it, or a checksum proves it.
 - What is unpacked already is as good as an archive: `local` may hold folders; they are left as they are.
-- An HTML page instead of an archive (login, licence, "file not found") is reported as what it is.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
-import time
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ssp.config import Archive, Config, Dataset
+from ssp.data.download import Refused, discard, download
+from ssp.data.verify import check_space, defect, file_start, has_checksum, wrong_start
+from ssp.data.verify import looks_like_html as looks_like_html
 from ssp.errors import DataError
-from ssp.files import atomic_path
+from ssp.files import atomic_path, remove_leftovers
 from ssp.paths import Paths
-from ssp.progress import progress
-
-ATTEMPTS = 4  # per address
-PAUSE_S = 1.0  # before the second attempt; doubles after each
-TIMEOUT_S = 60  # without a byte
-CHUNK = 1 << 20
-NETWORK_CHUNK = 1 << 16  # what a broken connection loses at most
-
-
-class _Refused(Exception):
-    """An address that will not deliver the file; the message is the reason."""
-
-
-class _MayPass(Exception):
-    """A failure that another attempt may not see."""
 
 
 def fetch_dataset(config: Config, dataset: str) -> None:
@@ -56,17 +41,18 @@ def fetch_dataset(config: Config, dataset: str) -> None:
             )
     else:
         by_hand = [archive.file for archive in settings.archives if not archive.urls]
-        missing = [file for file in by_hand if not (folder / file).is_file()]
+        missing = [file for file in by_hand if not (folder / file).exists()]
         if missing:
             raise DataError(
                 f"{dataset}: {_listed(missing)} cannot be fetched by a program{_licence(settings)}; download by hand "
                 f"into {folder}, or into a folder that the config names as datasets.{dataset}.local"
             )
     for archive in settings.archives:
-        if place_of(archive, settings, folder).is_dir():
-            if archive.size is not None or archive.sha256 or archive.md5:
+        source = (settings.local or folder) / archive.file
+        if source.is_dir():
+            if archive.size is not None or has_checksum(archive):
                 raise DataError(
-                    f"{settings.local / archive.file}: a folder has no size and checksum; remove them from "
+                    f"{source}: a folder has no size and checksum; remove them from "
                     f"datasets.{dataset}.archives, or name the archive itself"
                 )
         else:
@@ -92,149 +78,105 @@ def obtain(archive: Archive, local: Path | None, folder: Path) -> Path:
         DataError: one line that names the file, and what was expected and found or why each address failed.
     """
     target = folder / archive.file
-    if target.is_file() and _defect(target, archive) is None:
-        return target
-    if local is not None:
-        source = local / archive.file
-        if not source.is_file():
-            raise DataError(f"{source}: no such file; put {archive.file} there")
-        if defect := _defect(source, archive):
-            raise DataError(f"{source}: {defect}; replace the file, or correct its entry in the config")
-        with atomic_path(target) as temporary:
-            link_or_copy(source, temporary)
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
+    for path in (target, part):
+        if path.is_dir():
+            raise DataError(f"{path}: a folder where a file belongs; move it away")
+    source = None if local is None else local / archive.file
+    problem = None
+    if target.is_file() and (source is None or has_checksum(archive) or _is_copy(target, source)):
+        problem = defect(target, archive)
+        if problem is None:
+            return target
+    if source is not None:
+        _take(source, target, archive)
+    else:
+        _fetch(archive, part, target, problem)
+    return target
+
+
+def _take(source: Path, target: Path, archive: Archive) -> None:
+    """Give a local file a second name, if it is the right one."""
+    if not source.is_file():
+        raise DataError(f"{source}: no such file; put {archive.file} there")
+    if problem := defect(source, archive):
+        raise DataError(f"{source}: {problem}; replace the file, or correct its entry in the config")
+    remove_leftovers(target)
+    with atomic_path(target) as temporary:
+        link_or_copy(source, temporary)
+
+
+def _is_copy(target: Path, source: Path) -> bool:
+    """Whether `link_or_copy` made a file from what `source` is now."""
+    if not source.is_file():
+        return False
+    ours, theirs = target.stat(), source.stat()
+    return os.path.samestat(ours, theirs) or (ours.st_size, ours.st_mtime_ns) == (theirs.st_size, theirs.st_mtime_ns)
+
+
+def _fetch(archive: Archive, part: Path, target: Path, problem: str | None) -> None:
+    """Download from the first address that has the file; `problem` is what is wrong with the file in its place."""
+    if problem and not archive.urls:
+        raise DataError(f"{target}: {problem}; replace the file, or correct its entry in the config")
+    target.parent.mkdir(parents=True, exist_ok=True)
     if archive.size is not None:  # before anything is asked for
-        _check_space(part.parent, archive.size - (part.stat().st_size if part.exists() else 0))
-    reasons = []
+        check_space(part.parent, archive.size - (part.stat().st_size if part.exists() else 0))
+    reasons = [f"{target}: {problem}"] if problem else []
     for url in archive.urls:
         try:
-            _download(url, part, archive)
-        except _Refused as reason:
-            reasons.append(f"{url}: {reason}")
+            _bring(url, part, archive)
+        except Refused as reason:
+            # An address with a line break would break the one line.
+            reasons.append(f"{url if url.isprintable() else repr(url)}: {reason}")
         else:
             os.replace(part, target)
-            return target
+            discard(part)
+            return
     raise DataError(
         f"{archive.file}: could not be fetched ({'; '.join(reasons) or 'no address known'}); "
         "add a working address to the config, or name a folder that has the file as `local`"
     )
 
 
-def _defect(path: Path, archive: Archive) -> str | None:
-    """What is wrong with a file, or None. Size first: it is free."""
-    size = path.stat().st_size
-    if archive.size is not None and size != archive.size:
-        return f"wrong size, expected {archive.size} bytes, found {size}"
-    digests = {name: hashlib.new(name) for name in ("sha256", "md5") if getattr(archive, name)}
-    if digests:
-        with path.open("rb") as file, progress(f"verifying {path.name}, MiB") as report:
-            while chunk := file.read(CHUNK):
-                for digest in digests.values():
-                    digest.update(chunk)
-                report(file.tell() >> 20, size >> 20)
-    for name, digest in digests.items():
-        expected = getattr(archive, name).lower()
-        if digest.hexdigest() != expected:
-            return f"wrong checksum, expected {name} {expected}, found {digest.hexdigest()}"
-    return None
-
-
-def _download(url: str, part: Path, archive: Archive) -> None:
-    """Fill `part` from one address and verify it."""
-    pause = PAUSE_S
-    for attempt in range(ATTEMPTS):
-        resumed = part.exists()
-        try:
-            _transfer(url, part, archive)
-        except _MayPass as failure:
-            if attempt == ATTEMPTS - 1:
-                raise _Refused(f"{failure}, {ATTEMPTS} attempts") from None
-            time.sleep(pause)
-            pause *= 2
-            continue
-        if _is_html(part) and not archive.file.endswith((".html", ".htm")):
-            part.unlink()
-            raise _Refused("delivered an HTML page instead of the file")
-        if defect := _defect(part, archive):
-            part.unlink()
-            if resumed:  # the beginning may have come from another file: once more, from the start
-                continue
-            raise _Refused(defect)
-        return
-    raise _Refused("the continued download never matched")
-
-
-def _transfer(url: str, part: Path, archive: Archive) -> None:
-    """Copy one address to the end of `part`."""
-    address = urlsplit(url)
-    if address.scheme in ("", "file"):
-        _copy_file(Path(unquote(address.path)), part)
-        return
-    import requests
-
-    have = part.stat().st_size if part.exists() else 0
-    # No transparent compression: ranges, sizes and checksums are about the bytes of the file.
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+def _bring(url: str, part: Path, archive: Archive) -> None:
+    """Fill `part` from one address and verify it; pieces that do not fit together are fetched once more as one."""
     try:
-        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
-            if response.status_code == 416:  # what we have is not a beginning of this file
-                part.unlink()
-                raise _MayPass("the server refused to continue the download")
-            if response.status_code == 429 or response.status_code >= 500:
-                raise _MayPass(f"HTTP {response.status_code}")
-            if response.status_code not in (200, 206):
-                raise _Refused(f"HTTP {response.status_code}")
-            if response.status_code == 200:
-                have = 0
-            length = response.headers.get("Content-Length")
-            total = have + int(length) if length else None
-            _check_space(part.parent, (total or archive.size or 0) - have)
-            with part.open("ab" if have else "wb") as file, progress(f"fetching {archive.file}, MiB") as report:
-                for chunk in response.iter_content(NETWORK_CHUNK):
-                    file.write(chunk)
-                    report(file.tell() >> 20, (total or file.tell()) >> 20)
-    except (requests.Timeout, requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-        timeout = isinstance(error, requests.Timeout)
-        raise _MayPass(f"no answer for {TIMEOUT_S} s" if timeout else "no connection, or it broke") from None
-    except requests.RequestException as error:
-        raise _Refused(f"not an address that can be fetched ({type(error).__name__})") from None
-    if total is not None and part.stat().st_size < total:
-        raise _MayPass("the connection broke")
+        address = urlsplit(url)
+    except ValueError as error:
+        raise Refused(f"not an address that can be fetched ({error})") from None
+    for again in (True, False):
+        if address.scheme in ("", "file"):
+            _copy_file(Path(unquote(address.path)), part, archive)
+            joined = False
+        else:
+            joined = download(url, part, archive)
+        problem = defect(part, archive)
+        if problem is None:
+            return
+        discard(part)
+        if not (joined and again):
+            raise Refused(problem)
 
 
-def _copy_file(source: Path, part: Path) -> None:
+def _copy_file(source: Path, part: Path, archive: Archive) -> None:
     if not source.is_file():
-        raise _Refused("no such file")
-    part.unlink(missing_ok=True)
-    _check_space(part.parent, source.stat().st_size)
+        raise Refused("no such file")
+    if problem := wrong_start(file_start(source), archive):
+        raise Refused(f"delivered {problem}")
+    discard(part)
+    check_space(part.parent, source.stat().st_size)
     shutil.copyfile(source, part)
 
 
-def _check_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise DataError(f"{folder}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free; make room there")
-
-
 def link_or_copy(source: Path, target: Path) -> None:
-    """A second name of a file where the file system can, else a copy."""
+    """A second name of a file where the file system can, else a copy with the same date."""
     try:
         os.link(source.resolve(), target)
     except OSError:  # another file system, or one without links
-        _check_space(target.parent, source.stat().st_size)
+        found = source.stat()
+        check_space(target.parent, found.st_size)
         shutil.copyfile(source, target)
-
-
-def _is_html(path: Path) -> bool:
-    with path.open("rb") as file:
-        return looks_like_html(file.read(512))
-
-
-def looks_like_html(start: bytes) -> bool:
-    """Whether the first bytes of a file are those of a web page: a login, a licence, "not found"."""
-    return start.lstrip().lower().startswith((b"<!doctype html", b"<html"))
+        os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
 def _licence(settings: Dataset) -> str:

@@ -10,12 +10,12 @@ import pytest
 from made_videos import small_config
 
 from ssp.config import Archive, load_config
-from ssp.data import fetch
+from ssp.data import download, verify
 from ssp.data.fetch import fetch_dataset, obtain
 from ssp.errors import DataError
 from ssp.paths import Paths
 
-CONTENT = bytes(range(256)) * 4000  # 1 MB
+CONTENT = b"PK" + bytes(range(256)) * 4000  # 1 MB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
@@ -49,7 +49,7 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(fetch, "PAUSE_S", 0.01)
+    monkeypatch.setattr(download, "PAUSE_S", 0.01)
     made = Server()
     yield made
     made.close()
@@ -190,7 +190,7 @@ def hangs(handler, start):
 
 
 def test_a_server_that_falls_silent_is_asked_again_for_the_rest(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(fetch, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(download, "TIMEOUT_S", 0.2)
     server.script["/a"] = [hangs, whole]
     assert obtain(archive(server, "/a"), None, tmp_path).read_bytes() == CONTENT
     assert server.requests[1][1] > 0
@@ -206,8 +206,8 @@ def test_an_error_page_with_status_200_is_not_kept_even_without_a_checksum(serve
 def test_a_download_that_cannot_fit_is_not_begun(server, tmp_path, monkeypatch):
     """The size is known from the config; what another address left there counts as had."""
     server.script["/a"] = [whole]
-    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": len(CONTENT) - 1})())
-    with pytest.raises(DataError, match=r"0\.0 GB needed, 0\.0 GB free; make room there"):
+    monkeypatch.setattr(verify.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": len(CONTENT) - 1})())
+    with pytest.raises(DataError, match=r"1\.0 MB needed, 1\.0 MB free .*; make room there"):
         obtain(archive(server, "/a", size=len(CONTENT)), None, tmp_path)
     assert server.requests == []
     (tmp_path / ".a.zip.part").write_bytes(CONTENT[:1000])
@@ -215,7 +215,7 @@ def test_a_download_that_cannot_fit_is_not_begun(server, tmp_path, monkeypatch):
 
 
 def test_nobody_listens(tmp_path, monkeypatch):
-    monkeypatch.setattr(fetch, "PAUSE_S", 0.01)
+    monkeypatch.setattr(download, "PAUSE_S", 0.01)
     with pytest.raises(DataError, match="no connection"):
         obtain(Archive(file="a.zip", urls=["http://127.0.0.1:9/a.zip"]), None, tmp_path)
 
@@ -236,8 +236,8 @@ def test_a_file_address(tmp_path):
 
 def test_no_room_on_the_disk(server, tmp_path, monkeypatch):
     server.script["/a"] = [whole]
-    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10})())
-    with pytest.raises(DataError, match="GB free"):
+    monkeypatch.setattr(verify.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10})())
+    with pytest.raises(DataError, match=r"1\.0 MB needed, 10 bytes free"):
         obtain(archive(server, "/a"), None, tmp_path)
 
 
@@ -267,7 +267,7 @@ def test_local_archives_of_a_data_set(tmp_path):
         fetch_dataset(config, "ucf101")
     (tmp_path / "local").mkdir()
     for name in ("a.zip", "b.zip"):
-        (tmp_path / "local" / name).write_bytes(name.encode())
+        (tmp_path / "local" / name).write_bytes(b"PK" + name.encode())
     fetch_dataset(config, "ucf101")
     assert left_over(paths.archives("ucf101")) == ["a.zip", "b.zip"]
     assert paths.fetched("ucf101").exists()
@@ -296,11 +296,11 @@ def test_archives_behind_a_licence_are_named_with_page_and_place(tmp_path):
 
     folder.mkdir(parents=True)
     for name in (*PARTS, LABELS):
-        (folder / name).write_bytes(b"x")
+        (folder / name).write_bytes(b"PK")
     (folder / PARTS[7]).unlink()
     with pytest.raises(DataError, match=f"ucf101: {PARTS[7]} cannot be fetched"):
         fetch_dataset(config, "ucf101")
-    (folder / PARTS[7]).write_bytes(b"x")
+    (folder / PARTS[7]).write_bytes(b"PK")
     fetch_dataset(config, "ucf101")  # downloaded by hand into the place of the archives: nothing else to do
     assert Paths.of(config).fetched("ucf101").exists()
 
@@ -309,7 +309,7 @@ def test_a_folder_that_lacks_some_of_them(tmp_path):
     config = licensed(tmp_path)
     (tmp_path / "local").mkdir()
     for name in PARTS[:19]:
-        (tmp_path / "local" / name).write_bytes(b"x")
+        (tmp_path / "local" / name).write_bytes(b"PK")
     with pytest.raises(DataError, match=rf"local: {PARTS[19]}, {LABELS} not there.*https://example\.org/licence"):
         fetch_dataset(config, "ucf101")
 
