@@ -25,6 +25,7 @@ _FIXES = {
     errno.ENOSPC: _ROOM,
     errno.EDQUOT: _ROOM,
     errno.EFBIG: _ROOM,
+    errno.EIO: "see whether the disk is well and the quota not used up, and run again",
     errno.EROFS: _RIGHT,
     errno.EACCES: _RIGHT,
     errno.EPERM: _RIGHT,
@@ -41,7 +42,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     the process id, so that two jobs never write into each other's.
 
     Raises:
-        StorageError: as `writing`.
+        StorageError: as `writing`, or another process removed what was written.
     """
     path = Path(path)
     temporary = temporary_path(path)
@@ -50,7 +51,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             _remove(temporary)
             yield temporary
-            os.replace(temporary, path)
+            try:
+                os.replace(temporary, path)
+            except FileNotFoundError:
+                raise StorageError(f"{path}: another process is writing it as well; let one finish") from None
     finally:
         _remove(temporary)
 

@@ -5,13 +5,15 @@ Design choices
 - Children are started fresh, since decord hangs after a fork; what they import is small so that they start quickly.
 - Videos are handed over in batches where the work on one is short; a batch that got no answer is tried again one by
   one, to know whose fault it is.
-- Children wait at a pipe that ends with its parent: none survives a parent that is killed.
+- Children wait at a pipe that ends with its parent, and at work an alarm ends them soon after their time limit: none
+  survives a parent that is killed.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import queue
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +26,7 @@ from ssp.data.video import VideoError
 from ssp.errors import DataError
 
 START_LIMIT_S = 120  # for the child's imports
+ALARM_AFTER_S = 2  # behind the time limit, when the parent should have killed the child
 
 
 class Child:
@@ -65,7 +68,7 @@ class Child:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, childs_end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(childs_end, self._work), daemon=True)
+        self._process = context.Process(target=_serve, args=(childs_end, self._work, self._limit_s), daemon=True)
         self._process.start()
         childs_end.close()
         if not self._pipe.poll(START_LIMIT_S):
@@ -147,7 +150,7 @@ class _NoAnswerError(Exception):
     """A child that was killed at its time limit, or died; the message is the reason."""
 
 
-def _serve(pipe: Connection, work: Callable[[Any], Any]) -> None:
+def _serve(pipe: Connection, work: Callable[[Any], Any], limit_s: float) -> None:
     """The child: paths come in, what `work` makes of them goes out."""
     pipe.send("ready")
     while True:
@@ -155,10 +158,14 @@ def _serve(pipe: Connection, work: Callable[[Any], Any]) -> None:
             paths = pipe.recv()
         except EOFError:
             return
+        signal.setitimer(signal.ITIMER_REAL, limit_s + ALARM_AFTER_S)  # ends the process, also inside of a decoder
         answers = []
         for path in paths:
             try:
                 answers.append(work(path))
             except DataError as error:
                 answers.append(error)
+            except Exception as error:
+                answers.append(VideoError(f"{path}: cannot be decoded ({error!r}); fetch the file again"))
+        signal.setitimer(signal.ITIMER_REAL, 0)
         pipe.send(answers)

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from ssp.files import atomic_path, remove_leftovers, write_json
 from ssp.paths import Paths
 from ssp.progress import progress
 
-META = b"meta"
+META = b"meta-2"  # 2: with a checksum a frame
 
 
 def extract_shard(config: Config, dataset: str, shard: int) -> None:
@@ -49,7 +50,8 @@ def extract_shard(config: Config, dataset: str, shard: int) -> None:
     rows = range(shard, len(manifest), settings.shards)
     target, report_path = paths.shard(dataset, shard), paths.shard_report(dataset, shard)
     broken, total = [], 0
-    target.unlink(missing_ok=True)
+    for path in (target, report_path):
+        path.unlink(missing_ok=True)
     remove_leftovers(target)
     with (
         atomic_path(target) as temporary,
@@ -105,14 +107,8 @@ class FrameStore:
             DataError: the video could not be decoded when frames were extracted, or its frames were damaged since.
             IndexError: an index outside 0..n-1.
         """
-        with self._environment(row).begin(buffers=True) as transaction:
-            try:
-                return jpegs.unpack(self._record(transaction, row), indices)
-            except ValueError as error:
-                shard = f"{self.folder}/shard-{row % self.meta['shards']}.lmdb"
-                raise DataError(
-                    f"{shard}: frames of video {row} are damaged ({error}); delete it and run `ssp data frames` again"
-                ) from None
+        with self._reading(row) as transaction:
+            return jpegs.unpack(self._record(transaction, row), indices)
 
     def length(self, row: int) -> int:
         """Number of frames of a video.
@@ -120,15 +116,16 @@ class FrameStore:
         Raises:
             DataError: the video could not be decoded when frames were extracted.
         """
-        with self._environment(row).begin(buffers=True) as transaction:
+        with self._reading(row) as transaction:
             return jpegs.count(self._record(transaction, row))
 
     def rows(self) -> set[int]:
         """Rows of the manifest whose videos could be decoded."""
         found = set()
         for shard in range(self.meta["shards"]):
-            with self._environment(shard).begin() as transaction, transaction.cursor() as cursor:
-                found.update(int.from_bytes(key, "big") for key in cursor.iternext(values=False) if key != META)
+            with self._reading(shard) as transaction, transaction.cursor() as cursor:
+                keys = (bytes(key) for key in cursor.iternext(values=False))
+                found.update(int.from_bytes(key, "big") for key in keys if key != META)
         return found
 
     @property
@@ -138,9 +135,13 @@ class FrameStore:
             self._meta = _read_meta(_open_environment(self.folder / "shard-0.lmdb"), self.folder / "shard-0.lmdb")
         return self._meta
 
-    def _environment(self, row: int) -> lmdb.Environment:
+    @contextmanager
+    def _reading(self, row: int) -> Iterator[lmdb.Transaction]:
+        """A transaction in the shard of a row."""
         path = self.folder / f"shard-{row % self.meta['shards']}.lmdb"
-        return _open_environment(path, self.meta | {"shard": row % self.meta["shards"]})
+        environment = _open_environment(path, self.meta | {"shard": row % self.meta["shards"]})
+        with _no_damage(path), environment.begin(buffers=True) as transaction:
+            yield transaction
 
     def _record(self, transaction: lmdb.Transaction, row: int) -> memoryview:
         record = transaction.get(_key(row))
@@ -179,8 +180,22 @@ def _open_environment(path: Path, meta: dict[str, Any] | None = None) -> lmdb.En
     return _environments[path]
 
 
+@contextmanager
+def _no_damage(path: Path) -> Iterator[None]:
+    """A block that reads a shard.
+
+    Raises:
+        DataError: what it holds is damaged.
+    """
+    try:
+        yield
+    except (lmdb.Error, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: damaged ({reason}); delete it and run `ssp data frames` again") from None
+
+
 def _read_meta(environment: lmdb.Environment, path: Path) -> dict[str, Any]:
-    with environment.begin() as transaction:
+    with _no_damage(path), environment.begin() as transaction:
         meta = transaction.get(META)
     if meta is None:
         raise DataError(f"{path}: not a shard of a frame store; run `ssp data frames` again")

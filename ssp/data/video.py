@@ -76,7 +76,7 @@ def read_frames(path: str | Path, indices: Iterable[int], short_side: int | None
     Args:
         path: a video file.
         indices: frame numbers from 0, in any order, repeats allowed.
-        short_side: shrink so that the shorter side has this many pixels; never enlarges.
+        short_side: shrink so that the shorter side has this many pixels (at least 1); never enlarges.
 
     Returns:
         uint8 (len(indices), H, W, 3) RGB, upright.

@@ -148,8 +148,36 @@ def test_a_damaged_frame_is_an_error_that_names_its_shard(tmp_path):
         content[start + 400 : start + 402] = b"\xff\xd9"  # the picture ends where its data should go on
     path.write_bytes(content)
     extract_shard(config, "ucf101", 0)
-    with pytest.raises(DataError, match=r"shard-1\.lmdb: frames of video 3 are damaged .*run `ssp data frames` again"):
+    with pytest.raises(DataError, match=r"shard-1\.lmdb: damaged \(.*run `ssp data frames` again"):
         FrameStore(paths.frames("ucf101")).read(3, [0])
+
+
+def test_a_flipped_bit_is_noticed():
+    clip = np.random.default_rng(0).integers(0, 256, (2, 8, 16, 3), dtype=np.uint8)
+    packed = jpegs.pack(clip, 50)
+    for place in range(len(packed)):
+        flipped = bytearray(packed)
+        flipped[place] ^= 1 << place % 8
+        with pytest.raises(ValueError, match="checksum"):
+            jpegs.unpack(bytes(flipped), [0, 1])
+
+
+@pytest.mark.parametrize("page", range(2, 12))
+def test_a_damaged_page_of_a_shard_is_noticed(extracted, tmp_path, page):
+    """Whatever it held: an error of one line, or nothing is read from it."""
+    _, paths = extracted
+    whole, damaged = FrameStore(paths.frames("ucf101")), FrameStore(tmp_path)
+    for shard in (0, 1):
+        content = bytearray(paths.shard("ucf101", shard).read_bytes())
+        content[4096 * page : 4096 * (page + 1)] = bytes(4096)
+        (tmp_path / f"shard-{shard}.lmdb").write_bytes(content)
+    for row in whole.rows():
+        every = range(whole.length(row))
+        try:
+            np.testing.assert_array_equal(damaged.read(row, every), whole.read(row, every))
+        except DataError as error:
+            assert re.search(r"shard-[01]\.lmdb: .*run `ssp data frames`|no frames of video", str(error))
+            assert "\n" not in str(error)
 
 
 def test_jpegs_decode_to_the_pixels_of_another_decoder():
@@ -317,17 +345,28 @@ def test_a_hang_and_a_crash_cost_one_video_each(tmp_path, batch):
     assert "hangs: not decoded within 2 s" in str(found[7])
 
 
-def test_children_end_with_a_parent_that_is_killed(tmp_path):
-    """Whatever they were doing: waiting for work, here."""
-    good = write_video(tmp_path / "good.avi", scene(4))
+def test_an_unforeseen_error_costs_one_video(tmp_path):
+    (tmp_path / "1").write_bytes(b"a")
+    with Children(1, _sized, 60) as children:
+        first, second = children.map([str(tmp_path / "1"), tmp_path / "1"])  # a string has no name
+    assert isinstance(first, VideoError)
+    assert re.search(r"1: cannot be decoded \(AttributeError\(.*fetch the file again", str(first))
+    assert second == 1
+
+
+@pytest.mark.parametrize("work", ["0", "re.match('(a+)+$', 'a' * 50 + 'b')"], ids=["waits", "hangs"])
+def test_children_end_with_a_parent_that_is_killed(tmp_path, work):
+    """Whatever they are doing: waiting for work, or hanging inside of a library."""
+    began = tmp_path / "began"
+    there = f"__import__('pathlib').Path('{began}').write_text(str(__import__('os').getpid()))"
     code = (
-        "import sys, time; from pathlib import Path; from ssp.data.children import Child; from ssp.data import jpegs\n"
-        "from functools import partial\n"
-        "child = Child(partial(jpegs.pack_video, short_side=None, quality=90), 60)\n"
-        "child.answers([Path(sys.argv[1])]); print(child._process.pid, flush=True); time.sleep(600)"
+        "import sys, time; from ssp.data.children import Child\n"
+        "child = Child(eval, 2); child.answers(sys.argv[1:]); time.sleep(600)"
     )
-    with subprocess.Popen([sys.executable, "-c", code, good], stdout=subprocess.PIPE, text=True) as parent:
-        orphan = int(parent.stdout.readline())
+    with subprocess.Popen([sys.executable, "-c", code, there, work.replace("re.", "__import__('re').")]) as parent:
+        while not (began.exists() and began.read_text()):
+            time.sleep(0.01)
+        orphan = int(began.read_text())
         os.kill(orphan, 0)
         parent.kill()
     end = time.monotonic() + 20

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ssp.errors import StorageError
 from ssp.files import atomic_path, remove_leftovers, write_json
 
 
@@ -16,6 +17,17 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
         raise RuntimeError("disk")
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_second_writer_is_named(tmp_path):
+    """It takes what it finds for the leftovers of a killed one."""
+    target = tmp_path / "shard-0.lmdb"
+    with (
+        pytest.raises(StorageError, match=r"shard-0\.lmdb: another process is writing it"),
+        atomic_path(target) as path,
+    ):
+        path.write_text("half")
+        remove_leftovers(target)
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
