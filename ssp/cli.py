@@ -127,19 +127,26 @@ def data_check(
     ] = None,
     dataset: Annotated[str | None, typer.Option("--dataset", help="Only this data set.", metavar="NAME")] = None,
 ) -> None:
-    """Say whether data sets are fit for use: counts, splits, duplicates, formats, unreadable videos."""
-    from ssp.data.check import check_dataset
+    """Say whether data sets are fit for use: counts, splits, duplicates, formats, unreadable videos.
+
+    Exit code 1 where something is wrong.
+    """
+    from ssp.data.check import check_dataset, findings
 
     if (file is None) == (config is None):
         raise ConfigError("ssp data check: give one config file, for example `ssp data check config/demo.yaml`")
-    loaded, failures = _load(file or config, dataset), []
+    loaded, failures, fit = _load(file or config, dataset), [], True
     for name in [dataset] if dataset else loaded.datasets:
         try:
-            typer.echo(check_dataset(loaded, name))
+            page = check_dataset(loaded, name)
+            typer.echo(page)
+            fit &= not findings(page)
         except DataError as error:  # the other data sets are worth a page
             failures.append(str(error))
     if failures:
         raise DataError("; ".join(failures))
+    if not fit:
+        raise typer.Exit(1)
 
 
 # Backbone.

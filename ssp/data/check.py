@@ -7,6 +7,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,11 +17,11 @@ import pandas as pd
 from ssp.config import Config
 from ssp.data.frames import FrameStore
 from ssp.data.manifest import content_hash, read_manifest, report_of
-from ssp.data.sources import read_json
 from ssp.errors import DataError
 from ssp.paths import Paths
 
 SHOWN = 5  # names that a line lists
+USUAL_FPS = (1, 240)
 
 
 def check_dataset(config: Config, dataset: str) -> str:
@@ -30,12 +33,12 @@ def check_dataset(config: Config, dataset: str) -> str:
     paths, settings = Paths.of(config), config.datasets[dataset]
     path = paths.manifest(dataset)
     if not path.exists() and report_of(path).is_file():
-        return _closed([f"{dataset}: no manifest", *_refusal(read_json(report_of(path)))])
+        return _closed([f"{dataset}: no manifest", *_refusal(report_of(path))])
     manifest = read_manifest(path)
     lines = [f"{dataset}: {len(manifest)} videos, manifest {content_hash(manifest)}"]
     lines += _counts(manifest, settings.expected.model_dump())
-    lines += _report(paths, dataset)
-    lines += _balance(manifest)
+    lines += _report(report_of(path))
+    lines += _balance(manifest, settings.expected.classes)
     lines += _identity(manifest)
     lines += _groups(manifest)
     lines += _formats(manifest)
@@ -43,9 +46,14 @@ def check_dataset(config: Config, dataset: str) -> str:
     return _closed(lines)
 
 
+def findings(page: str) -> list[str]:
+    """The lines of a page that are a reason to distrust results."""
+    return [line for line in page.splitlines() if line.startswith("!")]
+
+
 def _closed(lines: list[str]) -> str:
     """The page with its last line, which counts the findings."""
-    problems = sum(line.startswith("!") for line in lines)
+    problems = len(findings("\n".join(lines)))
     lines.append("fit for use" if not problems else f"{problems} finding{'s' * (problems > 1)} above, marked with !")
     return "\n".join(lines)
 
@@ -60,36 +68,66 @@ def _counts(manifest: pd.DataFrame, expected: dict[str, int]) -> list[str]:
     ]
 
 
-def _report(paths: Paths, dataset: str) -> list[str]:
-    path = report_of(paths.manifest(dataset))
+def _report(path: Path) -> list[str]:
+    """What the manifest's report says."""
     if not path.is_file():
         return [f"! {path} is missing: missing and extra files are unknown; run `ssp data manifest` again"]
-    report, lines = read_json(path), []
-    if extra := report["extra"]:
+    try:
+        missing, extra, alone, broken = _read_report(path, "missing", "extra", "classes_without_validation", "broken")
+    except DataError as error:
+        return [f"! {error}; run `ssp data manifest` again"]
+    lines = []
+    if missing:
+        lines.append(f"  {len(missing)} listed videos that no split uses are not there: {_some(missing)}")
+    if extra:
         lines.append(f"  {len(extra)} videos on disk that no list names: {_some(extra)}")
-    if report["classes_without_validation"]:
-        lines.append(f"! classes with one group have no validation: {_some(report['classes_without_validation'])}")
-    if report["broken"]:
-        lines.append(f"! {len(report['broken'])} videos cannot be opened: {_some([v['id'] for v in report['broken']])}")
+    if alone:
+        lines.append(f"! classes with one group have no validation: {_some(alone)}")
+    if broken:
+        lines.append(f"! {len(broken)} videos cannot be opened: {_some([video['id'] for video in broken])}")
     return lines
 
 
-def _refusal(report: dict[str, Any]) -> list[str]:
+def _refusal(path: Path) -> list[str]:
     """Why the manifest was not written, from its report."""
-    lines = [f"! {report['problem']}" if report["problem"] else "! the manifest was removed; run `ssp data manifest`"]
-    for kind, meaning in (("missing", "listed videos are not there"), ("extra", "videos on disk are in no list")):
-        if names := report[kind]:
+    try:
+        problem, missing, extra = _read_report(path, "problem", "missing", "extra")
+    except DataError as error:
+        return [f"! {error}; run `ssp data manifest` again"]
+    lines = [f"! {problem}" if problem else "! the manifest was removed; run `ssp data manifest`"]
+    for names, meaning in ((missing, "listed videos are not there"), (extra, "videos on disk are in no list")):
+        if names:
             lines.append(f"! {len(names)} {meaning}: {_some(names)}")
     return lines
 
 
-def _balance(manifest: pd.DataFrame) -> list[str]:
-    lines, classes = [], manifest["label"].nunique()
+def _read_report(path: Path, *keys: str) -> list[Any]:
+    """These values of a report.
+
+    Raises:
+        DataError: it does not have them.
+    """
+    try:
+        report = json.loads(path.read_text())
+        return [report[key] for key in keys]
+    except (OSError, ValueError, TypeError, KeyError):
+        raise DataError(f"{path}: not a readable report") from None
+
+
+def _balance(manifest: pd.DataFrame, classes: int) -> list[str]:
+    lines = []
+    if outside := sorted(set(manifest["label"]) - set(range(classes))):
+        lines.append(f"! labels outside of the {classes} classes: {_some([str(label) for label in outside])}")
     for split, rows in manifest.groupby("split", sort=False):
-        sizes = rows["label"].value_counts()
+        sizes = rows["class_name"].value_counts()
         lines.append(f"  videos a class in {split}: {sizes.min()} to {sizes.max()}, median {sizes.median():g}")
-        if len(sizes) < classes and split != "val":
-            lines.append(f"! {classes - len(sizes)} classes have no video in {split}")
+        if split == "val":
+            continue
+        if len(sizes) < manifest["class_name"].nunique():
+            absent = sorted(set(manifest["class_name"]) - set(sizes.index))
+            lines.append(f"! {len(absent)} classes have no video in {split}: {_some(absent)}")
+        if split == "train" and (single := sorted(sizes.index[sizes == 1])):
+            lines.append(f"! {len(single)} classes have a single video in train: {_some(single)}")
     return lines
 
 
@@ -118,7 +156,8 @@ def _groups(manifest: pd.DataFrame) -> list[str]:
     if train & val:
         lines.append(f"! groups in train and validation: {_some(sorted(train & val))}")
     if (train | val) & test:
-        lines.append(f"  groups in train and test, by the published split: {len((train | val) & test)}")
+        shared = len((train | val) & test)
+        lines.append(f"  groups in test and in train, of which validation is a part, by the published split: {shared}")
     return lines
 
 
@@ -128,11 +167,19 @@ def _formats(manifest: pd.DataFrame) -> list[str]:
         return ["! no video can be opened"]
     size = readable["width"].astype(str) + "x" + readable["height"].astype(str)
     frames, seconds = readable["frames"], readable["frames"] / readable["fps"].where(readable["fps"] > 0)
-    return [
+    lines = [
         f"  codecs: {_shares(readable['codec'])}; sizes: {_shares(size)}; fps: {_shares(readable['fps'].round(2))}",
         f"  frames: {frames.min()} to {frames.max()}, median {frames.median():g}; "
         f"seconds: {seconds.min():.1f} to {seconds.max():.1f}",
     ]
+    unusual = ~readable["fps"].between(*USUAL_FPS)
+    for suspect, meaning in (
+        (readable[frames == 1], "videos have a single frame"),
+        (readable[unusual], f"videos have other fps than {USUAL_FPS[0]} to {USUAL_FPS[1]}"),
+    ):
+        if len(suspect):
+            lines.append(f"! {len(suspect)} {meaning}: {_some(suspect['id'].tolist())}")
+    return lines
 
 
 def _store(paths: Paths, dataset: str, manifest: pd.DataFrame) -> list[str]:
@@ -159,9 +206,12 @@ def _store(paths: Paths, dataset: str, manifest: pd.DataFrame) -> list[str]:
 
 def _reasons(paths: Paths, dataset: str, shards: int) -> dict[str, str]:
     """Videos that could not be decoded, with the reasons that the shards' reports give."""
-    reports = (paths.shard_report(dataset, shard) for shard in range(shards))
-    broken = [video for path in reports if path.is_file() for video in read_json(path)["broken"]]
-    return {video["id"]: f"{video['id']} ({video['reason']})" for video in broken}
+    found = {}
+    for shard in range(shards):
+        with contextlib.suppress(DataError):  # no report, no reasons
+            (broken,) = _read_report(paths.shard_report(dataset, shard), "broken")
+            found |= {video["id"]: f"{video['id']} ({video['reason']})" for video in broken}
+    return found
 
 
 def _shares(values: pd.Series) -> str:

@@ -12,6 +12,7 @@ from made_videos import small_config
 from ssp.cli import main
 from ssp.data import jpegs
 from ssp.data.check import check_dataset
+from ssp.data.check import findings as found_on
 from ssp.data.frames import META, _key, _Writer
 from ssp.data.manifest import COLUMNS, content_hash, report_of
 from ssp.errors import DataError
@@ -28,8 +29,8 @@ def manifest_of(changes=()):
             {
                 "id": f"A/v{number}.avi",
                 "path": f"A/v{number}.avi",
-                "label": number // 2 % 2,
-                "class_name": "AB"[number // 2 % 2],
+                "label": number // 4 % 2,
+                "class_name": "AB"[number // 4 % 2],
                 "split": split,
                 "group": f"{split}{number}",
                 "frames": 3,
@@ -55,7 +56,7 @@ def prepared(tmp_path, changes=(), lengths=None, report=None, expected=None):
     manifest.to_parquet(path, index=False)
     write_json(
         report_of(path),
-        {"extra": [], "classes_without_validation": [], "broken": []} | (report or {}),
+        {"missing": [], "extra": [], "classes_without_validation": [], "broken": []} | (report or {}),
     )
     paths.frames("ucf101").mkdir()
     lengths = dict.fromkeys(range(12), 3) if lengths is None else lengths
@@ -67,7 +68,7 @@ def prepared(tmp_path, changes=(), lengths=None, report=None, expected=None):
 
 
 def findings(config):
-    return [line for line in check_dataset(config, "ucf101").splitlines() if line.startswith("!")]
+    return found_on(check_dataset(config, "ucf101"))
 
 
 def test_a_sound_data_set_is_fit(tmp_path):
@@ -84,6 +85,9 @@ def test_a_sound_data_set_is_fit(tmp_path):
         ([(3, "sha256", f"{0:064}")], "1 videos are in two splits or classes with the same bytes: A/v0.avi = A/v3.avi"),
         ([(1, "id", "A/v0.avi")], "1 ids are there more than once: A/v0.avi"),
         ([(2, "group", "train0")], "groups in train and validation: train0"),
+        ([(1, "fps", 0.0), (5, "fps", 90000.0)], "2 videos have other fps than 1 to 240: A/v1.avi, A/v5.avi"),
+        ([(row, "label", 2) for row in range(4, 8)], "labels outside of the 2 classes: 2"),
+        ([(4, "class_name", "A")], "1 classes have a single video in train: B"),
     ],
 )
 def test_what_is_wrong_with_the_manifest(tmp_path, changes, finding):
@@ -122,6 +126,24 @@ def test_what_the_manifests_report_says(tmp_path):
         "! 1 videos cannot be opened: A/v0.avi",
     ]
     assert "no list names: A/new.avi" in check_dataset(config, "ucf101")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"broken": []}'])
+def test_reports_that_cannot_be_read(tmp_path, content):
+    lengths = dict.fromkeys(range(11), 3)
+    config = prepared(tmp_path, lengths=lengths)
+    path = report_of(Paths.of(config).manifest("ucf101"))
+    path.write_text(content)
+    Paths.of(config).shard_report("ucf101", 0).write_text(content)
+    unreadable = f"! {path}: not a readable report; run `ssp data manifest` again"
+    assert findings(config) == [unreadable, "! 1 videos without frames: A/v11.avi"]
+    Paths.of(config).manifest("ucf101").unlink()
+    assert findings(config) == [unreadable]
+
+
+def test_a_single_frame_is_no_video(tmp_path):
+    config = prepared(tmp_path, [(4, "frames", 1)], lengths=dict.fromkeys(range(12), 3) | {4: 1})
+    assert findings(config) == ["! 1 videos have a single frame: A/v4.avi"]
 
 
 def test_before_frames_are_extracted(tmp_path):
@@ -180,6 +202,13 @@ def test_the_command_takes_the_config_by_place_or_by_name(tmp_path, monkeypatch,
     assert "other/manifest.parquet: no such file" in err.replace("\n", "")
     for arguments in ([], [file, "--config", file]):
         assert check(capsys, monkeypatch, *arguments)[0] == 1
+
+
+def test_the_command_fails_where_there_are_findings(tmp_path, monkeypatch, capsys):
+    config = prepared(tmp_path, [(2, "group", "train0")])
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    code, out, _ = check(capsys, monkeypatch, tmp_path / "c.yaml")
+    assert (code, out.splitlines()[-1]) == (1, "1 finding above, marked with !")
 
 
 def test_without_a_manifest(tmp_path):

@@ -1,5 +1,6 @@
 """The manifest holds every published video once, and validation never shares a group with train."""
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from made_videos import scene, small_config, ucf101_tree, unpacked_config, write_video
 
 from ssp.data import headers
+from ssp.data.check import check_dataset
 from ssp.data.manifest import COLUMNS, manifest_hash, read_manifest, report_of, write_manifest
 from ssp.data.validation import carve_validation
 from ssp.errors import DataError
@@ -147,15 +149,20 @@ def test_the_number_of_all_videos_is_compared_where_the_config_gives_it(tmp_path
     assert report["extra"] == ["UCF-101/YoYo/v_YoYo_g99_c01.avi"]
 
 
-def test_a_video_of_no_split_is_missed_too(tmp_path, files):
-    """Split lists of HMDB51 name the clips that this split leaves out."""
+@pytest.mark.parametrize("clips", [None, 4])
+def test_a_video_of_no_split_is_missed_too(tmp_path, files, clips):
+    """Split lists of HMDB51 name the clips that this split leaves out; it is an error where all clips are counted."""
     split = tmp_path / "wave_test_split1.txt"
     split.write_text("a.avi 1\nb.avi 2\nc.avi 0\nd.avi 0\n")
     video = files["UCF-101/YoYo/v_YoYo_g06_c01.avi"]
     there = {f"wave/{name}.avi": video for name in "abd"} | {split.name: split}
-    config, paths = prepare(tmp_path, there, source="hmdb51", expected={"classes": 1, "train": 1, "test": 1})
-    with pytest.raises(DataError, match=r"1 listed videos are not among .* the first is 'wave/c\.avi'"):
+    expected = {"classes": 1, "train": 1, "test": 1} | ({"clips": clips} if clips else {})
+    config, paths = prepare(tmp_path, there, source="hmdb51", expected=expected)
+    with pytest.raises(DataError, match="3 clips, expected 4") if clips else contextlib.nullcontext():
         write_manifest(config, "ucf101")
+    page = check_dataset(config, "ucf101")
+    assert ("! 1 listed videos are not there: wave/c.avi" in page) == bool(clips)
+    assert ("  1 listed videos that no split uses are not there: wave/c.avi" in page) == (not clips)
     report = json.loads(report_of(paths.manifest("ucf101")).read_text())
     assert report["missing"] == ["wave/c.avi"]
     assert report["unused_count"] == 1
