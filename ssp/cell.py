@@ -106,6 +106,7 @@ class Cell:
             seed=seed,
             augmentation=dataset.recipe.augmentation if split == "train" else None,
             validation_window=self.config.quirk("validation_window"),
+            short_videos=self.config.quirk("short_videos"),
         )
 
     def options(self, chosen: dict[str, Any]) -> dict[str, Any]:

@@ -109,8 +109,6 @@ def predict_video(
         image_size=config.backbone.image_size,
         mode="test",
         seed=0,
-        augmentation=None,
-        validation_window=config.quirk("validation_window"),
     )
     found = predict(model, clips, rows, batch_size=evaluation_batch(settings.recipe), execution=cell.execution)
     logits = torch.tensor(np.stack(found["logits"].to_numpy()), dtype=torch.float64)

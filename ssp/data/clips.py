@@ -1,7 +1,8 @@
 """Clips for training and evaluation: frames of a video, sampled, augmented and normalised.
 
 Design choices
-- What clip comes out is a function of (seed, epoch, sample) alone: not of worker processes, order or earlier samples.
+- What clip comes out is a function of (seed, epoch, row of the manifest) alone: not of worker processes, order, earlier
+  samples, or of which other videos can be read.
 - The epoch lies in shared memory, so worker processes that outlive an epoch see `set_epoch` too.
 - A test video gives segments x crops views; index = video x views + view, view = segment x crops + crop. The crops of
   one segment follow each other and share its decoded frames.
@@ -35,7 +36,7 @@ class ClipDataset(Dataset):
         mode: "train" (random, augmented), "val" (one central view), "test" (all views).
         seed: of sampling and augmentation.
         augmentation: of training; None: random frames, but the central crop.
-        validation_window: quirk of dense sampling, see `ssp.data.sampling`.
+        validation_window, short_videos: quirks of sampling, see `ssp.data.sampling`.
     """
 
     def __init__(
@@ -49,9 +50,10 @@ class ClipDataset(Dataset):
         seed: int,
         augmentation: Augmentation | None = None,
         validation_window: Quirk = "fixed",
+        short_videos: Quirk = "fixed",
     ) -> None:
         self.store, self.clips, self.image_size, self.mode, self.seed = store, clips, image_size, mode, seed
-        self.validation_window = validation_window
+        self.validation_window, self.short_videos = validation_window, short_videos
         self.repeats = augmentation.repeats if augmentation else 1
         self.views = clips.test_segments * clips.test_crops if mode == "test" else 1
         self._keys, self._labels = rows["row"].tolist(), rows["label"].tolist()
@@ -78,7 +80,8 @@ class ClipDataset(Dataset):
         if self.mode == "train":
             clip = self._train_clip(video)
         elif self.mode == "val":
-            indices = validation_indices(self.store.length(self._keys[video]), self.clips, self.validation_window)
+            length = self.store.length(self._keys[video])
+            indices = validation_indices(length, self.clips, self.validation_window, self.short_videos)
             clip = validation_view(self._frames(video, indices), self.image_size)
         else:
             segment, crop = divmod(view, self.clips.test_crops)
@@ -87,8 +90,9 @@ class ClipDataset(Dataset):
 
     def _train_clip(self, video: int) -> torch.Tensor:
         """The frames are drawn once, each repeat is augmented by itself."""
-        rng = np.random.default_rng((self.seed, int(self._epoch), video))
-        frames = self._frames(video, train_indices(self.store.length(self._keys[video]), self.clips, rng))
+        key = self._keys[video]
+        rng = np.random.default_rng((self.seed, int(self._epoch), key))
+        frames = self._frames(video, train_indices(self.store.length(key), self.clips, rng, self.short_videos))
         if self._transform is None:
             return validation_view(frames, self.image_size)[None]
         return torch.stack([self._transform(frames, rng) for _ in range(self.repeats)])

@@ -180,7 +180,7 @@ def _blended(degenerate: torch.Tensor | float, factor: float) -> torch.Tensor:
 
 def _solarize(clip: torch.Tensor, level: float) -> torch.Tensor:
     pixels = clip.numpy()
-    inverted = (pixels >= min(255, 256 - int(256 * level))).view(np.uint8)
+    inverted = (pixels >= 256 - int(256 * level)).view(np.uint8)
     return torch.from_numpy(np.negative(inverted) ^ pixels)
 
 

@@ -9,7 +9,8 @@ published code does differently, and why that is not kept:
 - dense validation takes the window before the central one, and its negative indices wrap around to the video's end:
   kept as `validation_window="published"`; `fixed` is the central window.
 - dense with one test segment, and sparse with other than two, crash or repeat there: here one view is the central one.
-- sparse training on fewer frames than segments takes frame 0 throughout: here frames repeat in order.
+- sparse training and validation take frame 0 throughout where there are fewer frames than segments: kept as
+  `short_videos="published"`; with `fixed` frames repeat in order.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from ssp.config import Clips, Quirk
 
 
-def train_indices(length: int, clips: Clips, rng: np.random.Generator) -> np.ndarray:
+def train_indices(length: int, clips: Clips, rng: np.random.Generator, short_videos: Quirk = "fixed") -> np.ndarray:
     """A random clip."""
     if clips.sampling == "dense":
         window = clips.num_frames * clips.stride
@@ -27,22 +28,24 @@ def train_indices(length: int, clips: Clips, rng: np.random.Generator) -> np.nda
     if clips.sampling == "sparse":
         segment = length // clips.num_frames
         if segment == 0:
-            return _stretched(length, clips.num_frames)
+            return _stretched(length, clips.num_frames, short_videos)
         return np.arange(clips.num_frames) * segment + rng.integers(segment, size=clips.num_frames)
     starts = _fractional_starts(length, clips.num_frames)
     return np.minimum(rng.integers(starts[:-1], starts[1:], endpoint=True), length - 1)
 
 
-def validation_indices(length: int, clips: Clips, window_quirk: Quirk = "fixed") -> np.ndarray:
+def validation_indices(
+    length: int, clips: Clips, validation_window: Quirk = "fixed", short_videos: Quirk = "fixed"
+) -> np.ndarray:
     """The one clip of a video that validation sees: central."""
     if clips.sampling == "dense":
         window = clips.num_frames * clips.stride
-        end = (length - window) // 2 + (window if window_quirk == "fixed" else 0)
+        end = (length - window) // 2 + (window if validation_window == "fixed" else 0)
         return _window(length, end, clips) % length
     if clips.sampling == "sparse":
         segment = length // clips.num_frames
         if segment == 0:
-            return _stretched(length, clips.num_frames)
+            return _stretched(length, clips.num_frames, short_videos)
         return np.arange(clips.num_frames) * segment + segment // 2
     return _fractional_view(length, clips.num_frames, view=0, views=1)
 
@@ -90,6 +93,6 @@ def _fractional_view(length: int, count: int, view: int, views: int) -> np.ndarr
     return np.minimum(_fractional_starts(length, count)[:-1] + inside, length - 1)
 
 
-def _stretched(length: int, count: int) -> np.ndarray:
-    """All frames in order, some repeated."""
-    return np.arange(count) * length // count
+def _stretched(length: int, count: int, short_videos: Quirk) -> np.ndarray:
+    """All frames in order, some repeated; as published the first alone."""
+    return np.arange(count) * length // count if short_videos == "fixed" else np.zeros(count, np.int64)

@@ -96,6 +96,16 @@ def test_sparse():
     np.testing.assert_array_equal(indices_of_test(40, SPARSE, 1), both[1::2])
 
 
+def test_sparse_clips_of_short_videos_published_and_fixed():
+    for length in range(1, 8):
+        in_order = [length * i // 8 for i in range(8)]
+        assert train_indices(length, SPARSE, rng()).tolist() == in_order
+        assert validation_indices(length, SPARSE).tolist() == in_order
+        assert not train_indices(length, SPARSE, rng(), "published").any()
+        assert not validation_indices(length, SPARSE, short_videos="published").any()
+    np.testing.assert_array_equal(train_indices(8, SPARSE, rng(), "published"), np.arange(8))
+
+
 def test_kinetics_sparse():
     length, segment = 500, 499 / 32
     starts = [int(np.round(segment * i)) for i in range(33)]
@@ -240,6 +250,22 @@ def test_the_quirk_reaches_the_sampler():
     fixed, published = data_set("val"), data_set("val", validation_window="published")
     assert round(grey(fixed[0][0])) - 32 == 4
     assert round(grey(published[0][0])) - 32 == validation_indices(40, DENSE, "published")[0]
+
+
+@pytest.mark.parametrize("mode", ["train", "val"])
+def test_the_quirk_of_short_videos_reaches_the_sampler(mode):
+    def last_frame(quirk):
+        clips = data_set(mode, SPARSE.model_copy(update={"num_frames": 16}), augmentation=None, short_videos=quirk)
+        clip = clips[1][0]  # 9 frames
+        return round(grey(clip if mode == "val" else clip[0], 15)) - 12
+
+    assert (last_frame("fixed"), last_frame("published")) == (8, 0)
+
+
+def test_a_clip_stays_the_same_when_another_video_cannot_be_read():
+    options = {"image_size": 32, "mode": "train", "seed": 0, "augmentation": Augmentation()}
+    without = ClipDataset(ROWS[1:], Memory(LENGTHS), DENSE, **options)
+    torch.testing.assert_close(without[0][0], data_set("train")[1][0], rtol=0, atol=0)
 
 
 def test_crops_of_a_segment_share_one_read():

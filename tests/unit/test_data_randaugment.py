@@ -22,7 +22,7 @@ BY_TORCHVISION = {
     "ShearY": lambda clip, level, sign: affine(clip, shear=[0.0, math.degrees(math.atan(sign * 0.3 * level))]),
     "TranslateX": lambda clip, level, sign: affine(clip, translate=[sign * 0.45 * level * clip.shape[-1], 0.0]),
     "TranslateY": lambda clip, level, sign: affine(clip, translate=[0.0, sign * 0.45 * level * clip.shape[-2]]),
-    "Solarize": lambda clip, level, sign: F.solarize(clip, min(255, 256 - int(256 * level))),
+    "Solarize": lambda clip, level, sign: F.solarize(clip, 256 - int(256 * level)) if level else clip,
     "AutoContrast": lambda clip, level, sign: F.autocontrast(clip),
     "Equalize": lambda clip, level, sign: F.equalize(clip),
     "Invert": lambda clip, level, sign: F.invert(clip),
