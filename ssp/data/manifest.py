@@ -2,8 +2,8 @@
 
 Design choices
 - Videos come from the annotation, not from what happens to be on disk; what is missing or too much is listed in a
-  report beside the manifest. A listed video that is not there is an error, whether a split uses it or not, and so are
-  counts that differ from the config's `expected`.
+  report beside the manifest. A video of the split that is not there is an error, and so are counts that differ from
+  the config's `expected`.
 - A video that cannot be opened keeps its row (frames 0), so a test set never shrinks unnoticed: the report names it,
   and `load_split` leaves it out and says so.
 - The hash is over the content of the table, not over Parquet bytes, which change with the library's version.
