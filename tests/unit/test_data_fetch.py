@@ -1,230 +1,19 @@
-"""Archives come verified or not at all, from a folder or from a server that misbehaves."""
+"""Archives come verified or not at all: from an address, from a folder, or put into place by hand."""
 
 import hashlib
-import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import os
+import shutil
 from pathlib import Path
 
 import pytest
+from made_server import CONTENT, SHA256, left_over
 from made_videos import small_config
 
 from ssp.config import Archive, load_config
-from ssp.data import download, verify
 from ssp.data.fetch import fetch_dataset, obtain
+from ssp.data.verify import looks_like_html
 from ssp.errors import DataError
 from ssp.paths import Paths
-
-CONTENT = b"PK" + bytes(range(256)) * 4000  # 1 MB
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
-
-
-class Server:
-    """A loopback server whose answers a test scripts: a list of functions (handler, start) per path."""
-
-    def __init__(self):
-        self.script, self.requests = {}, []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                asked = self.headers.get("Range")
-                start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
-                outer.requests.append((self.path, start))
-                answers = outer.script[self.path]
-                answer = answers.pop(0) if len(answers) > 1 else answers[0]
-                answer(self, start)
-
-            def log_message(self, *_):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        self.address = f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self):
-        self._server.shutdown()
-        self._server.server_close()
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(download, "PAUSE_S", 0.01)
-    made = Server()
-    yield made
-    made.close()
-
-
-def send(handler, body, status=200, kind="application/octet-stream", length=None, content_range=None):
-    handler.send_response(status)
-    handler.send_header("Content-Type", kind)
-    handler.send_header("Content-Length", str(len(body) if length is None else length))
-    if content_range:
-        handler.send_header("Content-Range", content_range)
-    handler.end_headers()
-    handler.wfile.write(body)
-
-
-def whole(handler, start):
-    """A server that knows ranges."""
-    rest = CONTENT[start:]
-    span = f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}" if start else None
-    send(handler, rest, 206 if start else 200, content_range=span)
-
-
-def whole_without_ranges(handler, start):
-    send(handler, CONTENT)
-
-
-def cut_off(handler, start):
-    """Announces everything, sends a third of it, and hangs up."""
-    rest = CONTENT[start:]
-    span = f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}" if start else None
-    send(handler, rest[: len(rest) // 3], 206 if start else 200, length=len(rest), content_range=span)
-    handler.close_connection = True
-
-
-def status(code):
-    return lambda handler, start: send(handler, b"no", code)
-
-
-def other_bytes(handler, start):
-    send(handler, b"x" * len(CONTENT))
-
-
-def html(handler, start):
-    send(handler, b"\n<!DOCTYPE html><html>Please log in</html>", kind="text/html")
-
-
-def archive(server, *paths, **known):
-    return Archive(file="a.zip", urls=[server.address + path for path in paths], **({"sha256": SHA256} | known))
-
-
-def left_over(folder):
-    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-
-
-def test_a_download(server, tmp_path):
-    server.script["/a"] = [whole]
-    path = obtain(archive(server, "/a", size=len(CONTENT)), None, tmp_path)
-    assert path.read_bytes() == CONTENT
-    assert left_over(tmp_path) == ["a.zip"]
-    obtain(archive(server, "/a"), None, tmp_path)
-    assert len(server.requests) == 1  # what is there and right is not fetched again
-
-
-def test_a_broken_connection_is_continued_where_it_broke(server, tmp_path):
-    server.script["/a"] = [cut_off, cut_off, whole]
-    assert obtain(archive(server, "/a"), None, tmp_path).read_bytes() == CONTENT
-    starts = [start for _, start in server.requests]
-    assert starts[0] == 0
-    assert 0 < starts[1] < starts[2]
-
-
-def test_a_killed_download_is_continued_by_the_next_run(server, tmp_path):
-    (tmp_path / ".a.zip.part").write_bytes(CONTENT[:1000])
-    server.script["/a"] = [whole]
-    assert obtain(archive(server, "/a"), None, tmp_path).read_bytes() == CONTENT
-    assert server.requests == [("/a", 1000)]
-
-
-def test_a_server_that_ignores_ranges(server, tmp_path):
-    server.script["/a"] = [cut_off, whole_without_ranges]
-    unchecked = archive(server, "/a", sha256=None)  # a checksum would notice an appended second beginning
-    assert obtain(unchecked, None, tmp_path).read_bytes() == CONTENT
-
-
-def test_a_beginning_of_another_file_is_thrown_away(server, tmp_path):
-    (tmp_path / ".a.zip.part").write_bytes(b"y" * 1000)
-    server.script["/a"] = [whole]
-    assert obtain(archive(server, "/a"), None, tmp_path).read_bytes() == CONTENT
-    assert [start for _, start in server.requests] == [1000, 0]
-
-
-def test_a_server_that_refuses_the_range(server, tmp_path):
-    (tmp_path / ".a.zip.part").write_bytes(b"y" * (len(CONTENT) + 1))
-    server.script["/a"] = [status(416), whole]
-    assert obtain(archive(server, "/a"), None, tmp_path).read_bytes() == CONTENT
-
-
-def test_busy_servers_are_asked_again_and_dead_links_are_not(server, tmp_path):
-    server.script |= {"/dead": [status(404)], "/busy": [status(503), status(429), whole]}
-    assert obtain(archive(server, "/dead", "/busy"), None, tmp_path).read_bytes() == CONTENT
-    assert [path for path, _ in server.requests] == ["/dead", "/busy", "/busy", "/busy"]
-
-
-@pytest.mark.parametrize(
-    ("answer", "reason"),
-    [
-        (status(404), "HTTP 404"),
-        (status(503), "HTTP 503, 4 attempts"),
-        (html, "HTML page"),
-        (other_bytes, f"expected sha256 {SHA256}, found "),
-        (cut_off, "connection"),
-    ],
-)
-def test_when_every_address_fails_one_line_says_why(server, tmp_path, answer, reason):
-    server.script["/a"] = [answer]
-    with pytest.raises(DataError, match=r"a\.zip") as caught:
-        obtain(archive(server, "/a"), None, tmp_path)
-    assert reason in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert "a.zip" not in left_over(tmp_path)
-
-
-def test_wrong_bytes_are_not_kept_and_the_next_address_is_tried(server, tmp_path):
-    server.script |= {"/wrong": [other_bytes], "/right": [whole]}
-    assert obtain(archive(server, "/wrong", "/right"), None, tmp_path).read_bytes() == CONTENT
-    assert left_over(tmp_path) == ["a.zip"]
-
-
-def hangs(handler, start):
-    """Sends a part, then nothing, without hanging up."""
-    handler.send_response(206 if start else 200)
-    handler.send_header("Content-Length", str(len(CONTENT) - start))
-    handler.end_headers()
-    handler.wfile.write(CONTENT[start : start + 100_000])
-    handler.wfile.flush()
-    time.sleep(1)
-    handler.close_connection = True
-
-
-def test_a_server_that_falls_silent_is_asked_again_for_the_rest(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "TIMEOUT_S", 0.2)
-    server.script["/a"] = [hangs, whole]
-    assert obtain(archive(server, "/a"), None, tmp_path).read_bytes() == CONTENT
-    assert server.requests[1][1] > 0
-
-
-def test_an_error_page_with_status_200_is_not_kept_even_without_a_checksum(server, tmp_path):
-    server.script |= {"/page": [html], "/right": [whole]}
-    unchecked = archive(server, "/page", "/right", sha256=None)
-    assert obtain(unchecked, None, tmp_path).read_bytes() == CONTENT
-    assert left_over(tmp_path) == ["a.zip"]
-
-
-def test_a_download_that_cannot_fit_is_not_begun(server, tmp_path, monkeypatch):
-    """The size is known from the config; what another address left there counts as had."""
-    server.script["/a"] = [whole]
-    monkeypatch.setattr(verify.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": len(CONTENT) - 1})())
-    with pytest.raises(DataError, match=r"1\.0 MB needed, 1\.0 MB free .*; make room there"):
-        obtain(archive(server, "/a", size=len(CONTENT)), None, tmp_path)
-    assert server.requests == []
-    (tmp_path / ".a.zip.part").write_bytes(CONTENT[:1000])
-    assert obtain(archive(server, "/a", size=len(CONTENT)), None, tmp_path).read_bytes() == CONTENT
-
-
-def test_nobody_listens(tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "PAUSE_S", 0.01)
-    with pytest.raises(DataError, match="no connection"):
-        obtain(Archive(file="a.zip", urls=["http://127.0.0.1:9/a.zip"]), None, tmp_path)
-
-
-@pytest.mark.parametrize("url", ["htp://x/a.zip", "http://", "no address"])
-def test_what_is_no_address(tmp_path, url):
-    with pytest.raises(DataError, match=r"a\.zip: could not be fetched") as caught:
-        obtain(Archive(file="a.zip", urls=[url]), None, tmp_path)
-    assert url in str(caught.value)
 
 
 def test_a_file_address(tmp_path):
@@ -232,13 +21,6 @@ def test_a_file_address(tmp_path):
     (tmp_path / "there" / "x y.zip").write_bytes(CONTENT)
     url = (tmp_path / "there" / "x y.zip").as_uri()
     assert obtain(Archive(file="a.zip", urls=[url]), None, tmp_path / "here").read_bytes() == CONTENT
-
-
-def test_no_room_on_the_disk(server, tmp_path, monkeypatch):
-    server.script["/a"] = [whole]
-    monkeypatch.setattr(verify.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10})())
-    with pytest.raises(DataError, match=r"1\.0 MB needed, 10 bytes free"):
-        obtain(archive(server, "/a"), None, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -258,6 +40,148 @@ def test_a_local_file_that_is_not_the_right_one(tmp_path, known, reason):
     assert str(local / "a.zip") in str(caught.value)
     assert left_over(tmp_path / "archives") == []
     assert (local / "a.zip").exists()  # the user's own file is not touched
+
+
+NOT_ARCHIVES = [
+    ("a.zip", b"", "an empty file"),
+    ("a.pth", b"", "an empty file"),
+    ("a.pth", b"<!DOCTYPE html><html>Log in", "an HTML page"),
+    ("a.zip", b'{"error": 1}', r"no \.zip file"),
+    ("a.rar", b"PK\3\4", r"no \.rar file"),
+    ("a.tar.gz", b"version https://git-lfs", r"no \.gz file"),
+    ("a.tgz", bytes(512), r"no \.tgz file"),
+]
+
+
+@pytest.mark.parametrize(("file", "content", "reason"), NOT_ARCHIVES)
+def test_what_is_plainly_not_the_file_is_refused_wherever_it_lies(tmp_path, file, content, reason):
+    entry = Archive(file=file)
+    for folder in ("local", "archives"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / file).write_bytes(content)
+    for local in (tmp_path / "local", None):
+        with pytest.raises(DataError, match=f"{file}: {reason}.*; replace the file"):
+            obtain(entry, local, tmp_path / "archives")
+    with pytest.raises(DataError, match=f"delivered {reason}"):
+        obtain(Archive(file=file, urls=[(tmp_path / "local" / file).as_uri()]), None, tmp_path / "new")
+    assert left_over(tmp_path / "new") == []
+
+
+def test_a_checksum_proves_more_than_the_first_bytes(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"odd")
+    assert obtain(Archive(file="a.zip", sha256=hashlib.sha256(b"odd").hexdigest()), None, tmp_path).exists()
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"\n<!DOCTYPE html>",
+        b"\xef\xbb\xbf<!doctype html>",
+        b'<?xml version="1.0" encoding="utf-8"?>\n<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0">',
+        b"<!-- one --> <!-- two -->\n<HTML lang=en>",
+        b"<head><title>Login</title></head>",
+    ],
+)
+def test_web_pages(start):
+    assert looks_like_html(start)
+
+
+@pytest.mark.parametrize("start", [b"", b"PK\3\4<html>", b"<annotation>", b"<headers>", b"<!-- x -->" * 400 + b"<x>"])
+def test_no_web_pages(start):
+    assert not looks_like_html(start)
+
+
+def test_a_wrong_file_in_place_without_an_address_is_named(tmp_path):
+    """As a part of Something-Something V2 that was not downloaded to its end."""
+    (tmp_path / "part-00").write_bytes(b"half")
+    with pytest.raises(DataError, match=r"part-00: wrong size, expected 8 bytes, found 4; replace the file"):
+        obtain(Archive(file="part-00", size=8), None, tmp_path)
+    dead = (tmp_path / "dead").as_uri()
+    with pytest.raises(DataError, match=r"part-00: wrong size, expected 8 bytes, found 4; file://.*dead: no such file"):
+        obtain(Archive(file="part-00", size=8, urls=[dead]), None, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.zip", ".a.zip.part"])
+def test_a_folder_where_a_file_belongs(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match=f"{name}: a folder where a file belongs"):
+        obtain(Archive(file="a.zip", urls=["http://127.0.0.1:9/a"]), None, tmp_path)
+
+
+def replace(path, content):
+    """A new file under the name, as a download makes it."""
+    path.with_name("new").write_bytes(content)
+    os.replace(path.with_name("new"), path)
+
+
+def test_a_local_file_that_was_replaced_is_taken_again(tmp_path):
+    """No checksum says which is right: it is what lies there now."""
+    target, entry = tmp_path / "archives" / "a.zip", Archive(file="a.zip")
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.zip").write_bytes(b"PK" + folder.encode())
+    for folder in ("one", "two", "one"):
+        obtain(entry, tmp_path / folder, tmp_path / "archives")
+        assert target.read_bytes() == b"PK" + folder.encode()
+    replace(tmp_path / "one" / "a.zip", b"PKnew")
+    obtain(entry, tmp_path / "one", tmp_path / "archives")
+    assert target.read_bytes() == b"PKnew"
+    (tmp_path / "one" / "a.zip").unlink()
+    with pytest.raises(DataError, match=r"one/a\.zip: no such file"):
+        obtain(entry, tmp_path / "one", tmp_path / "archives")
+
+
+def test_a_checksum_proves_what_is_in_place_whatever_local_holds(tmp_path):
+    for folder, content in (("local", b"PKother"), ("archives", CONTENT)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.zip").write_bytes(content)
+    assert (
+        obtain(Archive(file="a.zip", sha256=SHA256), tmp_path / "local", tmp_path / "archives").read_bytes() == CONTENT
+    )
+
+
+def test_a_copy_is_not_made_again(tmp_path):
+    """A copy, where there are no hard links, keeps the date: by that it is known again."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("one file system only: files are linked, not copied")
+    local = memory / f"ssp-test-{os.getpid()}"
+    local.mkdir()
+    try:
+        (local / "a.zip").write_bytes(CONTENT)
+        os.utime(local / "a.zip", (1e9, 1e9))
+        leftover = tmp_path / ".a.zip.123.tmp"  # of a copy that was killed
+        leftover.write_bytes(b"PK")
+        made = obtain(Archive(file="a.zip"), local, tmp_path).stat()
+        assert not leftover.exists()
+        again = obtain(Archive(file="a.zip"), local, tmp_path).stat()
+        assert made.st_ino == again.st_ino
+        (local / "a.zip").write_bytes(b"PKnew")
+        assert obtain(Archive(file="a.zip"), local, tmp_path).read_bytes() == b"PKnew"
+    finally:
+        shutil.rmtree(local)
+
+
+def test_what_killed_copies_left_is_removed(tmp_path):
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local" / "a.zip").write_bytes(CONTENT)
+    (tmp_path / ".a.zip.123.tmp").write_bytes(CONTENT[:9])
+    obtain(Archive(file="a.zip"), tmp_path / "local", tmp_path)
+    assert left_over(tmp_path) == ["a.zip", "local"]
+
+
+def test_folders_in_the_place_of_archives(tmp_path):
+    """As good as in `local`; but a folder has no checksum, and is none of the file that `local` holds."""
+    config = small_config(tmp_path, local=None, archives=[{"file": "UCF-101"}])
+    place = Paths.of(config).archives("ucf101") / "UCF-101"
+    place.mkdir(parents=True)
+    fetch_dataset(config, "ucf101")
+    with pytest.raises(DataError, match=f"{place}: a folder has no size and checksum"):
+        fetch_dataset(small_config(tmp_path, local=None, archives=[{"file": "UCF-101", "size": 5}]), "ucf101")
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local" / "UCF-101").write_bytes(b"PK")
+    with pytest.raises(DataError, match=f"{place}: a folder where a file belongs"):
+        fetch_dataset(small_config(tmp_path, archives=[{"file": "UCF-101"}]), "ucf101")
 
 
 def test_local_archives_of_a_data_set(tmp_path):
