@@ -2,10 +2,11 @@
 
 Design choices
 - Every format becomes one stream of items (`ssp.data.formats`); one writer checks and writes, so no format has its own
-  idea of safety. Refused: absolute names, `..`, links, devices, a name that is there twice, expansion beyond reason.
+  idea of safety. Refused: absolute names, `..`, links, devices, two files of one name, absurd expansion, no files.
 - An archive inside an archive (one .rar a class in hmdb51_org.rar) is unpacked where it lies and then removed.
 - Numbered parts (`name-00`, `name-01`, ...) are joined into one stream; a missing part is an error, not a short result.
 - A folder in place of an archive is taken over file by file; whoever has the videos need not pack them first.
+- What cannot be unpacked is no longer taken for fetched: the next run, also of the workflow, fetches and verifies it.
 - Everything is written to a temporary folder that takes its final name at the end; the list of members is written last.
 """
 
@@ -15,22 +16,23 @@ import re
 import shutil
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from ssp.config import Config
 from ssp.data.fetch import link_or_copy, place_of
-from ssp.data.formats import DAMAGE, Item, read_items
+from ssp.data.formats import AGAIN, DAMAGE, Damaged, Item, read_items, readable, shown
 from ssp.errors import DataError
-from ssp.files import atomic_path, remove_leftovers, write_json
+from ssp.files import atomic_path, remove_leftovers, storage_error, write_json
 from ssp.paths import Paths
 from ssp.progress import progress
 
 # Video does not compress; annotation files do, about tenfold.
 MAX_EXPANSION = 20
 FREE_EXPANSION = 1 << 28  # bytes below which the ratio is not looked at
-MAX_MEMBERS = 5_000_000
+MAX_MEMBERS = 5_000_000  # of an archive, folders too
 MAX_DEPTH = 3  # of archives in archives
 _INNER = (".zip", ".rar", ".tar", ".tar.gz", ".tgz")  # members that are unpacked too
 _PART = re.compile(r"(?P<stem>.+)[-.](?P<number>\d{2,3})")
@@ -47,17 +49,23 @@ def unpack_dataset(config: Config, dataset: str) -> None:
     """Unpack all archives of a data set into its videos folder and list what came out.
 
     Raises:
-        DataError: an archive is missing, damaged, of an unknown kind or not to be trusted; nothing is kept then.
+        DataError: an archive is missing, damaged, of an unknown kind or not to be trusted; nothing is kept then, and
+            `fetched.done` is removed.
+        StorageError: the disk is full or read-only.
     """
     paths, settings = Paths.of(config), config.datasets[dataset]
     archives = [place_of(archive, settings, paths.archives(dataset)) for archive in settings.archives]
     listing, folder = paths.unpacked(dataset), paths.videos(dataset)
-    _group_parts(archives)  # archives may be removed once unpacked: without them, what was unpacked stays
-    listing.unlink(missing_ok=True)
-    if folder.exists():
-        shutil.rmtree(folder)
-    remove_leftovers(folder)
-    members = unpack(archives, folder)
+    try:
+        _group_parts(archives)  # archives may be removed once unpacked: without them, what was unpacked stays
+        listing.unlink(missing_ok=True)
+        if folder.exists():
+            shutil.rmtree(folder)
+        remove_leftovers(folder)
+        members = unpack(archives, folder)
+    except DataError:
+        paths.fetched(dataset).unlink(missing_ok=True)
+        raise
     write_json(listing, {"files": len(members), "bytes": sum(m.size for m in members), "members": members})
 
 
@@ -74,6 +82,7 @@ def unpack(archives: list[Path], folder: Path) -> list[Member]:
 
     Raises:
         DataError: one line that names the archive, the member where there is one, and the fix.
+        StorageError: the disk is full or read-only.
     """
     members: dict[str, Member] = {}
     groups = _group_parts(archives)
@@ -98,22 +107,41 @@ def _unpack_one(parts: list[Path], folder: Path, members: dict[str, Member]) -> 
 
 def _take_over(source: Path, folder: Path, members: dict[str, Member]) -> None:
     """The files of a folder that was unpacked by hand: no second copy on disk where the file system has hard links."""
-    files = sorted(path for path in source.rglob("*") if path.is_symlink() or not path.is_dir())
+    files = [file for file in _walk(source) if not _is_litter(file.relative_to(source).as_posix())]
+    if not files:
+        raise DataError(f"{source}: no files in it; put them there")
     with progress(f"taking over {source.name}, files") as report:
         for done, file in enumerate(files, start=1):
-            path = file.relative_to(source.parent).as_posix()
+            path = readable(file.relative_to(source.parent).as_posix())
             if not file.is_file():
-                raise DataError(f"{file}: a device, or a link to a folder or to nothing; put files there")
+                raise DataError(f"{shown(str(file))}: a device, or a link to nothing; put files there")
             if path in members:
-                raise DataError(f"{source}: '{path}' is there already; rename one of the folders")
+                raise DataError(f"{source}: '{shown(path)}' is there already; rename one of the folders")
             if path.lower().endswith(_INNER):
                 writer = _Writer(folder, members, FREE_EXPANSION + MAX_EXPANSION * file.stat().st_size)
-                deque(writer.unpack([file], str(file), str(PurePosixPath(path).parent), depth=2), maxlen=0)
-            elif not _is_litter(path):
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                link_or_copy(file, folder / path)
+                deque(writer.unpack([file], shown(str(file)), str(PurePosixPath(path).parent), depth=2), maxlen=0)
+            else:
+                with _placing(path, folder, str(source)):
+                    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                    link_or_copy(file, folder / path)
                 members[path] = Member(path, file.stat().st_size)
             report(done, len(files))
+
+
+def _walk(folder: Path, around: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """All that is no folder, below a folder and below the folders that its links lead to."""
+    around = (*around, folder.resolve())
+    try:
+        entries = [(entry, entry.is_dir()) for entry in sorted(folder.iterdir())]
+    except OSError as error:
+        raise DataError(f"{shown(str(folder))}: cannot be read ({error.strerror}); make it readable") from None
+    for entry, is_folder in entries:
+        if not is_folder:
+            yield entry
+        elif entry.resolve() in around:
+            raise DataError(f"{shown(str(entry))}: a link to a folder that it lies in; remove it")
+        else:
+            yield from _walk(entry, around)
 
 
 @dataclass
@@ -124,6 +152,7 @@ class _Writer:
     members: dict[str, Member]  # of all archives of the data set
     allowed: int  # bytes that may come out
     written: int = 0
+    entries: int = 0
 
     def unpack(self, parts: list[Path], title: str, below: str = "", depth: int = 1) -> Iterator[str]:
         """Write the members to the folder `below` of `root`, then unpack those that are archives in turn.
@@ -131,38 +160,75 @@ class _Writer:
         `title` says in messages which archive it is: its path, then the names of the archives inside.
 
         Yields:
-            The path of every file once it is written.
+            The path of every member once it is there.
         """
-        inner = []
+        inner, found = [], False
         try:
             for item in read_items(parts, title):
                 path = PurePosixPath(below, _safe_path(item, title)).as_posix()
-                if _is_litter(path):
-                    continue
-                if item.content is None:
-                    (self.root / path).mkdir(parents=True, exist_ok=True)
-                    continue
-                if path in self.members or path in inner:
-                    raise DataError(f"{title}: '{path}' is there twice; fetch the archive from another address")
-                size = _write(item.content, self.root / path, self.allowed - self.written)
-                self.written += size
-                if self.written > self.allowed or len(self.members) >= MAX_MEMBERS:
-                    raise DataError(f"{title}: expands beyond reason at '{path}'; this is not the published file")
-                if path.lower().endswith(_INNER):
+                litter = _is_litter(path)
+                size = None if litter else self._place(item, path, title)
+                self.entries += 1
+                self.written += size or 0
+                if self.written > self.allowed or self.entries > MAX_MEMBERS:
+                    raise DataError(
+                        f"{title}: expands beyond reason at '{shown(path)}'; this is not the published file"
+                    )
+                if size is not None and path.lower().endswith(_INNER):
                     inner.append(path)
-                else:
+                elif size is not None:
                     self.members[path] = Member(path, size)
+                found |= item.content is not None and not litter
                 yield path
         except DAMAGE as error:
-            raise DataError(f"{title}: truncated or damaged ({error}); delete it and fetch it again") from None
-        except OSError as error:  # no space, a name too long, a file where a folder is needed
-            reason = error.strerror or error
-            raise DataError(f"{title}: cannot be unpacked into {self.root.parent} ({reason})") from None
+            raise DataError(f"{title}: truncated or damaged ({shown(str(error))}); {AGAIN}") from None
+        except OSError as error:
+            raise DataError(
+                f"{title}: cannot be read ({error.strerror or error}); make it readable, or replace it"
+            ) from None
+        if not found:
+            raise DataError(f"{title}: no files in it; {AGAIN}")
         for path in inner:
             if depth == MAX_DEPTH:
-                raise DataError(f"{title}: too many archives in archives at '{path}'; this is not the published file")
-            yield from self.unpack([self.root / path], f"{title}: {path}", str(PurePosixPath(path).parent), depth + 1)
+                raise DataError(
+                    f"{title}: too many archives in archives at '{shown(path)}'; this is not the published file"
+                )
+            below = str(PurePosixPath(path).parent)
+            yield from self.unpack([self.root / path], f"{title}: {shown(path)}", below, depth + 1)
             (self.root / path).unlink()
+
+    def _place(self, item: Item, path: str, title: str) -> int | None:
+        """Write a member.
+
+        Returns:
+            Its bytes; None where there is nothing new, for a folder, or a file that is there with the same content.
+        """
+        target = self.root / path
+        with _placing(path, self.root, title):
+            if item.content is None:
+                target.mkdir(parents=True, exist_ok=True)
+            elif not target.is_file():
+                return _write(item.content, target, self.allowed - self.written)
+            elif not _is_content(item.content, target):
+                raise DataError(
+                    f"{title}: '{shown(path)}' is there twice, with different content; fetch the archive from another "
+                    "address, or remove one of two archives from the config"
+                )
+        return None
+
+
+@contextmanager
+def _placing(path: str, root: Path, title: str) -> Iterator[None]:
+    """A block that writes a member; what keeps it from being written names the member."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # not the system's, but a decompressor's
+            raise Damaged(str(error)) from None
+        raise storage_error(error, root) or DataError(
+            f"{title}: member '{shown(path)}' cannot be unpacked into {root.parent} ({error.strerror}); fetch the "
+            "archive from another address, or name another data_root"
+        ) from None
 
 
 def _safe_path(item: Item, archive: str) -> str:
@@ -174,8 +240,12 @@ def _safe_path(item: Item, archive: str) -> str:
         problem = "leaves the folder"
     elif not path.parts and item.content is not None:
         problem = "has no name"
+    elif "\0" in item.name:
+        problem = "has no possible name"
     if problem:
-        raise DataError(f"{archive}: member '{item.name}' {problem}; refused, fetch the archive from another address")
+        raise DataError(
+            f"{archive}: member '{shown(item.name)}' {problem}; refused, fetch the archive from another address"
+        )
     return str(path)
 
 
@@ -195,6 +265,15 @@ def _write(content: IO[bytes], path: Path, allowed: int) -> int:
     return written
 
 
+def _is_content(content: IO[bytes], path: Path) -> bool:
+    """Whether a member is the same as a file."""
+    with path.open("rb") as file:
+        while chunk := content.read(1 << 20):
+            if file.read(len(chunk)) != chunk:
+                return False
+        return not file.read(1)
+
+
 def _group_parts(archives: list[Path]) -> list[list[Path]]:
     """Archives in order, numbered parts of one file together.
 
@@ -203,17 +282,18 @@ def _group_parts(archives: list[Path]) -> list[list[Path]]:
     """
     for archive in archives:
         if not archive.exists():
-            raise DataError(f"{archive}: no such file; fetch it first")
-    groups: dict[tuple[Path, str], list[Path]] = {}
+            raise DataError(f"{archive}: no such file; run again to fetch it")
+    groups: dict[tuple[Path, str, bool], list[Path]] = {}
     for archive in archives:
         match = None if archive.is_dir() else _PART.fullmatch(archive.name)
-        groups.setdefault((archive.parent, match["stem"] if match else archive.name), []).append(archive)
-    for (folder, stem), parts in groups.items():
-        if parts[0].is_dir() or not _PART.fullmatch(parts[0].name):
+        key = archive.parent, match["stem"] if match else archive.name, match is not None
+        groups.setdefault(key, []).append(archive)
+    for (folder, stem, numbered), parts in groups.items():
+        if not numbered or len(parts) == 1:  # a name may end in a number
             continue
         parts.sort(key=lambda part: int(_PART.fullmatch(part.name)["number"]))
         numbers = [int(_PART.fullmatch(part.name)["number"]) for part in parts]
-        absent = sorted(set(range(numbers[-1] + 1)) - set(numbers))
+        absent = sorted(set(range(numbers[0], numbers[-1])) - set(numbers))
         if absent:
             width = len(_PART.fullmatch(parts[0].name)["number"])
             raise DataError(

@@ -3,8 +3,10 @@
 Design choices
 - The first bytes decide what a file is, not its name.
 - Numbered parts of one tar or tar.gz are read as one file.
-- A tar must end with its end mark and a gzip with its checksum: a stream that was cut between two members looks
-  complete to most tools. For rar see `ssp.data.rar`.
+- A tar must end with its end mark and nothing behind it, a gzip with its checksum; a zip must hold as many members as
+  it says. What was cut between two members, or has one damaged header, looks complete to most tools. For rar see
+  `ssp.data.rar`.
+- Between two members of a tar only so much is read: a name of gigabytes is made of a few kilobytes.
 - Readers say what is wrong with a member (a link, a device, encrypted); to refuse it is for the writer.
 """
 
@@ -14,6 +16,7 @@ import gzip
 import io
 import lzma
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -23,6 +26,10 @@ from typing import IO, NamedTuple
 
 from ssp.data.fetch import looks_like_html
 from ssp.errors import DataError
+
+AGAIN = "delete it and run again (where `local` is set, replace it there)"
+"""The way out of a damaged archive, for messages."""
+MAX_GAP = 1 << 22  # bytes between two members of a tar (headers, long names), and behind the last
 
 
 class Damaged(Exception):
@@ -52,6 +59,28 @@ def read_items(parts: list[Path], title: str) -> Iterator[Item]:
         DataError: a kind of file that is not read.
         DAMAGE: one of these.
     """
+    try:
+        yield from _items(parts, title)
+    except NotImplementedError as error:
+        raise DataError(
+            f"{title}: a kind of archive that is not read ({error}); unpack it with another program and pack the same "
+            "tree as plain zip"
+        ) from None
+    except (ValueError, OverflowError, RecursionError, struct.error) as error:  # numbers and names in damaged headers
+        raise Damaged(str(error)) from None
+
+
+def shown(name: str) -> str:
+    """A name from an archive in a message: on one line, without control characters, not too long."""
+    return repr(name if len(name) <= 1000 else f"{name[:1000]}...")[1:-1]
+
+
+def readable(name: str) -> str:
+    """Bytes of a file name that are not UTF-8 (surrogates in Python) as Latin-1, so that it can stand in a table."""
+    return name.translate({0xDC00 + byte: byte for byte in range(0x80, 0x100)})
+
+
+def _items(parts: list[Path], title: str) -> Iterator[Item]:
     with _Joined(parts) as stream:
         magic = stream.peek(512)
         if magic.startswith(b"PK"):
@@ -66,9 +95,10 @@ def read_items(parts: list[Path], title: str) -> Iterator[Item]:
 
             yield from read_rar(_only_file(parts, title, "rar"), title)
         elif looks_like_html(magic):
-            raise DataError(f"{title}: an HTML page, not the archive; read what it asks for, then fetch it again")
+            raise DataError(f"{title}: an HTML page, not the archive; read what it asks for, then {AGAIN}")
         else:
-            raise DataError(f"{title}: neither zip, rar, tar nor tar.gz, or damaged; delete it and fetch it again")
+            start = "the first part is missing, or it is " if len(parts) > 1 else ""
+            raise DataError(f"{title}: {start}neither zip, rar, tar nor tar.gz, or damaged; {AGAIN}")
 
 
 def _only_file(parts: list[Path], title: str, kind: str) -> Path:
@@ -79,6 +109,7 @@ def _only_file(parts: list[Path], title: str, kind: str) -> Path:
 
 def _read_zip(archive: Path) -> Iterator[Item]:
     with zipfile.ZipFile(archive) as file:
+        _compare_count(archive, len(file.infolist()))
         for info in file.infolist():
             mode = info.external_attr >> 16
             problem = None
@@ -86,6 +117,8 @@ def _read_zip(archive: Path) -> Iterator[Item]:
                 problem = "is a link or device"
             elif info.flag_bits & 1:
                 problem = "is encrypted"
+            elif info.is_dir() and info.file_size:
+                problem = "is a folder with content"
             name = _zip_name(info)
             if problem or info.is_dir():
                 yield Item(name, problem, None)
@@ -94,19 +127,32 @@ def _read_zip(archive: Path) -> Iterator[Item]:
                     yield Item(name, None, content)
 
 
+def _compare_count(archive: Path, found: int) -> None:
+    """`zipfile` reads as much of the table of contents as its size says, and leaves the number of members out."""
+    with archive.open("rb") as file:
+        said = zipfile._EndRecData(file)[zipfile._ECD_ENTRIES_TOTAL]
+    if (said - found) % (1 << 16):  # some programs write the last 16 bits only
+        raise Damaged(f"{found} members instead of {said}")
+
+
 def _read_tar(stream: IO[bytes]) -> Iterator[Item]:
-    tail = _Tail(stream)
-    with tarfile.open(fileobj=tail, mode="r|", bufsize=1 << 20) as file:
-        for info in file:
-            name = _tar_name(info.name)
+    ahead = _Ahead(stream)
+    with tarfile.open(fileobj=ahead, mode="r|", bufsize=1 << 20) as file:
+        for info in iter(file.next, None):
+            file.members.clear()  # it would keep the headers of all members
+            ahead.limit = file.offset + MAX_GAP  # there the next header starts
+            name = readable(info.name)
             if info.isfile():
                 yield Item(name, None, file.extractfile(info))
             else:
                 yield Item(name, None if info.isdir() else "is a link or device", None)
-        while tail.read(1 << 20):  # to the end of the stream, where gzip compares its checksum
+        while ahead.read(1 << 20):  # to the end of the stream, where gzip compares its checksum
             pass
-    if tail.end != bytes(1024):
-        raise tarfile.ReadError("the end mark is missing")
+    # A damaged header looks like the end to `tarfile`; only then is there something behind it.
+    if ahead.zeros_from > file.offset:
+        raise Damaged("a header is damaged, or something follows the end mark")
+    if ahead.size - file.offset < 2 * tarfile.BLOCKSIZE:
+        raise Damaged("the end mark is missing")
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
@@ -117,15 +163,6 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
         return info.filename.encode("cp437").decode("utf-8")
     except UnicodeError:
         return info.filename
-
-
-def _tar_name(name: str) -> str:
-    """Bytes that are not UTF-8 as Latin-1, so that every name can stand in a table."""
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return name.encode("utf-8", "surrogateescape").decode("latin-1")
-    return name
 
 
 class _Joined(io.RawIOBase):
@@ -170,13 +207,18 @@ class _Joined(io.RawIOBase):
         super().close()
 
 
-class _Tail:
-    """Reads through, and remembers the last KiB: where the end mark of a tar must be."""
+class _Ahead:
+    """Reads through, no further than a limit, and remembers from where on there are only zeros."""
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self._stream, self.end = stream, b""
+        self._stream, self.limit = stream, MAX_GAP
+        self.size, self.zeros_from = 0, 0
 
     def read(self, size: int) -> bytes:
+        if self.size > self.limit:
+            raise Damaged(f"more than {MAX_GAP >> 20} MiB between two members, or behind the last")
         chunk = self._stream.read(size)
-        self.end = (self.end + chunk)[-1024:] if chunk else self.end
+        if some := len(chunk.rstrip(b"\0")):
+            self.zeros_from = self.size + some
+        self.size += len(chunk)
         return chunk

@@ -3,20 +3,26 @@
 import gzip
 import io
 import json
-import shutil
+import os
+import resource
 import stat
+import subprocess
+import sys
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
-from made_videos import small_config, ucf101_tree
+import yaml
+from made_videos import small_config
 
 from ssp.data import archives
 from ssp.data.archives import unpack, unpack_dataset
 from ssp.data.fetch import fetch_dataset
-from ssp.data.manifest import write_manifest
-from ssp.errors import DataError
+from ssp.errors import DataError, StorageError
 from ssp.paths import Paths
+
+ROOT = Path(__file__).resolve().parents[2]
 
 FILES = {
     "top/a.txt": b"first",
@@ -78,12 +84,26 @@ def test_numbered_parts_are_one_stream(tmp_path, count):
     assert unpacked(tmp_path / "out") == FILES
 
 
-@pytest.mark.parametrize("missing", [0, 1, 3])
+@pytest.mark.parametrize("missing", [1, 3])
 def test_a_missing_part_is_named(tmp_path, missing):
     parts = make_parts(tmp_path, gzip.compress(tar_bytes()), 5)
     del parts[missing]
     with pytest.raises(DataError, match=f"part 0{missing} is missing"):
         unpack(parts, tmp_path / "out")
+
+
+def test_parts_may_be_numbered_from_one(tmp_path):
+    parts = make_parts(tmp_path, gzip.compress(tar_bytes()), 5)
+    with pytest.raises(DataError, match=r"set-01: the first part is missing, or"):
+        unpack(parts[1:], tmp_path / "out")
+    from_one = [part.rename(tmp_path / f"set.tar.gz.{number:03}") for number, part in enumerate(parts, start=1)]
+    unpack(from_one, tmp_path / "out")
+    assert unpacked(tmp_path / "out") == FILES
+
+
+def test_a_number_at_the_end_of_a_name_is_no_part(tmp_path):
+    unpack([make_zip(tmp_path / "hmdb-51"), make_zip(tmp_path / "hmdb", {"x": b"1"})], tmp_path / "out")
+    assert unpacked(tmp_path / "out") == FILES | {"x": b"1"}
 
 
 def test_the_last_part_missing_is_a_truncated_archive(tmp_path):
@@ -219,6 +239,74 @@ def test_a_name_twice_is_refused(tmp_path):
         unpack([tmp_path / "a.zip"], tmp_path / "out")
 
 
+def test_equal_files_of_one_name_are_no_conflict(tmp_path):
+    """Archives of one data set may all bring the same licence; of what differs, neither is dropped."""
+    one = make_zip(tmp_path / "a.zip", {"README": b"same", "a": b"1"})
+    two = make_tar(tmp_path / "b.tar", {"README": b"same", "b": b"2"})
+    assert unpack([one, two], tmp_path / "out") == [("README", 4), ("a", 1), ("b", 1)]
+    for other in (b"sam", b"same?", b"some", b""):
+        make_zip(two, {"README": other})
+        with pytest.raises(DataError, match=r"b\.tar: 'README' is there twice, with different content"):
+            unpack([one, two], tmp_path / "again")
+
+
+def test_what_cannot_be_written_names_the_member(tmp_path):
+    make_zip(tmp_path / "a.zip", {"long/" + 300 * "x": b"1"})
+    with pytest.raises(DataError, match=r"a\.zip: member 'long/xxx.*' cannot be unpacked .*File name too long"):
+        unpack([tmp_path / "a.zip"], tmp_path / "out")
+    make_zip(tmp_path / "a.zip", {"a": b"1", "a/b": b"2"})
+    with pytest.raises(DataError, match=r"a\.zip: member 'a/b' cannot be unpacked"):
+        unpack([tmp_path / "a.zip"], tmp_path / "out")
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "b").write_bytes(b"2")
+    make_zip(tmp_path / "a.zip", {"a": b"1"})
+    with pytest.raises(DataError, match=r"/a: member 'a/b' cannot be unpacked"):
+        unpack([tmp_path / "a.zip", folder], tmp_path / "out")
+
+
+def test_a_disk_without_room_is_named_with_a_way_out(tmp_path):
+    make_zip(tmp_path / "a.zip", {"a": bytes(1 << 20)})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    try:
+        with pytest.raises(StorageError, match=r"/out: cannot be written .*make room"):
+            unpack([tmp_path / "a.zip"], tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_odd_names_in_messages_stay_on_one_line(tmp_path):
+    make_tar(tmp_path / "a.tar", {"a\n/../../\x1b[31m": b"1"})
+    with pytest.raises(DataError, match=r"a\.tar: member 'a\\n/\.\./\.\./\\x1b\[31m' leaves the folder") as caught:
+        unpack([tmp_path / "a.tar"], tmp_path / "out")
+    assert str(caught.value).isprintable()
+
+
+def test_odd_names_of_inner_archives_in_messages(tmp_path):
+    make_zip(tmp_path / "a.zip", {"x\n.zip": b"PK no"})
+    with pytest.raises(DataError, match=r"a\.zip: x\\n\.zip: truncated") as caught:
+        unpack([tmp_path / "a.zip"], tmp_path / "out")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("files", [{}, {"folder/": b""}, {"__MACOSX/._x": b"1"}])
+def test_an_archive_without_files_is_refused(tmp_path, files):
+    make_zip(tmp_path / "a.zip", files)
+    make_zip(tmp_path / "b.zip", {"x": b"1", "inner/a.zip": (tmp_path / "a.zip").read_bytes()})
+    for name in ("a.zip", r"b\.zip: inner/a.zip"):
+        with pytest.raises(DataError, match=f"{name}: no files in it; delete it and run again"):
+            unpack([tmp_path / f"{name[0]}.zip"], tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+def test_folders_count_as_members(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 10)
+    make_zip(tmp_path / "a.zip", {f"folder{i}/": b"" for i in range(11)})
+    with pytest.raises(DataError, match="expands beyond reason at 'folder10'"):
+        unpack([tmp_path / "a.zip"], tmp_path / "out")
+
+
 def test_what_macos_adds_is_left_out(tmp_path):
     make_zip(tmp_path / "a.zip", {"x": b"1", ".DS_Store": b"2", "__MACOSX/._x": b"3"})
     make_zip(tmp_path / "b.zip", {"y": b"1", ".DS_Store": b"other"})
@@ -233,12 +321,12 @@ def test_names_that_are_not_utf8_get_a_readable_form(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "fix"),
-    [(b"", "fetch it again"), (b"<html>no</html>", "fetch it again"), (b"PK", "fetch it again")],
+    ("content", "problem"),
+    [(b"", "neither zip"), (b"<html>no</html>", "an HTML page"), (b"PK", "truncated or damaged")],
 )
-def test_other_kinds_of_files(tmp_path, content, fix):
+def test_other_kinds_of_files(tmp_path, content, problem):
     (tmp_path / "a.rar").write_bytes(content)
-    with pytest.raises(DataError, match=fix):
+    with pytest.raises(DataError, match=rf"a\.rar: {problem}.*delete it and run again"):
         unpack([tmp_path / "a.rar"], tmp_path / "out")
 
 
@@ -267,55 +355,43 @@ def test_unpacking_a_data_set_writes_the_list_last_and_starts_clean(tmp_path):
     assert not paths.videos("ucf101").exists()
 
 
-# -- folders in place of archives ------------------------------------------------------------------------------------
-
-
-def test_videos_that_are_unpacked_already(tmp_path):
-    """The same manifest as from an archive, nothing copied, and what the user has stays as it is."""
-    files = ucf101_tree(tmp_path / "made")
-    config = small_config(tmp_path, archives=[{"file": "UCF-101"}, {"file": "ucfTrainTestlist"}])
-    local, paths = config.datasets["ucf101"].local, Paths.of(config)
-    for name, path in files.items():
-        (local / name).parent.mkdir(parents=True, exist_ok=True)
-        path.rename(local / name)
+@pytest.mark.parametrize("content", [b"PK no", b"some text", None], ids=["damaged", "unknown", "missing"])
+def test_what_cannot_be_unpacked_is_fetched_again(tmp_path, content):
+    """As the message says: delete it and run again."""
+    config = small_config(tmp_path)
+    paths = Paths.of(config)
+    local, archive = config.datasets["ucf101"].local, paths.archives("ucf101") / "videos.zip"
+    local.mkdir()
+    make_zip(local / "videos.zip")
+    fetch_dataset(config, "ucf101")
+    archive.unlink()
+    if content is not None:
+        archive.write_bytes(content)
+    with pytest.raises(DataError, match=r"videos\.zip: .*run again"):
+        unpack_dataset(config, "ucf101")
+    assert not paths.fetched("ucf101").exists()
+    assert archive.exists() == (content is not None)
+    archive.unlink(missing_ok=True)
     fetch_dataset(config, "ucf101")
     unpack_dataset(config, "ucf101")
-    manifest = write_manifest(config, "ucf101").set_index("id")
-    assert len(manifest) == 12
-    assert manifest.loc["YoYo/v_YoYo_g06_c01.avi", "path"] == "UCF-101/YoYo/v_YoYo_g06_c01.avi"
-    taken = paths.videos("ucf101") / "UCF-101/YoYo/v_YoYo_g06_c01.avi"
-    assert taken.samefile(local / "UCF-101/YoYo/v_YoYo_g06_c01.avi")
-    unpack_dataset(config, "ucf101")  # again: removes and makes the folder
-    assert {path.relative_to(local).as_posix() for path in local.rglob("*") if path.is_file()} == set(files)
-    sized = small_config(tmp_path, archives=[{"file": "UCF-101", "size": 5}, {"file": "ucfTrainTestlist"}])
-    with pytest.raises(DataError, match="UCF-101: a folder has no size"):
-        fetch_dataset(sized, "ucf101")
+    assert unpacked(paths.videos("ucf101")) == FILES
 
 
-def test_a_folder_of_archives(tmp_path):
-    """hmdb51_org.rar unpacked by hand, its classes not."""
-    source = tmp_path / "hmdb51_org"
-    source.mkdir()
-    make_zip(source / "one.zip", {"wave/a.avi": b"a"})
-    make_zip(source / "two.zip", {"walk/b.avi": b"b"})
-    (source / ".DS_Store").write_bytes(b"litter")
-    members = unpack([source], tmp_path / "out")
-    assert [member.path for member in members] == ["hmdb51_org/walk/b.avi", "hmdb51_org/wave/a.avi"]
-    assert unpacked(tmp_path / "out") == {"hmdb51_org/walk/b.avi": b"b", "hmdb51_org/wave/a.avi": b"a"}
-    numbered = [source.rename(tmp_path / "set-07"), tmp_path / "set-09"]  # not parts of one file
-    shutil.copytree(*numbered)
-    assert {member.path[:6] for member in unpack(numbered, tmp_path / "two")} == {"set-07", "set-09"}
-    source = numbered[0]
-    (source / "two.zip").write_bytes(b"PK no")
-    with pytest.raises(DataError, match=r"two\.zip: truncated or damaged"):
-        unpack([source], tmp_path / "again")
-    assert not (tmp_path / "again").exists()
-
-
-@pytest.mark.parametrize("target", ["nowhere", "."])
-def test_a_folder_with_links_that_are_no_files(tmp_path, target):
-    source = tmp_path / "videos"
-    source.mkdir()
-    (source / "link").symlink_to(target)
-    with pytest.raises(DataError, match=r"videos/link: a device, or a link to a folder or to nothing"):
-        unpack([source], tmp_path / "out")
+@pytest.mark.slow
+@pytest.mark.workflow
+def test_the_workflow_fetches_a_deleted_archive_again(tmp_path):
+    config = small_config(tmp_path)
+    paths, local = Paths.of(config), config.datasets["ucf101"].local
+    local.mkdir()
+    (local / "videos.zip").write_bytes(b"PK\3\4 no")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path]
+    command += ["--configfile", tmp_path / "config.yaml", "--cores", "1", paths.unpacked("ucf101")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    assert subprocess.run(command, env=environment, capture_output=True).returncode == 1
+    (paths.archives("ucf101") / "videos.zip").unlink()
+    (local / "videos.zip").unlink()
+    make_zip(local / "videos.zip")
+    again = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert unpacked(paths.videos("ucf101")) == FILES

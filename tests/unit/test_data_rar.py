@@ -291,6 +291,13 @@ def test_members_that_leave_the_folder_are_refused(tmp_path, name):
     assert not list(tmp_path.rglob("evil*"))
 
 
+def test_odd_names_in_messages_stay_on_one_line(tmp_path):
+    (tmp_path / "a.rar").write_bytes(stored_rar({"a\nb": b"content"}).replace(b"content", b"c?ntent"))
+    with pytest.raises(DataError, match=r"a\.rar: truncated or damaged \('a\\nb' does not have") as caught:
+        unpack([tmp_path / "a.rar"], tmp_path / "out")
+    assert str(caught.value).isprintable()
+
+
 def test_absurd_expansion_is_refused(samples, tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "FREE_EXPANSION", 1)
     monkeypatch.setattr(archives, "MAX_EXPANSION", 1)
