@@ -6,7 +6,7 @@ Design choices
 - A tar must end with its end mark and nothing behind it, a gzip with its checksum; a zip must hold as many members as
   it says. What was cut between two members, or has one damaged header, looks complete to most tools. For rar see
   `ssp.data.rar`.
-- Between two members of a tar only so much is read: a name of gigabytes is made of a few kilobytes.
+- Between two members of a tar only so much is read: a name of gigabytes is a few megabytes of gzip.
 - Readers say what is wrong with a member (a link, a device, encrypted); to refuse it is for the writer.
 """
 
@@ -30,6 +30,7 @@ from ssp.errors import DataError
 AGAIN = "delete it and run again (where `local` is set, replace it there)"
 """The way out of a damaged archive, for messages."""
 MAX_GAP = 1 << 22  # bytes between two members of a tar (headers, long names), and behind the last
+_LATIN_1 = {0xDC00 + byte: byte for byte in range(0x80, 0x100)}  # Python's sign for a byte that is not UTF-8: the byte
 
 
 class Damaged(Exception):
@@ -76,8 +77,8 @@ def shown(name: str) -> str:
 
 
 def readable(name: str) -> str:
-    """Bytes of a file name that are not UTF-8 (surrogates in Python) as Latin-1, so that it can stand in a table."""
-    return name.translate({0xDC00 + byte: byte for byte in range(0x80, 0x100)})
+    """Bytes of a file name that are not UTF-8 as Latin-1, so that every name can stand in a table."""
+    return name.translate(_LATIN_1)
 
 
 def _items(parts: list[Path], title: str) -> Iterator[Item]:
