@@ -24,7 +24,7 @@ CHUNK = 1 << 20
 _BEGINNINGS = {".zip": b"PK", ".rar": b"Rar!", ".gz": b"\x1f\x8b", ".tgz": b"\x1f\x8b"}
 # Byte order mark, blanks, <?xml ...?> and comments may come first.
 _PAGE = re.compile(
-    rb"(?:\xef\xbb\xbf)?(?>\s|<\?.*?\?>|<!--.*?-->)*+<(?:!doctype\s+html|html|head|title|body)\b",
+    rb"(?:\xef\xbb\xbf)?(?>\s|<\?.*?\?>|<!--.*?-->)*<(?:!doctype\s+html|html|head|title|body)\b",
     re.DOTALL | re.IGNORECASE,
 )
 
