@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from ssp.data.fetch import looks_like_html
+from ssp.data.verify import looks_like_html
 from ssp.errors import DataError
 
 AGAIN = "delete it and run again (where `local` is set, replace it there)"
