@@ -34,7 +34,7 @@ ATTEMPTS = 4  # without a new byte, per address
 PAUSE_S = 1.0  # before the second attempt; doubles after each
 TIMEOUT_S = 60  # without a byte
 NETWORK_CHUNK = 1 << 16  # what a broken connection loses at most
-_PASSING = (408, 425, 429)  # and all above 500
+_PASSING = (408, 425, 429)  # and all from 500 on
 _RANGE = re.compile(r"bytes (?:(?P<start>\d+)-\d+|\*)/(?:(?P<total>\d+)|\*)")
 
 
