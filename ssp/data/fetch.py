@@ -18,7 +18,6 @@ from urllib.parse import unquote, urlsplit
 from ssp.config import Archive, Config, Dataset
 from ssp.data.download import Refused, discard, download
 from ssp.data.verify import check_space, defect, file_start, has_checksum, wrong_start
-from ssp.data.verify import looks_like_html as looks_like_html
 from ssp.errors import DataError
 from ssp.files import atomic_path, remove_leftovers
 from ssp.paths import Paths
