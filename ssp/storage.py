@@ -20,7 +20,8 @@ def open_storage(address: str, journal: Path) -> BaseStorage:
     """
     if address == JOURNAL:
         journal.parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(journal)))
+        # Absolute: its lock is a link to this path, which Optuna follows to see for how long nobody has released it.
+        return JournalStorage(JournalFileBackend(str(journal.absolute())))
     return open_database(address)
 
 

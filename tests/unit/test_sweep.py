@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import optuna
 import pytest
@@ -13,6 +14,7 @@ from ssp.cell import Cell
 from ssp.choice import load_choice
 from ssp.errors import ConfigError, RecordError
 from ssp.paths import Paths
+from ssp.storage import open_storage
 from ssp.study import open_study
 from ssp.sweep import run_sweep, search_space
 from ssp.tracking import Tracking
@@ -103,6 +105,15 @@ def test_killed_sweep_goes_on_to_the_same_choice(tiny, monkeypatch, at):
     assert (whole.run.interrupted, resumed.run.interrupted) == (0, 1)
     states = [t.state for t in open_study(cell).get_trials()]
     assert TrialState.RUNNING not in states and len(states) == 5
+
+
+def test_the_lock_of_a_killed_worker_is_seen_by_the_others(tmp_path, monkeypatch):
+    """Optuna releases a lock that got old; it must find the file that the lock, a link, leads to."""
+    monkeypatch.chdir(tmp_path)
+    journal = Path("results/sweeps/linear.journal")
+    open_storage("journal", journal)._backend._lock.acquire()
+    lock = journal.with_name("linear.journal.lock")
+    assert lock.is_symlink() and lock.exists()
 
 
 @pytest.mark.parametrize("step", ["save_choice", "tracked_params"])
