@@ -31,7 +31,7 @@ from ssp.data.video import probe
 ROOT = Path(__file__).resolve().parent.parent
 QUALITIES = (50, 75, 85, 90, 95, 98, 100)
 VIDEOS = ROOT.parent / "shared" / "videos"
-WINDOWS = 4  # of a real video: every other one fits the head, the rest are measured
+WINDOWS = 16  # of a real video: every other one fits the head, the rest are measured
 FRAMES = 8
 
 
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument(
         "--weights", type=Path, default=ROOT / "results" / "demo" / "backbone" / "source_f8.safetensors"
     )
-    parser.add_argument("--generated", type=int, default=384, help="generated clips; half of them fit the head")
+    parser.add_argument("--generated", type=int, default=2048, help="generated clips; half of them fit the head")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     models = {}
