@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, NonNegativeInt, model_validator
@@ -15,6 +14,7 @@ from ssp.config.sections import (
     ComputePlan,
     Dataset,
     Hyperparameters,
+    LocalPath,
     Method,
     Name,
     Quirk,
@@ -33,7 +33,7 @@ class Config(Strict):
 
     name: Name = Field(description="Results go to results/<name>.")
     title: str = Field(description="One line for tables and reports: what these numbers are.")
-    data_root: Path = Field(description="Folder of archives, videos, manifests and frames.")
+    data_root: LocalPath = Field(description="Folder of archives, videos, manifests and frames.")
     environment: Literal["environment.yml", "environment.cuda.yml"] = "environment.yml"
     protocol: Quirk = "fixed"
     quirks: Quirks = Quirks()

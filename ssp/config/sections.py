@@ -62,7 +62,7 @@ class Expected(Strict):
     classes: PositiveInt
     train: PositiveInt = Field(description="Videos of the training list (before validation is carved from it).")
     test: PositiveInt
-    # Left out of every copy where it is not given, so that results from before there was this key stay what they are.
+    # Left out of every copy where it is not given: a manifest does not depend on it then.
     clips: PositiveInt | None = Field(
         default=None,
         exclude_if=lambda clips: clips is None,
@@ -310,6 +310,7 @@ class Quirks(Strict):
     entropy_norm: Quirk | None = Field(default=None, description="SSP's gate: maximum over the batch, or per clip.")
     validation_window: Quirk | None = Field(default=None, description="Dense validation window one window too early.")
     short_videos: Quirk | None = Field(
-        default=None, description="Sparse training clips of too few frames: the first alone, or all in order."
+        default=None,
+        description="Sparse clips of too short videos: the first frame alone, or all (not in test).",
     )
     merge_ids: Quirk | None = Field(default=None, description="Views merged by file stem, or by full video id.")

@@ -1,7 +1,8 @@
 """Work on videos in child processes that can be killed.
 
 Design choices
-- A hanging or crashing decoder costs one video, not the job: a child has a time limit for each and is replaced.
+- A hanging or crashing decoder costs one video, not the job: a child has a time limit for each and is replaced. The
+  video gets a second try: a job that was suspended, or short of memory, has broken videos of no fault of theirs.
 - Children are started fresh, since decord hangs after a fork; what they import is small so that they start quickly.
 - Videos are handed over in batches where the work on one is short; a batch that got no answer is tried again one by
   one, to know whose fault it is.
@@ -46,9 +47,12 @@ class Child:
         """What `work` returns for each video, or the DataError that it raised; a VideoError where no answer came."""
         try:
             return self._ask(paths)
-        except _NoAnswerError as reason:
+        except _NoAnswerError:
             if len(paths) > 1:
                 return [answer for path in paths for answer in self.answers([path])]
+        try:
+            return self._ask(paths)  # the job may have been suspended, or memory short
+        except _NoAnswerError as reason:
             return [VideoError(f"{paths[0]}: {reason}")]
 
     def _ask(self, paths: list[Path | str]) -> list[Any]:

@@ -198,7 +198,7 @@ def _read_meta(environment: lmdb.Environment, path: Path) -> dict[str, Any]:
     with _no_damage(path), environment.begin() as transaction:
         meta = transaction.get(META)
     if meta is None:
-        raise DataError(f"{path}: not a shard of a frame store; run `ssp data frames` again")
+        raise DataError(f"{path}: not a shard of a frame store of this version; delete it and run again")
     return json.loads(meta)
 
 

@@ -94,11 +94,13 @@ def test_what_an_archive_may_say(tiny):
     assert read == entry | {"urls": []}
 
 
-def test_local_may_begin_with_the_users_home(tiny, tmp_path, monkeypatch):
+def test_paths_may_begin_with_the_users_home(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
+    tiny["data_root"] = "~/data"
     tiny["datasets"]["ucf101"]["local"] = "~/videos"
     tiny["backbone"]["checkpoints"]["f4"] = {"num_frames": 4, "local": "~/weights.pth"}
     config = parse_config(tiny, "my.yaml")
+    assert config.data_root == tmp_path / "data"
     assert config.datasets["ucf101"].local == tmp_path / "videos"
     assert config.backbone.checkpoints["f4"].local == tmp_path / "weights.pth"
     assert config.datasets["breakfast"].local == Path("data/tiny/generated/breakfast")

@@ -297,12 +297,8 @@ def test_a_hanging_child_is_killed_and_replaced(tmp_path):
         child._limit_s = 0.5
         os.kill(child._process.pid, signal.SIGSTOP)
         stopped, start = child._process.pid, time.monotonic()
-        (error,) = child.answers([good])
-        assert isinstance(error, VideoError)
-        assert "good.avi: not decoded within 0.5 s" in str(error)
-        assert time.monotonic() - start < 4
-        child._limit_s = 60
-        assert isinstance(child.answers([good])[0], bytes)
+        assert isinstance(child.answers([good])[0], bytes)  # it was not the video's fault
+        assert time.monotonic() - start < 10
         assert child._process.pid != stopped
         with pytest.raises(ProcessLookupError):
             os.kill(stopped, 0)

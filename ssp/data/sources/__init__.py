@@ -52,11 +52,6 @@ class Tree:
     folder: Path
     files: list[str]
 
-    @classmethod
-    def of(cls, folder: Path) -> Tree:
-        """All files below a folder."""
-        return cls(folder, sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()))
-
     @cached_property
     def videos(self) -> list[str]:
         """Paths of the video files."""
