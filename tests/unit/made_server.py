@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ssp.config import Archive
 
 CONTENT = b"PK" + bytes(range(256)) * 4000  # 1 MB
+NEW = b"PK" + bytes(reversed(range(256))) * 4000  # as long, and another file
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
@@ -77,6 +78,11 @@ def status(code):
 
 def archive(server, *paths, **known):
     return Archive(file="a.zip", urls=[server.address + path for path in paths], **({"sha256": SHA256} | known))
+
+
+def unchecked(server, *paths, **known):
+    """No checksum is known: nothing proves in the end that the pieces of a download fit."""
+    return archive(server, *paths, sha256=None, **known)
 
 
 def left_over(folder):
