@@ -155,7 +155,10 @@ def _ask(url: str, headers: dict[str, str]) -> Response:
         return requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S)
     except requests.exceptions.SSLError as error:
         if reason := re.search(r"certificate verify failed: ([^(]*)", str(error)):
-            raise Refused(f"the server's certificate is not trusted ({reason[1].rstrip(' .')})") from None
+            raise Refused(
+                f"the server's certificate is not trusted ({reason[1].rstrip(' .')}): add its issuer's certificate to "
+                "a copy of the file that `python -m certifi` names, and set REQUESTS_CA_BUNDLE to that copy"
+            ) from None
         raise _MayPass("no secure connection") from None
     except requests.exceptions.ProxyError:
         raise _MayPass("no connection by way of the proxy that the environment names") from None

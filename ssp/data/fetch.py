@@ -133,7 +133,8 @@ def _fetch(archive: Archive, part: Path, target: Path, problem: str | None) -> N
             return
     raise DataError(
         f"{archive.file}: could not be fetched ({'; '.join(reasons) or 'no address known'}); "
-        "add a working address to the config, or name a folder that has the file as `local`"
+        f"add a working address to the config, download it by hand to {target}, "
+        "or name a folder that has the file as `local`"
     )
 
 

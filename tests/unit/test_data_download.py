@@ -6,7 +6,9 @@ import shutil
 import ssl
 import subprocess
 import time
+from pathlib import Path
 
+import certifi
 import pytest
 from made_server import CONTENT, NEW, SHA256, Server, archive, cut_off, left_over, send, sends, status, unchecked, whole
 
@@ -211,17 +213,29 @@ def test_a_server_that_announces_nonsense(server, tmp_path, length):
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
-def test_a_certificate_that_is_not_trusted_is_named_and_not_tried_again(server, tmp_path):
-    request = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost -days 1"
+def test_a_certificate_that_is_not_trusted_is_named_with_the_ways_out(server, tmp_path, monkeypatch):
+    cert = tmp_path / "cert"
+    request = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost"
     subprocess.run(
-        [*request.split(), "-keyout", tmp_path / "key", "-out", tmp_path / "cert"], check=True, capture_output=True
+        [*request.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", tmp_path / "key", "-out", cert],
+        check=True,
+        capture_output=True,
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert", tmp_path / "key")
+    context.load_cert_chain(cert, tmp_path / "key")
     server.http.socket = context.wrap_socket(server.http.socket, server_side=True)
     entry = Archive(file="a.zip", urls=[server.address.replace("http:", "https:") + "/a"])
-    with pytest.raises(DataError, match=r"the server's certificate is not trusted \(self.signed certificate\)\)"):
+    with pytest.raises(
+        DataError, match=r"certificate is not trusted \(self.signed certificate\): .*CA_BUNDLE"
+    ) as caught:
         obtain(entry, None, tmp_path / "archives")
+    assert "attempts" not in str(caught.value)  # it would not be another one
+    assert f"by hand to {tmp_path / 'archives' / 'a.zip'}, or name a folder" in str(caught.value)
+
+    (tmp_path / "bundle").write_text(Path(certifi.where()).read_text() + cert.read_text())
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "bundle"))
+    server.script["/a"] = [whole]
+    assert obtain(entry, None, tmp_path / "archives").read_bytes() == CONTENT
 
 
 def test_nobody_listens(tmp_path, monkeypatch):
