@@ -27,6 +27,8 @@ from ssp.errors import DataError
 
 _END_MARKS = {rarfile.RAR_BLOCK_ENDARC, rarfile.RAR5_BLOCK_ENDARC}
 rarfile.RAR_MAX_COMMENT = 0  # comments are skipped: to decompress one it would look for a program
+_ELSEWHERE = "unpack it with unrar or unar and pack the same tree as zip"
+_VOLUME = "one volume of several, which is not read; unpack all with unrar or unar and pack the same tree as zip"
 _UNREADABLE = ("solid", "ncrypt", "filters")  # in libarchive's messages about kinds of rar that it does not read
 
 
@@ -48,8 +50,7 @@ def read_rar(archive: Path, title: str) -> Iterator[Item]:
             reason = getattr(error, "msg", None) or str(error)
             if any(word in reason for word in _UNREADABLE):
                 raise DataError(
-                    f"{title}: a kind of rar that libarchive does not read ({reason}); unpack it with unrar or unar "
-                    "and pack the same tree as zip"
+                    f"{title}: a kind of rar that libarchive does not read ({reason}); {_ELSEWHERE}"
                 ) from None
             raise Damaged(reason) from None
 
@@ -85,22 +86,34 @@ def _import_libarchive(title: str) -> Any:  # noqa: ANN401 - a module
 
 def _contents(archive: Path, title: str) -> list[rarfile.RarInfo]:
     """All members by their headers, in order."""
-    kinds = []
+    blocks = []
     try:
-        with rarfile.RarFile(archive, errors="strict", info_callback=lambda block: kinds.append(block.type)) as file:
+        with rarfile.RarFile(archive, errors="strict", info_callback=blocks.append) as file:
             if file.needs_password():
                 raise DataError(f"{title}: is encrypted; fetch it from another address")
-            members = file.infolist()
+            members, volumes = file.infolist(), file.volumelist()
     except (rarfile.Error, ValueError, LookupError, ArithmeticError, struct.error) as error:  # damaged headers
         if isinstance(error, rarfile.NeedFirstVolume) or "volume" in str(error):
-            raise DataError(
-                f"{title}: one volume of several, which is not read; unpack all with unrar or unar and pack the "
-                "same tree as zip"
-            ) from None
+            raise DataError(f"{title}: {_VOLUME}") from None
         raise Damaged(str(error)) from None
-    if not _END_MARKS & set(kinds):
+    if len(volumes) > 1:
+        raise DataError(f"{title}: {_VOLUME}")
+    if not any(block.type in _END_MARKS for block in blocks):
+        if _is_old(blocks):
+            raise DataError(f"{title}: rar 2 or older, which is not read; {_ELSEWHERE}")
         raise Damaged("the end mark is missing")
+    if sum(block.type == rarfile.RAR_BLOCK_FILE for block in blocks) > len(members):  # `rarfile` leaves them out
+        raise DataError(f"{title}: holds older versions of its files, which is not read; {_ELSEWHERE}")
     return members
+
+
+def _is_old(blocks: list[rarfile.RarInfo]) -> bool:
+    """Whether rar 2 or older wrote it: a member compressed as rar 3 does not, or a comment where rar 3 has none."""
+    files = [block for block in blocks if block.type == rarfile.RAR_BLOCK_FILE]
+    # What is not compressed is marked as readable by rar 2 also in rar 3.
+    return any(file.extract_version < 29 and file.compress_type != rarfile.RAR_M0 for file in files) or any(
+        block.type == rarfile.RAR_BLOCK_MAIN and block.flags & rarfile.RAR_MAIN_COMMENT for block in blocks
+    )
 
 
 def _problem(member: rarfile.RarInfo) -> str | None:

@@ -105,6 +105,11 @@ def test_a_copy_of_another_member_is_refused(samples, tmp_path):
         ("rar3-comment-hpsw", "encrypted"),
         ("rar5-vols.part1", "one volume of several"),
         ("rar3-vols.part2", "one volume of several"),
+        ("rar15-comment", "rar 2 or older, .* pack the same tree as zip"),
+        ("rar2-unix-owner", "rar 2 or older, .* pack the same tree as zip"),
+        ("rar202-comment-nopsw", "rar 2 or older, .* pack the same tree as zip"),
+        ("rar3-versions", "holds older versions of its files, .* pack the same tree as zip"),
+        ("rar5-versions", "holds older versions of its files, .* pack the same tree as zip"),
     ],
 )
 def test_kinds_that_are_not_read_are_named_with_a_way_out(samples, tmp_path, name, reason):
@@ -112,6 +117,12 @@ def test_kinds_that_are_not_read_are_named_with_a_way_out(samples, tmp_path, nam
         unpack([renamed(samples, name, tmp_path)], tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.rar"]
+
+
+@pytest.mark.parametrize("name", ["rar3-old", "rar3-vols.part1", "rar5-vols.part1"])
+def test_the_first_of_several_volumes_that_are_all_there(samples, tmp_path, name):
+    with pytest.raises(DataError, match=rf"{name}\.rar: one volume of several"):
+        unpack([samples / f"{name}.rar"], tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["rar3-subdirs", "rar5-subdirs", "rar5-blake", "unicode2"])
