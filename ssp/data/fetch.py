@@ -10,6 +10,7 @@ Design choices
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -21,6 +22,8 @@ from ssp.data.verify import check_space, defect, file_start, has_checksum, wrong
 from ssp.errors import DataError
 from ssp.files import atomic_path, remove_leftovers
 from ssp.paths import Paths
+
+_COARSEST_DATE_NS = 2 * 10**9 - 1  # FAT keeps even seconds, some network file systems whole ones
 
 
 def fetch_dataset(config: Config, dataset: str) -> None:
@@ -110,7 +113,10 @@ def _is_copy(target: Path, source: Path) -> bool:
     if not source.is_file():
         return False
     ours, theirs = target.stat(), source.stat()
-    return os.path.samestat(ours, theirs) or (ours.st_size, ours.st_mtime_ns) == (theirs.st_size, theirs.st_mtime_ns)
+    slack = 0 if ours.st_dev == theirs.st_dev else _COARSEST_DATE_NS  # one file system keeps all dates alike
+    return os.path.samestat(ours, theirs) or (
+        ours.st_size == theirs.st_size and abs(ours.st_mtime_ns - theirs.st_mtime_ns) <= slack
+    )
 
 
 def _fetch(archive: Archive, part: Path, target: Path, problem: str | None) -> None:
@@ -169,14 +175,15 @@ def _copy_file(source: Path, part: Path, archive: Archive) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """A second name of a file where the file system can, else a copy with the same date."""
+    """A second name of a file where the file system can, else a copy, with the same date where it can be set."""
     try:
         os.link(source.resolve(), target)
     except OSError:  # another file system, or one without links
         found = source.stat()
         check_space(target.parent, found.st_size)
         shutil.copyfile(source, target)
-        os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
+        with contextlib.suppress(OSError):  # some network mounts refuse; then the next fetch copies again
+            os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
 def _licence(settings: Dataset) -> str:

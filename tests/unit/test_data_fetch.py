@@ -1,5 +1,6 @@
 """Archives come verified or not at all: from an address, from a folder, or put into place by hand."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -140,26 +141,48 @@ def test_a_checksum_proves_what_is_in_place_whatever_local_holds(tmp_path):
     )
 
 
-def test_a_copy_is_not_made_again(tmp_path):
-    """A copy, where there are no hard links, keeps the date: by that it is known again."""
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A folder with an archive on another file system: files are copied from there, not linked."""
     memory = Path("/dev/shm")
     if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("one file system only: files are linked, not copied")
     local = memory / f"ssp-test-{os.getpid()}"
     local.mkdir()
-    try:
-        (local / "a.zip").write_bytes(CONTENT)
-        os.utime(local / "a.zip", (1e9, 1e9))
-        leftover = tmp_path / ".a.zip.123.tmp"  # of a copy that was killed
-        leftover.write_bytes(b"PK")
-        made = obtain(Archive(file="a.zip"), local, tmp_path).stat()
-        assert not leftover.exists()
-        again = obtain(Archive(file="a.zip"), local, tmp_path).stat()
-        assert made.st_ino == again.st_ino
-        (local / "a.zip").write_bytes(b"PKnew")
-        assert obtain(Archive(file="a.zip"), local, tmp_path).read_bytes() == b"PKnew"
-    finally:
-        shutil.rmtree(local)
+    (local / "a.zip").write_bytes(CONTENT)
+    os.utime(local / "a.zip", (1e9, 1e9 + 1.75))
+    yield local
+    shutil.rmtree(local)
+
+
+def test_a_copy_is_not_made_again(tmp_path, elsewhere):
+    """A copy, where there are no hard links, keeps the date: by that it is known again."""
+    leftover = tmp_path / ".a.zip.123.tmp"  # of a copy that was killed
+    leftover.write_bytes(b"PK")
+    made = obtain(Archive(file="a.zip"), elsewhere, tmp_path).stat()
+    assert not leftover.exists()
+    again = obtain(Archive(file="a.zip"), elsewhere, tmp_path).stat()
+    assert made.st_ino == again.st_ino
+    (elsewhere / "a.zip").write_bytes(b"PKnew")
+    assert obtain(Archive(file="a.zip"), elsewhere, tmp_path).read_bytes() == b"PKnew"
+
+
+def test_a_copy_on_a_file_system_that_keeps_whole_seconds(tmp_path, elsewhere):
+    made = obtain(Archive(file="a.zip"), elsewhere, tmp_path)
+    before = made.stat().st_ino
+    for second, same in ((1, True), (0, True), (-1, False)):  # FAT: even ones
+        os.utime(made, (1e9, 1e9 + second))
+        assert (obtain(Archive(file="a.zip"), elsewhere, tmp_path).stat().st_ino == before) == same
+
+
+def test_a_copy_whose_date_may_not_be_set(tmp_path, elsewhere, monkeypatch):
+    """As on some network mounts."""
+
+    def refuse(path, **_):
+        raise PermissionError(errno.EPERM, "Operation not permitted", path)
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert obtain(Archive(file="a.zip"), elsewhere, tmp_path).read_bytes() == CONTENT
 
 
 def test_what_killed_copies_left_is_removed(tmp_path):
