@@ -53,7 +53,8 @@ def wrong_start(start: bytes, archive: Archive, media_type: str = "") -> str | N
         return None
     if not start:
         return "an empty file"
-    if suffix not in (".html", ".htm") and (media_type == "text/html" or looks_like_html(start)):
+    called_page = media_type == "text/html" and not has_checksum(archive)  # a checksum knows better than the server
+    if suffix not in (".html", ".htm") and (called_page or looks_like_html(start)):
         return "an HTML page instead of the file"
     if beginning and not has_checksum(archive):
         return f"no {suffix} file (it begins with {start[:8]!r})"

@@ -193,6 +193,10 @@ def test_an_archive_that_the_server_takes_for_a_page_is_kept(server, tmp_path):
     """Scripts that send files often forget to say what they send."""
     server.script["/a"] = [sends(content_type="text/html")]
     assert obtain(unchecked(server, "/a"), None, tmp_path).read_bytes() == CONTENT
+    weights = Archive(
+        file="a.pth", urls=[server.address + "/a"], sha256=SHA256
+    )  # the name says nothing of its beginning
+    assert obtain(weights, None, tmp_path).read_bytes() == CONTENT
 
 
 def test_a_page_at_one_address_does_not_spoil_the_next(server, tmp_path):
