@@ -3,9 +3,9 @@
 Design choices
 - The first bytes decide what a file is, not its name.
 - Numbered parts of one tar or tar.gz are read as one file.
-- A tar must end with its end mark and nothing behind it, a gzip with its checksum; a zip must hold as many members as
-  it says. What was cut between two members, or has one damaged header, looks complete to most tools. For rar see
-  `ssp.data.rar`.
+- A tar must end with its end mark and only zeros behind it; in a gzip its checksum says as well that it was not cut.
+  A zip must hold as many members as it says. What was cut between two members, or has one damaged header, looks
+  complete to most tools. For rar see `ssp.data.rar`.
 - Between two members of a tar only so much is read: a name of gigabytes is a few megabytes of gzip.
 - Readers say what is wrong with a member (a link, a device, encrypted); to refuse it is for the writer.
 """
@@ -29,7 +29,8 @@ from ssp.errors import DataError
 
 AGAIN = "delete it and run again (where `local` is set, replace it there)"
 """The way out of a damaged archive, for messages."""
-MAX_GAP = 1 << 22  # bytes between two members of a tar (headers, long names), and behind the last
+MAX_GAP = 1 << 22  # bytes between two members of a tar (headers, long names)
+MAX_PADDING = 1 << 32  # bytes of zeros behind the last; `tar -b` and tapes want full records
 _LATIN_1 = {0xDC00 + byte: byte for byte in range(0x80, 0x100)}  # Python's sign for a byte that is not UTF-8: the byte
 
 
@@ -88,9 +89,9 @@ def _items(parts: list[Path], title: str) -> Iterator[Item]:
             yield from _read_zip(_only_file(parts, title, "zip"))
         elif magic.startswith(b"\x1f\x8b"):
             with gzip.GzipFile(fileobj=stream) as plain:
-                yield from _read_tar(plain)
+                yield from _read_tar(plain, has_checksum=True)
         elif magic[257:262] == b"ustar":
-            yield from _read_tar(stream)
+            yield from _read_tar(stream, has_checksum=False)
         elif magic.startswith(b"Rar!"):
             from ssp.data.rar import read_rar
 
@@ -136,7 +137,8 @@ def _compare_count(archive: Path, found: int) -> None:
         raise Damaged(f"{found} members instead of {said}")
 
 
-def _read_tar(stream: IO[bytes]) -> Iterator[Item]:
+def _read_tar(stream: IO[bytes], *, has_checksum: bool) -> Iterator[Item]:
+    """`has_checksum`: the stream fails where it was cut; not every program writes the end mark."""
     ahead = _Ahead(stream)
     with tarfile.open(fileobj=ahead, mode="r|", bufsize=1 << 20) as file:
         for info in iter(file.next, None):
@@ -147,12 +149,13 @@ def _read_tar(stream: IO[bytes]) -> Iterator[Item]:
                 yield Item(name, None, file.extractfile(info))
             else:
                 yield Item(name, None if info.isdir() else "is a link or device", None)
-        while ahead.read(1 << 20):  # to the end of the stream, where gzip compares its checksum
+        ahead.limit = file.offset + MAX_PADDING
+        # A damaged header looks like the end to `tarfile`; only then is there something behind it.
+        while ahead.zeros_from <= file.offset and ahead.read(1 << 20):  # to the end, where gzip compares its checksum
             pass
-    # A damaged header looks like the end to `tarfile`; only then is there something behind it.
     if ahead.zeros_from > file.offset:
         raise Damaged("a header is damaged, or something follows the end mark")
-    if ahead.size - file.offset < 2 * tarfile.BLOCKSIZE:
+    if not has_checksum and ahead.size - file.offset < 2 * tarfile.BLOCKSIZE:
         raise Damaged("the end mark is missing")
 
 
@@ -217,7 +220,9 @@ class _Ahead:
 
     def read(self, size: int) -> bytes:
         if self.size > self.limit:
-            raise Damaged(f"more than {MAX_GAP >> 20} MiB between two members, or behind the last")
+            raise Damaged(
+                f"more than {MAX_GAP >> 20} MiB between two members, or {MAX_PADDING >> 20} MiB behind the last"
+            )
         chunk = self._stream.read(size)
         if some := len(chunk.rstrip(b"\0")):
             self.zeros_from = self.size + some

@@ -9,6 +9,7 @@ import zipfile
 import pytest
 from test_data_archives import FILES, make_zip, tar_bytes, unpacked
 
+from ssp.data import formats
 from ssp.data.archives import unpack
 from ssp.data.formats import MAX_GAP, read_items
 from ssp.errors import DataError
@@ -57,12 +58,18 @@ def test_a_tar_that_ends_before_its_file_does(tmp_path, files):
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["tar", "gzip"])
 def test_zeros_at_the_end_of_a_member_are_no_end_mark(tmp_path, compress):
+    """In a gzip none is needed: its checksum says that nothing was cut."""
     content = tar_bytes({"a": b"1", "zeros": bytes(4096), "c": b"3"})
     cut = 1024 + 512 + 4096  # behind the second member
-    for blocks in (0, 1):
-        refused(tmp_path, {"a": compress(content[:cut] + bytes(512 * blocks))}, "the end mark is missing")
-    (tmp_path / "a").write_bytes(compress(content[:cut] + bytes(1024)))
-    assert unpack([tmp_path / "a"], tmp_path / "out") == [("a", 1), ("zeros", 4096)]
+    for blocks in (0, 1, 2):
+        packed = compress(content[:cut] + bytes(512 * blocks))
+        if compress is bytes and blocks < 2:
+            refused(tmp_path, {"a": packed}, "the end mark is missing")
+        else:
+            (tmp_path / "a").write_bytes(packed)
+            assert unpack([tmp_path / "a"], tmp_path / f"out{blocks}") == [("a", 1), ("zeros", 4096)]
+    for lost in (1, 8, 20):
+        refused(tmp_path, {"a.tar.gz": gzip.compress(content[:cut])[:-lost]}, "truncated or damaged")
 
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
@@ -74,9 +81,20 @@ def test_headers_without_end_are_not_read(tmp_path, kind):
     refused(tmp_path, {"a.tar.gz": gzip.compress(content)}, "more than 4 MiB between two members")
 
 
-def test_zeros_without_end_are_not_read(tmp_path):
-    content = gzip.compress(tar_bytes(SMALL) + bytes(MAX_GAP + (1 << 21)))
-    refused(tmp_path, {"a.tar.gz": content}, "more than 4 MiB between two members, or behind the last")
+@pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["tar", "gzip"])
+def test_padding_may_be_long(tmp_path, compress):
+    """As of `tar -b 20480`; only what is not zero is refused."""
+    padded = tar_bytes(SMALL) + bytes(3 * MAX_GAP)
+    (tmp_path / "a.tar").write_bytes(compress(padded))
+    unpack([tmp_path / "a.tar"], tmp_path / "whole")
+    assert unpacked(tmp_path / "whole") == SMALL
+    refused(tmp_path, {"a.tar": compress(padded + b"x")}, "or something follows the end mark")
+
+
+def test_zeros_without_end_are_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "MAX_PADDING", 1 << 23)
+    content = gzip.compress(tar_bytes(SMALL) + bytes((1 << 23) + (1 << 21)))
+    refused(tmp_path, {"a.tar.gz": content}, "more than 4 MiB between two members, or 8 MiB behind the last")
 
 
 def test_members_larger_than_that_are(tmp_path):
