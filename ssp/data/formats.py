@@ -21,6 +21,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -31,6 +32,7 @@ AGAIN = "delete it and run again (where `local` is set, replace it there)"
 """The way out of a damaged archive, for messages."""
 MAX_GAP = 1 << 22  # bytes between two members of a tar (headers, long names)
 MAX_PADDING = 1 << 32  # bytes of zeros behind the last; `tar -b` and tapes want full records
+_WINDOWS, _UNIX = (0, 10), (3, 19)  # what programs that wrote a zip say of their system; 0: DOS, 19: macOS
 _LATIN_1 = {0xDC00 + byte: byte for byte in range(0x80, 0x100)}  # Python's sign for a byte that is not UTF-8: the byte
 
 
@@ -90,7 +92,7 @@ def _items(parts: list[Path], title: str) -> Iterator[Item]:
         elif magic.startswith(b"\x1f\x8b"):
             with gzip.GzipFile(fileobj=stream) as plain:
                 yield from _read_tar(plain, has_checksum=True)
-        elif magic[257:262] == b"ustar":
+        elif magic[257:262] == b"ustar" or _is_tar_header(magic[: tarfile.BLOCKSIZE]):
             yield from _read_tar(stream, has_checksum=False)
         elif magic.startswith(b"Rar!"):
             from ssp.data.rar import read_rar
@@ -103,6 +105,15 @@ def _items(parts: list[Path], title: str) -> Iterator[Item]:
             raise DataError(f"{title}: {start}neither zip, rar, tar nor tar.gz, or damaged; {AGAIN}")
 
 
+def _is_tar_header(block: bytes) -> bool:
+    """By its checksum: tar as of Unix v7 has no other mark."""
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
 def _only_file(parts: list[Path], title: str, kind: str) -> Path:
     if len(parts) > 1:
         raise DataError(f"{title}: {kind} archives in parts are not read; join the parts into one file")
@@ -113,16 +124,17 @@ def _read_zip(archive: Path) -> Iterator[Item]:
     with zipfile.ZipFile(archive) as file:
         _compare_count(archive, len(file.infolist()))
         for info in file.infolist():
-            mode = info.external_attr >> 16
+            name = _zip_name(info)
+            is_folder = name.endswith("/")
+            mode = info.external_attr >> 16 if info.create_system in _UNIX else 0
             problem = None
             if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 problem = "is a link or device"
             elif info.flag_bits & 1:
                 problem = "is encrypted"
-            elif info.is_dir() and info.file_size:
+            elif is_folder and info.file_size:
                 problem = "is a folder with content"
-            name = _zip_name(info)
-            if problem or info.is_dir():
+            if problem or is_folder:
                 yield Item(name, problem, None)
             else:
                 with file.open(info) as content:
@@ -160,13 +172,17 @@ def _read_tar(stream: IO[bytes], *, has_checksum: bool) -> Iterator[Item]:
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """Names without the UTF-8 flag are cp437 by the standard, but UTF-8 in what most programs write."""
-    if info.flag_bits & 0x800:
-        return info.filename
-    try:
-        return info.filename.encode("cp437").decode("utf-8")
-    except UnicodeError:
-        return info.filename
+    """Names without the UTF-8 flag are cp437 by the standard, but UTF-8 in what most programs write.
+
+    PowerShell 5 and old .NET separate folders by backslashes.
+    """
+    name = info.filename
+    if not info.flag_bits & 0x800:
+        with suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    if info.create_system in _WINDOWS and "/" not in name:
+        name = name.replace("\\", "/")
+    return name
 
 
 class _Joined(io.RawIOBase):

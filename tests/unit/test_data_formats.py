@@ -104,6 +104,22 @@ def test_members_larger_than_that_are(tmp_path):
     assert unpacked(tmp_path / "out") == files
 
 
+@pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["tar", "gzip"])
+def test_tar_as_of_unix_v7(tmp_path, compress):
+    """Without the mark "ustar"; GNU tar's `--format=v7`."""
+    content = bytearray(tar_bytes(SMALL))
+    for start in range(0, 3 * 1536, 1536):
+        content[start + 257 : start + 512] = bytes(255)
+        content[start + 148 : start + 156] = b" " * 8
+        content[start + 148 : start + 156] = b"%06o\0 " % sum(content[start : start + 512])
+    (tmp_path / "a.tar").write_bytes(compress(content))
+    unpack([tmp_path / "a.tar"], tmp_path / "whole")
+    assert unpacked(tmp_path / "whole") == SMALL
+    content[0] ^= 1
+    reason = "neither zip" if compress is bytes else "truncated or damaged"
+    refused(tmp_path, {"a.tar": compress(content)}, reason)
+
+
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
@@ -191,3 +207,48 @@ def test_a_zip_of_many_members(tmp_path):
 def test_a_file_that_became_a_folder(tmp_path):
     content = patched(tmp_path, files=FILES).replace(b"top/a.txt", b"top/a.tx/")
     refused(tmp_path, {"a.zip": content}, "'top/a.tx/' is a folder with content")
+
+
+# What `create_system` says: 0 DOS, 3 Unix, 10 NTFS, 11 MVS.
+
+
+def zip_of(path, system, members, attributes=0):
+    """A zip as a program on another system writes it."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            info = zipfile.ZipInfo("x")
+            info.filename, info.create_system, info.external_attr = name, system, attributes
+            archive.writestr(info, content)
+    return path
+
+
+@pytest.mark.parametrize("system", [0, 10])
+def test_folders_of_a_zip_may_be_separated_by_backslashes(tmp_path, system):
+    path = zip_of(tmp_path / "a.zip", system, {"top\\": b"", "top\\empty\\": b"", "top\\fünf\\a.avi": b"1"})
+    assert unpack([path], tmp_path / "whole") == [("top/fünf/a.avi", 1)]
+    assert (tmp_path / "whole/top/empty").is_dir()
+    for name, reason in (
+        ("..\\evil", "leaves the folder"),
+        ("a\\..\\..\\evil", "leaves the folder"),
+        ("\\evil", "has an absolute name"),
+        ("folder\\", "is a folder with content"),
+    ):
+        content = zip_of(tmp_path / "a.zip", system, {name: b"1"}).read_bytes()
+        refused(tmp_path, {"a.zip": content}, rf"a\.zip: member '.*' {reason}")
+    assert not list(tmp_path.rglob("evil"))
+
+
+def test_backslashes_are_a_part_of_other_names(tmp_path):
+    path = zip_of(tmp_path / "a.zip", 3, {"a\\b": b"1"})
+    assert unpack([path], tmp_path / "out") == [("a\\b", 1)]
+    path = zip_of(tmp_path / "a.zip", 0, {"top/a\\b": b"1"})
+    assert unpack([path], tmp_path / "two") == [("top/a\\b", 1)]
+
+
+@pytest.mark.parametrize(("system", "is_link"), [(0, False), (10, False), (11, False), (3, True), (19, True)])
+def test_only_unix_says_what_is_a_link(tmp_path, system, is_link):
+    path = zip_of(tmp_path / "a.zip", system, {"a": b"1"}, attributes=0o120777 << 16)
+    if is_link:
+        refused(tmp_path, {"a.zip": path.read_bytes()}, "'a' is a link or device")
+    else:
+        assert unpack([path], tmp_path / "out") == [("a", 1)]
