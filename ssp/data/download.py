@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ssp.config import Archive
-from ssp.data.verify import check_space, has_checksum, wrong_size, wrong_start
+from ssp.data.verify import START, check_space, has_checksum, wrong_size, wrong_start
 from ssp.files import remove_leftovers, write_json, writing
 from ssp.progress import progress
 
@@ -120,7 +120,9 @@ def _transfer(url: str, part: Path, archive: Archive) -> bool:
         check_space(part.parent, (total or 0) - _size(part))
         chunks = _chunks(response)
         if start == 0:
-            first = next(chunks, b"")
+            first = b""
+            while len(first) < START and (more := next(chunks, b"")):  # a piece may be a single byte
+                first += more
             media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
             if problem := wrong_start(first, archive, media_type):
                 raise Refused(f"delivered {problem}")

@@ -199,6 +199,17 @@ def test_an_archive_that_the_server_takes_for_a_page_is_kept(server, tmp_path):
     assert obtain(weights, None, tmp_path).read_bytes() == CONTENT
 
 
+def test_a_file_whose_first_piece_is_a_single_byte(server, tmp_path):
+    def pieces(handler, start):
+        handler.protocol_version = "HTTP/1.1"
+        send(handler, b"", content_length=None, transfer_encoding="chunked")
+        for piece in (CONTENT[:1], CONTENT[1:9], CONTENT[9:], b""):
+            handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+
+    server.script["/a"] = [pieces]
+    assert obtain(unchecked(server, "/a"), None, tmp_path).read_bytes() == CONTENT
+
+
 def test_a_page_at_one_address_does_not_spoil_the_next(server, tmp_path):
     long_page = b"<!doctype html><html>" + b"x" * 200_000
     server.script |= {"/page": [sends(long_page, upto=100_000)], "/a": [whole]}
