@@ -123,6 +123,8 @@ def _transfer(url: str, part: Path, archive: Archive) -> bool:
             first = b""
             while len(first) < START and (more := next(chunks, b"")):  # a piece may be a single byte
                 first += more
+            if not first and found.total is None:  # no length was announced: who knows whether that was all
+                raise _MayPass("the connection was closed before the first byte")
             media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
             if problem := wrong_start(first, archive, media_type):
                 raise Refused(f"delivered {problem}")

@@ -108,6 +108,12 @@ def test_a_connection_that_breaks_where_only_the_config_knows_the_size(server, t
     assert [start for _, start in server.requests] == [0, 300_000]
 
 
+@pytest.mark.parametrize("known", [{}, {"sha256": None}])
+def test_a_connection_that_is_closed_before_the_first_byte(server, tmp_path, known):
+    server.script["/a"] = [sends(upto=0, content_length=None), whole]
+    assert obtain(archive(server, "/a", **known), None, tmp_path).read_bytes() == CONTENT
+
+
 def hangs(handler, start):
     """Sends a part, then nothing, without hanging up."""
     handler.send_response(206 if start else 200)
