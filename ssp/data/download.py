@@ -7,8 +7,8 @@ Design choices
   address with the same ETag or date (If-Range); what cannot be known to be the same file begins again.
 - An answer that is no whole file is joined only where it says that it starts (Content-Range), and is done only when all
   bytes are there.
-- Errors that may pass (connection lost, timeout, 408, 425, 429, 5xx) are tried again with growing pauses; as long as
-  bytes arrive there is no end of attempts.
+- Errors that may pass (connection lost, timeout, 408, 425, 429, 5xx) are tried again with growing pauses, or those that
+  the server asks for (Retry-After, up to some minutes); as long as bytes arrive there is no end of attempts.
 - The bytes are kept as sent: a Content-Encoding is not undone, as sizes, ranges and checksums are about the file.
 """
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 4  # without a new byte, per address
 PAUSE_S = 1.0  # before the second attempt; doubles after each
+LONGEST_PAUSE_S = 300  # that a server is granted
 TIMEOUT_S = 60  # without a byte
 NETWORK_CHUNK = 1 << 16  # what a broken connection loses at most
 _PASSING = (408, 425, 429)  # and all from 500 on
@@ -43,7 +44,16 @@ class Refused(Exception):
 
 
 class _MayPass(Exception):
-    """A failure that another attempt may not see."""
+    """A failure that another attempt may not see.
+
+    Args:
+        reason: the message.
+        pause_s: seconds that the server asks to wait; 0 where it does not say.
+    """
+
+    def __init__(self, reason: str, pause_s: int = 0) -> None:
+        super().__init__(reason)
+        self.pause_s = pause_s
 
 
 class _Origin(NamedTuple):
@@ -79,7 +89,7 @@ def download(url: str, part: Path, archive: Archive) -> bool:
                 attempt, pause, most = 1, PAUSE_S, have
             if attempt == ATTEMPTS:
                 raise Refused(f"{failure}, {ATTEMPTS} attempts") from None
-            time.sleep(pause)
+            time.sleep(min(failure.pause_s, LONGEST_PAUSE_S) or pause)
             pause *= 2
 
 
@@ -178,7 +188,8 @@ def _extent(response: Response, url: str) -> tuple[int | None, _Origin]:
     """Where in the file an answer starts (None: it does not say), and which file that is."""
     status, headers = response.status_code, response.headers
     if status in _PASSING or status >= 500:
-        raise _MayPass(f"HTTP {status}")
+        after = headers.get("Retry-After", "")  # a date is possible as well, and rare
+        raise _MayPass(f"HTTP {status}", int(after) if re.fullmatch("[0-9]{1,9}", after) else 0)
     if status not in (200, 206, 416):
         raise Refused(f"HTTP {status}")
     etag = headers.get("ETag", "W/")

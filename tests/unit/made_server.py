@@ -8,6 +8,7 @@ from ssp.config import Archive
 
 CONTENT = b"PK" + bytes(range(256)) * 4000  # 1 MB
 NEW = b"PK" + bytes(reversed(range(256))) * 4000  # as long, and another file
+DATE = "Tue, 15 Nov 1994 12:45:26 GMT"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 

@@ -10,7 +10,21 @@ from pathlib import Path
 
 import certifi
 import pytest
-from made_server import CONTENT, NEW, SHA256, Server, archive, cut_off, left_over, send, sends, status, unchecked, whole
+from made_server import (
+    CONTENT,
+    DATE,
+    NEW,
+    SHA256,
+    Server,
+    archive,
+    cut_off,
+    left_over,
+    send,
+    sends,
+    status,
+    unchecked,
+    whole,
+)
 
 from ssp.config import Archive
 from ssp.data import download, verify
@@ -160,6 +174,17 @@ def test_when_every_address_fails_one_line_says_why(server, tmp_path, answer, re
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "a.zip" not in left_over(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("asked", "longest", "waited"), [("1", 300, 1), ("3600", 0.3, 0.3), ("0", 300, 0), ("-1", 300, 0), (DATE, 300, 0)]
+)
+def test_a_busy_server_is_given_the_time_that_it_asks_for(server, tmp_path, monkeypatch, asked, longest, waited):
+    monkeypatch.setattr(download, "LONGEST_PAUSE_S", longest)
+    server.script["/a"] = [lambda handler, start: send(handler, b"", 429, retry_after=asked), whole]
+    begin = time.monotonic()
+    assert obtain(archive(server, "/a"), None, tmp_path).read_bytes() == CONTENT
+    assert waited <= time.monotonic() - begin < waited + 20
 
 
 def test_wrong_bytes_are_not_kept_and_the_next_address_is_tried(server, tmp_path):

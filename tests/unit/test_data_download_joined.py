@@ -4,7 +4,7 @@ import gzip
 import os
 
 import pytest
-from made_server import CONTENT, NEW, Server, archive, left_over, send, sends, status, unchecked, whole
+from made_server import CONTENT, DATE, NEW, Server, archive, left_over, send, sends, status, unchecked, whole
 
 from ssp.config import Archive
 from ssp.data import download
@@ -17,9 +17,6 @@ def server(monkeypatch):
     monkeypatch.setattr(download, "PAUSE_S", 0.01)
     with Server() as made:
         yield made
-
-
-DATE = "Tue, 15 Nov 1994 12:45:26 GMT"
 
 
 @pytest.mark.parametrize(
