@@ -5,8 +5,8 @@ Design choices
   ETag or Last-Modified, size.
 - Where a checksum is known, anything may be continued: it tells in the end whether the pieces fit. Else only the same
   address with the same ETag or date (If-Range); what cannot be known to be the same file begins again.
-- An answer that is no whole file is joined only where it says that it starts (Content-Range), and is done only when all
-  bytes are there.
+- An answer that is no whole file is joined only at the byte where it says that it starts (Content-Range), and is done
+  only when all bytes are there.
 - Errors that may pass (connection lost, timeout, 408, 425, 429, 5xx) are tried again with growing pauses, or those that
   the server asks for (Retry-After, up to some minutes); as long as bytes arrive there is no end of attempts.
 - The bytes are kept as sent: a Content-Encoding is not undone, as sizes, ranges and checksums are about the file.
@@ -36,7 +36,7 @@ LONGEST_PAUSE_S = 300  # that a server is granted
 TIMEOUT_S = 60  # without a byte
 NETWORK_CHUNK = 1 << 16  # what a broken connection loses at most
 _PASSING = (408, 425, 429)  # and all from 500 on
-_RANGE = re.compile(r"bytes (?:(?P<start>\d+)-\d+|\*)/(?:(?P<total>\d+)|\*)")
+_RANGE = re.compile(r"bytes (?:(?P<start>\d+)-\d+|\*)/(?:(?P<total>\d+)|\*)", re.IGNORECASE)
 
 
 class Refused(Exception):

@@ -92,12 +92,13 @@ def test_an_answer_that_starts_elsewhere_is_not_joined(server, tmp_path, known, 
     assert len(server.requests) == (2 if back == 300_000 else 3)
 
 
-def test_answers_of_a_piece_each(server, tmp_path):
+@pytest.mark.parametrize("unit", ["bytes", "Bytes"])
+def test_answers_of_a_piece_each(server, tmp_path, unit):
     """As of a cache that serves blocks: what is not all yet is asked for, though no connection broke."""
 
     def piece(handler, start):
         end = min(start + 300_000, len(CONTENT))
-        span = f"bytes {start}-{end - 1}/{len(CONTENT)}"
+        span = f"{unit} {start}-{end - 1}/{len(CONTENT)}"
         send(handler, CONTENT[start:end], 206, content_range=span, etag='"1"')
 
     server.script["/a"] = [piece]
