@@ -6,12 +6,14 @@ Design choices
 - An archive inside an archive (one .rar a class in hmdb51_org.rar) is unpacked where it lies and then removed.
 - Numbered parts (`name-00`, `name-01`, ...) are joined into one stream; a missing part is an error, not a short result.
 - A folder in place of an archive is taken over file by file; whoever has the videos need not pack them first.
-- What cannot be unpacked is no longer taken for fetched: the next run, also of the workflow, fetches and verifies it.
+- What cannot be unpacked is no longer taken for fetched: the next run, also of the workflow, verifies it again. A
+  damaged download that no checksum tells from a right one is moved aside, so that this run fetches it anew.
 - Everything is written to a temporary folder that takes its final name at the end; the list of members is written last.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections import deque
@@ -21,11 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
-from ssp.config import Config
+from ssp.config import Config, Dataset
 from ssp.data.fetch import link_or_copy, place_of
-from ssp.data.formats import AGAIN, DAMAGE, Damaged, Item, read_items, readable, shown
+from ssp.data.formats import DAMAGE, Damaged, Item, NotWhole, read_items, readable, shown
+from ssp.data.verify import has_checksum
 from ssp.errors import DataError
-from ssp.files import atomic_path, remove_leftovers, storage_error, write_json
+from ssp.files import atomic_path, remove_leftovers, storage_error, write_json, writing
 from ssp.paths import Paths
 from ssp.progress import progress
 
@@ -50,7 +53,7 @@ def unpack_dataset(config: Config, dataset: str) -> None:
 
     Raises:
         DataError: an archive is missing, damaged, of an unknown kind or not to be trusted; nothing is kept then, and
-            `fetched.done` is removed.
+            `fetched.done` is removed. What a plain rerun can download anew is moved aside, to `<file>.damaged`.
         StorageError: the disk is full or read-only.
     """
     paths, settings = Paths.of(config), config.datasets[dataset]
@@ -63,10 +66,22 @@ def unpack_dataset(config: Config, dataset: str) -> None:
             shutil.rmtree(folder)
         remove_leftovers(folder)
         members = unpack(archives, folder)
-    except DataError:
+    except DataError as error:
         paths.fetched(dataset).unlink(missing_ok=True)
+        if isinstance(error, NotWhole) and error.file and _comes_again(error.file, settings):
+            kept = error.file.with_name(f"{error.file.name}.damaged")
+            with writing(kept):
+                os.replace(error.file, kept)
+            raise DataError(f"{error.problem}; kept as {kept.name}, run again to fetch it") from None
         raise
     write_json(listing, {"files": len(members), "bytes": sum(m.size for m in members), "members": members})
+
+
+def _comes_again(file: Path, settings: Dataset) -> bool:
+    """Whether fetching would take a damaged archive as it is, but has an address, and no other name of it exists."""
+    entry = next(archive for archive in settings.archives if archive.file == file.name)
+    is_only_name = not file.is_symlink() and file.stat().st_nlink == 1
+    return settings.local is None and bool(entry.urls) and not has_checksum(entry) and is_only_name
 
 
 def unpack(archives: list[Path], folder: Path) -> list[Member]:
@@ -101,8 +116,13 @@ def _unpack_one(parts: list[Path], folder: Path, members: dict[str, Member]) -> 
     total = sum(part.stat().st_size for part in parts)
     with progress(f"unpacking {parts[0].name}, MiB") as report:
         writer = _Writer(folder, members, FREE_EXPANSION + MAX_EXPANSION * total)
-        for _ in writer.unpack(parts, str(parts[0])):
-            report(writer.written >> 20, max(writer.written, total) >> 20)
+        try:
+            for _ in writer.unpack(parts, str(parts[0])):
+                report(writer.written >> 20, max(writer.written, total) >> 20)
+        except NotWhole as error:
+            if len(parts) == 1:  # which part is damaged cannot be said
+                error.file = parts[0]
+            raise
 
 
 def _take_over(source: Path, folder: Path, members: dict[str, Member]) -> None:
@@ -181,13 +201,13 @@ class _Writer:
                 found |= item.content is not None and not litter
                 yield path
         except DAMAGE as error:
-            raise DataError(f"{title}: truncated or damaged ({shown(str(error))}); {AGAIN}") from None
+            raise NotWhole(f"{title}: truncated or damaged ({shown(str(error))})") from None
         except OSError as error:
             raise DataError(
                 f"{title}: cannot be read ({error.strerror or error}); make it readable, or replace it"
             ) from None
         if not found:
-            raise DataError(f"{title}: no files in it; {AGAIN}")
+            raise NotWhole(f"{title}: no files in it")
         for path in inner:
             if depth == MAX_DEPTH:
                 raise DataError(

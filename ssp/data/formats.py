@@ -44,6 +44,18 @@ DAMAGE = (Damaged, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, l
 """What the readers raise on a damaged archive."""
 
 
+class NotWhole(DataError):
+    """An archive that is damaged or none at all; another download may be the right one.
+
+    `problem` is one line that names it, without a way out; `file` is set by who knows which single file it came from.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"{problem}; {AGAIN}")
+        self.problem = problem
+        self.file: Path | None = None
+
+
 class Item(NamedTuple):
     """A member of an archive."""
 
@@ -60,7 +72,7 @@ def read_items(parts: list[Path], title: str) -> Iterator[Item]:
         title: which archive that is, for messages.
 
     Raises:
-        DataError: a kind of file that is not read.
+        DataError: a kind of file that is not read; `NotWhole`: no archive.
         DAMAGE: one of these.
     """
     try:
@@ -102,7 +114,7 @@ def _items(parts: list[Path], title: str) -> Iterator[Item]:
             raise DataError(f"{title}: an HTML page, not the archive; read what it asks for, then {AGAIN}")
         else:
             start = "the first part is missing, or it is " if len(parts) > 1 else ""
-            raise DataError(f"{title}: {start}neither zip, rar, tar nor tar.gz, or damaged; {AGAIN}")
+            raise NotWhole(f"{title}: {start}neither zip, rar, tar nor tar.gz, or damaged")
 
 
 def _is_tar_header(block: bytes) -> bool:

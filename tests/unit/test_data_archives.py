@@ -377,6 +377,80 @@ def test_what_cannot_be_unpacked_is_fetched_again(tmp_path, content):
     assert unpacked(paths.videos("ucf101")) == FILES
 
 
+def served_config(tmp_path, **entry):
+    """A data set whose archive is downloaded from a folder `server`, with what else the config says about it."""
+    address = (tmp_path / "server" / "videos.zip").as_uri()
+    (tmp_path / "server").mkdir(exist_ok=True)
+    return small_config(tmp_path, local=None, archives=[{"file": "videos.zip", "urls": [address]} | entry])
+
+
+@pytest.mark.parametrize("content", [b"PK\3\4 no", None], ids=["damaged", "an archive in it is"])
+def test_a_damaged_download_is_moved_aside_and_fetched_again(tmp_path, content):
+    """Its first bytes are right, so fetching would take it as it lies there."""
+    config = served_config(tmp_path)
+    paths, served = Paths.of(config), tmp_path / "server" / "videos.zip"
+    archive = paths.archives("ucf101") / "videos.zip"
+    if content is None:
+        content = make_zip(served, {"inner.zip": b"PK no"}).read_bytes()
+    for _ in range(2):  # the second replaces what is left of the first
+        served.write_bytes(content)
+        fetch_dataset(config, "ucf101")
+        with pytest.raises(
+            DataError, match=r"videos\.zip: .*damaged \(.*\); kept as videos\.zip\.damaged, run again to fetch it"
+        ):
+            unpack_dataset(config, "ucf101")
+        assert [file.name for file in archive.parent.iterdir()] == ["videos.zip.damaged"]
+        assert not paths.fetched("ucf101").exists()
+    make_zip(served)
+    fetch_dataset(config, "ucf101")
+    unpack_dataset(config, "ucf101")
+    assert unpacked(paths.videos("ucf101")) == FILES
+
+
+def test_an_archive_of_no_known_kind_is_moved_aside(tmp_path):
+    """Under a name that says no kind, fetching cannot see it."""
+    address = (tmp_path / "videos").as_uri()
+    config = small_config(tmp_path, local=None, archives=[{"file": "videos", "urls": [address]}])
+    (tmp_path / "videos").write_bytes(b"busy, come again")
+    fetch_dataset(config, "ucf101")
+    with pytest.raises(DataError, match=r"videos: neither zip, .*kept as videos\.damaged, run again to fetch it"):
+        unpack_dataset(config, "ucf101")
+    make_zip(tmp_path / "videos")
+    fetch_dataset(config, "ucf101")
+    unpack_dataset(config, "ucf101")
+    assert unpacked(Paths.of(config).videos("ucf101")) == FILES
+
+
+@pytest.mark.parametrize("case", ["checksum", "no address", "hard link", "link", "local", "hostile", "parts"])
+def test_other_archives_stay_where_they_are(tmp_path, case):
+    entries = {"checksum": {"sha256": "0" * 64}, "no address": {"urls": []}}
+    config = served_config(tmp_path, **entries.get(case, {}))
+    archive = Paths.of(config).archives("ucf101") / "videos.zip"
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(b"PK\3\4 no")
+    mine = tmp_path / "mine.zip"
+    if case == "hard link":
+        os.link(archive, mine)
+    elif case == "link":
+        archive.rename(mine)
+        archive.symlink_to(mine)
+    elif case == "local":
+        config = small_config(tmp_path)
+    elif case == "hostile":
+        make_zip(archive, {"../evil": b"1"})
+    elif case == "parts":
+        archive.unlink()
+        files = [{"file": f"set-{i:02}", "urls": [(tmp_path / "no").as_uri()]} for i in range(2)]
+        config = small_config(tmp_path, local=None, archives=files)
+        for part in make_parts(archive.parent, gzip.compress(tar_bytes())[:-9], 2):
+            archive = part
+    before = sorted(path.name for path in archive.parent.iterdir())
+    with pytest.raises(DataError, match="refused" if case == "hostile" else "damaged .*delete it and run again"):
+        unpack_dataset(config, "ucf101")
+    assert sorted(path.name for path in archive.parent.iterdir()) == before
+    assert not list(tmp_path.rglob("*.damaged"))
+
+
 @pytest.mark.slow
 @pytest.mark.workflow
 def test_the_workflow_fetches_a_deleted_archive_again(tmp_path):
