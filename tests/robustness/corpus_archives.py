@@ -49,6 +49,12 @@ def _zip_link() -> bytes:
     return _zip([(info, b"/etc/passwd")])
 
 
+def _zip_of_windows() -> bytes:
+    info = zipfile.ZipInfo("..\\..\\evil.avi")
+    info.create_system = 0
+    return _zip([(info, b"x")])
+
+
 def _encrypted() -> bytes:
     content = bytearray(_zip([("secret.avi", b"x" * 99)]))
     for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
@@ -106,6 +112,13 @@ def _web_page(bench: Bench) -> None:
     (bench / ZIP).unlink()
 
 
+def _damaged_download(bench: Bench) -> None:
+    """A file of the right kind that no checksum tells from the right one."""
+    bench.configure("datasets.ucf101.local")
+    bench.configure("datasets.ucf101.archives", [{"file": "UCF101.zip", "urls": [(bench / ZIP).as_uri()]}])
+    truncated(ZIP)(bench)
+
+
 def _licence(bench: Bench) -> None:
     """Neither an address nor a folder."""
     bench.configure("datasets.ucf101.local")
@@ -123,6 +136,7 @@ def hostile(name: str, content: bytes | Callable[[], bytes], *says: str) -> Case
 
 ARCHIVES = [
     hostile("member that climbs out", lambda: _zip([("../../evil.avi", b"x")]), "'../../evil.avi' leaves the folder"),
+    hostile("member that climbs out by backslashes", _zip_of_windows, "'../../evil.avi' leaves the folder"),
     hostile("member with an absolute name", lambda: _tar(("/tmp/evil.avi", tarfile.REGTYPE, "")), "absolute name"),
     hostile("symbolic link in a tar", lambda: _tar(("out", tarfile.SYMTYPE, "../../..")), "'out' is a link or device"),
     hostile("hard link in a tar", lambda: _tar(("out", tarfile.LNKTYPE, "/etc/passwd")), "'out' is a link or device"),
@@ -142,6 +156,13 @@ ARCHIVES = [
     hostile("tar.gz cut off", lambda: gzip.compress(_tar(files=20))[:-900], "truncated or damaged"),
     hostile("tar without its end", lambda: _tar()[: 4 * 512 + 1024], "truncated or damaged"),
     Case("archive: zip cut off", truncated(ZIP), UNPACK, ("UCF101.zip", "truncated or damaged"), OLD_VIDEOS),
+    Case(
+        "archive: damaged download",
+        _damaged_download,
+        UNPACK,
+        ("UCF101.zip", "truncated or damaged", "kept as UCF101.zip.damaged, run again to fetch it"),
+        (*OLD_VIDEOS, f"{ZIP}*"),
+    ),
     Case("archive: bits flipped", _flipped, UNPACK, ("UCF101.zip", "truncated or damaged"), OLD_VIDEOS),
     Case("archive: missing", removed(ZIP), UNPACK, ("UCF101.zip: no such file",), (FETCHED,)),
     Case("archive: a part is missing", _parts, UNPACK, ("set: part 01 is missing",), OLD_VIDEOS),
