@@ -19,7 +19,7 @@ from ssp.config import Config, slice_hash
 from ssp.errors import RecordError
 from ssp.explain import Shown, draw_explanations, explain_clip, frames_of
 from ssp.explained import METHOD, Explained, ExplainedClip, Origin
-from ssp.files import atomic_path, file_sha256, remove_leftovers, write_json
+from ssp.files import atomic_path, file_sha256, write_json
 from ssp.inference import central_view, class_names, saved_model
 from ssp.predictions import merge_views, recorded_predictions
 from ssp.record import Record, load_record
@@ -39,8 +39,6 @@ def explain_dataset(config: Config, dataset: str) -> Explained:
     cell, seed = Cell(config, dataset, METHOD), config.seeds[0]
     record = _record(cell, seed)
     facts, picture = cell.paths.explained(dataset), cell.paths.explained_picture(dataset)
-    for path in (facts, picture):
-        remove_leftovers(path)
     if record.status == "failed":
         log.warning("%s seed %d failed, nothing to explain: %s", cell.name, seed, record.reason)
         explained = Explained(made_from=Origin.of(record))

@@ -39,7 +39,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; what is written there takes its place when the block ends without error.
 
     Works for files and, where `path` does not exist yet, for folders. Parent folders are made. The temporary name holds
-    the process id, so that two jobs never write into each other's.
+    the process id, so that two jobs never write into each other's; what killed ones left there is removed, as each path
+    is one job's to write.
 
     Raises:
         StorageError: as `writing`, or another process removed what was written.
@@ -49,7 +50,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         with writing(path):  # inside: what went wrong is found out before cleaning makes room again
             path.parent.mkdir(parents=True, exist_ok=True)
-            _remove(temporary)
+            remove_leftovers(path)
             yield temporary
             try:
                 os.replace(temporary, path)
@@ -108,8 +109,10 @@ def temporary_path(path: Path) -> Path:
 def remove_leftovers(path: str | Path) -> None:
     """Remove what killed processes left under temporary names of `path`; for the one job that may write it now."""
     path = Path(path)
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp*"):  # SQLite adds its own endings
-        _remove(leftover)
+    name = re.compile(rf"\.{re.escape(path.name)}\.\d+\.tmp.*")  # SQLite adds its own endings
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp*"):
+        if name.fullmatch(leftover.name):  # not that of `<name>.zip`
+            _remove(leftover)
 
 
 def file_sha256(path: str | Path) -> str:

@@ -28,7 +28,7 @@ from ssp.data.fetch import link_or_copy, place_of
 from ssp.data.formats import DAMAGE, Damaged, Item, NotWhole, read_items, readable, shown
 from ssp.data.verify import has_checksum
 from ssp.errors import DataError
-from ssp.files import atomic_path, remove_leftovers, storage_error, write_json, writing
+from ssp.files import atomic_path, storage_error, write_json, writing
 from ssp.paths import Paths
 from ssp.progress import progress
 
@@ -64,7 +64,6 @@ def unpack_dataset(config: Config, dataset: str) -> None:
         listing.unlink(missing_ok=True)
         if folder.exists():
             shutil.rmtree(folder)
-        remove_leftovers(folder)
         members = unpack(archives, folder)
     except DataError as error:
         paths.fetched(dataset).unlink(missing_ok=True)

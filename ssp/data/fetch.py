@@ -20,7 +20,7 @@ from ssp.config import Archive, Config, Dataset
 from ssp.data.download import Refused, discard, download
 from ssp.data.verify import check_space, defect, file_start, has_checksum, wrong_start
 from ssp.errors import DataError
-from ssp.files import atomic_path, remove_leftovers
+from ssp.files import atomic_path
 from ssp.paths import Paths
 
 _COARSEST_DATE_NS = 2 * 10**9 - 1  # FAT keeps even seconds, some network file systems whole ones
@@ -103,7 +103,6 @@ def _take(source: Path, target: Path, archive: Archive) -> None:
         raise DataError(f"{source}: no such file; put {archive.file} there")
     if problem := defect(source, archive):
         raise DataError(f"{source}: {problem}; replace the file, or correct its entry in the config")
-    remove_leftovers(target)
     with atomic_path(target) as temporary:
         link_or_copy(source, temporary)
 

@@ -30,7 +30,7 @@ from ssp.data.children import Children
 from ssp.data.manifest import content_hash, read_manifest
 from ssp.data.video import VideoError
 from ssp.errors import DataError
-from ssp.files import atomic_path, remove_leftovers, write_json
+from ssp.files import atomic_path, write_json
 from ssp.paths import Paths
 from ssp.progress import progress
 
@@ -52,7 +52,6 @@ def extract_shard(config: Config, dataset: str, shard: int) -> None:
     broken, total = [], 0
     for path in (target, report_path):
         path.unlink(missing_ok=True)
-    remove_leftovers(target)
     with (
         atomic_path(target) as temporary,
         _Writer(temporary) as writer,

@@ -19,6 +19,14 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
+    for name in (".seed0.pt.17.tmp", ".seed1.pt.17.tmp", ".seed0.pt.json.17.tmp"):
+        (tmp_path / name).touch()
+    with atomic_path(tmp_path / "seed0.pt") as temporary:
+        temporary.touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".seed0.pt.json.17.tmp", ".seed1.pt.17.tmp", "seed0.pt"]
+
+
 def test_a_second_writer_is_named(tmp_path):
     """It takes what it finds for the leftovers of a killed one."""
     target = tmp_path / "shard-0.lmdb"

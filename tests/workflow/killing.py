@@ -31,7 +31,7 @@ from tests.workflow.running import ROOT, TINY
 
 RESULTS = Path("results/tiny")
 UNLIKE = {"logs", "benchmarks", "mlflow", "state", "report.html"}  # of the results: times and ids, by their nature
-MOMENTS = {"trial": 0.3, "epoch": 1.5, "evaluation": 0.3}  # short within long jobs, met by what they write; seconds
+MOMENTS = {"trial": 0.3, "epoch": 0.3, "evaluation": 0.3}  # short within long jobs, met by what they write; seconds
 LIMIT_S = 1800  # for one start of the workflow
 _JOB = re.compile(r"^(?:Job|\s+jobid:) (\d+)")
 _LOG = re.compile(r"^Shell command: .* > \S*/logs/(\S+)\.log 2>&1$")

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.workflow, pytest.mark.timeout(1800)]
 def test_a_killed_workflow_ends_as_one_that_nobody_killed(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
-        write_config(folder, epochs=6, steps=20, quick=True)
+        write_config(folder, epochs=60, steps=20, quick=True)
     typical = run_whole(whole, 2)
     assert {"generate", "frames", "pretrain", "sweep", "train", "tables", "report"} <= typical.keys()
     history = run_killed(killed, ["trial", "epoch", "evaluation"], typical, random.Random(0), 2)
