@@ -1,4 +1,4 @@
-"""What several tests need: a data set as small as it gets, made by the real code; one thread."""
+"""What several tests need: a data set as small as it gets, made by the real code; one thread; a server."""
 
 import contextlib
 from pathlib import Path
@@ -20,6 +20,18 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A loopback server; a download does not wait long between two attempts."""
+    from made_server import Server
+
+    from ssp.data import download
+
+    monkeypatch.setattr(download, "PAUSE_S", 0.01)
+    with Server() as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,8 @@ import os
 import shutil
 
 import pytest
+from made_archives import make_zip, unpacked
 from made_videos import small_config, ucf101_tree
-from test_data_archives import make_zip, unpacked
 
 from ssp.data.archives import unpack, unpack_dataset
 from ssp.data.fetch import fetch_dataset

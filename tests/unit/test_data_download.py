@@ -15,7 +15,6 @@ from made_server import (
     DATE,
     NEW,
     SHA256,
-    Server,
     archive,
     cut_off,
     left_over,
@@ -30,13 +29,6 @@ from ssp.config import Archive
 from ssp.data import download, verify
 from ssp.data.fetch import obtain
 from ssp.errors import DataError, StorageError
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(download, "PAUSE_S", 0.01)
-    with Server() as made:
-        yield made
 
 
 def whole_without_ranges(handler, start):

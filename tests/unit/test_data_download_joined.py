@@ -4,19 +4,11 @@ import gzip
 import os
 
 import pytest
-from made_server import CONTENT, DATE, NEW, Server, archive, left_over, send, sends, status, unchecked, whole
+from made_server import CONTENT, DATE, NEW, archive, left_over, send, sends, status, unchecked, whole
 
 from ssp.config import Archive
-from ssp.data import download
 from ssp.data.fetch import obtain
 from ssp.errors import DataError
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(download, "PAUSE_S", 0.01)
-    with Server() as made:
-        yield made
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import tarfile
 import zipfile
 
 import pytest
-from test_data_archives import FILES, make_zip, tar_bytes, unpacked
+from made_archives import FILES, make_zip, tar_bytes, unpacked
 
 from ssp.data import formats
 from ssp.data.archives import unpack

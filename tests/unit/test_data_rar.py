@@ -14,8 +14,8 @@ from importlib.metadata import version
 
 import pytest
 import rarfile
+from made_archives import unpacked
 from made_videos import scene, small_config, write_video
-from test_data_archives import unpacked
 
 from ssp.data import archives, rar
 from ssp.data.archives import unpack, unpack_dataset
