@@ -85,7 +85,7 @@ def download(url: str, part: Path, archive: Archive) -> bool:
             return _transfer(url, part, archive)
         except _MayPass as failure:
             attempt += 1
-            if (have := _size(part)) > most:
+            if (have := size_of(part)) > most:
                 attempt, pause, most = 1, PAUSE_S, have
             if attempt == ATTEMPTS:
                 raise Refused(f"{failure}, {ATTEMPTS} attempts") from None
@@ -102,7 +102,7 @@ def discard(part: Path) -> None:
 
 def _transfer(url: str, part: Path, archive: Archive) -> bool:
     """Ask once for what is missing. Returns whether the file was begun by an earlier answer."""
-    origin, have = _origin(part), _size(part)
+    origin, have = _origin(part), size_of(part)
     same = origin is not None and origin.url == url
     if have and not has_checksum(archive) and not (same and origin.validator):
         discard(part)
@@ -127,7 +127,7 @@ def _transfer(url: str, part: Path, archive: Archive) -> bool:
             discard(part)
             raise _MayPass("the file changed on the server")
         total = found.total or archive.size
-        check_space(part.parent, (total or 0) - _size(part))
+        check_space(part.parent, (total or 0) - size_of(part))
         chunks = _chunks(response)
         if start == 0:
             first = b""
@@ -151,7 +151,7 @@ def _transfer(url: str, part: Path, archive: Archive) -> bool:
             for chunk in chunks:
                 file.write(chunk)
                 report(file.tell() >> 20, (total or file.tell()) >> 20)
-    size = _size(part)
+    size = size_of(part)
     if total is not None and size < total:
         raise _MayPass(f"the connection broke after {size} of {total} bytes")
     if found.total is not None and size > found.total:
@@ -213,7 +213,8 @@ def _chunks(response: Response) -> Iterator[bytes]:
         raise _MayPass("the connection broke") from None
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """Bytes of a partial file; 0 where there is none."""
     return path.stat().st_size if path.exists() else 0
 
 

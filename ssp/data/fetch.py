@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ssp.config import Archive, Config, Dataset
-from ssp.data.download import Refused, discard, download
+from ssp.data.download import Refused, discard, download, size_of
 from ssp.data.verify import check_space, defect, file_start, has_checksum, wrong_start
 from ssp.errors import DataError
 from ssp.files import atomic_path
@@ -124,7 +124,7 @@ def _fetch(archive: Archive, part: Path, target: Path, problem: str | None) -> N
         raise DataError(f"{target}: {problem}; replace the file, or correct its entry in the config")
     target.parent.mkdir(parents=True, exist_ok=True)
     if archive.size is not None:  # before anything is asked for
-        check_space(part.parent, archive.size - (part.stat().st_size if part.exists() else 0))
+        check_space(part.parent, archive.size - size_of(part))
     reasons = [f"{target}: {problem}"] if problem else []
     for url in archive.urls:
         try:
