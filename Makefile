@@ -27,7 +27,7 @@ demo: $(RUNTIME)
 	@python workflow/scripts/clear_stale_lock.py
 	@python -m ssp.scan.build
 	@echo "== Running the workflow (config/demo.yaml); logs of the jobs are under results/demo/logs"
-	@tables=$$(snakemake --cores $(CORES) $(ARGS)) && echo "$${tables:-$$(python -m ssp.summary config/demo.yaml)}"
+	@tables=$$(snakemake --cores $(CORES) $(ARGS)) && echo "$${tables:-$$(python -m ssp.jobs.summary config/demo.yaml)}"
 
 test: $(DEV)
 	@python -m ssp.scan.build

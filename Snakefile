@@ -14,13 +14,13 @@ from snakemake.settings.types import DeploymentMethod
 
 from ssp.config import parse_config, read_yaml, slice_lines
 from ssp.errors import SSPError
-from ssp.explained import METHOD as EXPLAINED_METHOD
-from ssp.explained import explained_datasets
+from ssp.records.explained import METHOD as EXPLAINED_METHOD
+from ssp.records.explained import explained_datasets
 from ssp.files import write_text
 from ssp.paths import Paths
 from ssp.scan.build import is_built
 from ssp.scan.build import main as build_scan
-from ssp.summary import print_summary
+from ssp.jobs.summary import print_summary
 
 if not workflow.overwrite_configfiles:
 

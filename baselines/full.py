@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ssp.tuning import TuningMethod
+from ssp.methods.method import TuningMethod
 
 if TYPE_CHECKING:
     from ssp.backbone.videomamba import VideoMamba

@@ -4,7 +4,7 @@ Nothing in front of the final norm requires a gradient, so the trunk builds no g
 (`VideoMamba.forward_features`) are the same in every epoch.
 """
 
-from ssp.tuning import TuningMethod
+from ssp.methods.method import TuningMethod
 
 
 class LinearProbe(TuningMethod):

@@ -2,8 +2,8 @@
 
 - Shows, per generated data set: accuracy of both; accuracy of the fully tuned model with the frames of each test clip
   shuffled; of a fully tuned model that sees one frame, whichever of the clip; and, where classes come in time-reversed
-  pairs, how often each picks the right one of the two (1/2 is a coin). 95 % intervals are those of `ssp.stats`, over
-  groups.
+  pairs, how often each picks the right one of the two (1/2 is a coin). 95 % intervals are those of
+  `ssp.tables.stats`, over groups.
 - The difficulty of the tasks (ssp/data/synthetic/scenes.py) was set with this script, hence with these two methods
   alone. SSP and VPT are never run here.
 - Seeds of data sets, training and backbone differ from the demo's by `--shift`; sizes and recipe are the demo's. Clips
@@ -33,20 +33,21 @@ import torch
 from scan import machine, write
 from torch.utils.data import Dataset
 
-from ssp.backbone import build_model, load_weights
+from ssp.backbone.checkpoint import load_weights
 from ssp.config import Clips, Config, load_config
 from ssp.data.clips import ClipDataset
 from ssp.data.synthetic.archives import frames_of
 from ssp.data.synthetic.encode import encode
 from ssp.data.synthetic.plans import Plan, plan
 from ssp.data.validation import carve_validation
-from ssp.evaluate import predict
-from ssp.execution import Execution, derive_seed
-from ssp.predictions import merge_views
-from ssp.pretrain import run_pretrain
-from ssp.record import Chosen
-from ssp.stats import accuracy_interval
-from ssp.train import fit
+from ssp.jobs.pretrain import run_pretrain
+from ssp.methods.build import build_model
+from ssp.records.predictions import merge_views
+from ssp.records.record import Chosen
+from ssp.tables.stats import accuracy_interval
+from ssp.training.evaluate import predict
+from ssp.training.execution import Execution, derive_seed
+from ssp.training.loop import fit
 
 LEARNING_RATES = {"linear": 3e-2, "full": 3e-3}
 PAIRED = ("ssv2", "breakfast")  # classes 2k and 2k + 1: the same, the other way round

@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from scan import machine, write
 
-from ssp.backbone import build_model
 from ssp.backbone.checkpoint import load_weights
 from ssp.config import load_config
 from ssp.data import VideoError, jpegs, read_frames
 from ssp.data.augment import validation_view
 from ssp.data.synthetic import source
 from ssp.data.video import probe
+from ssp.methods.build import build_model
 
 ROOT = Path(__file__).resolve().parent.parent
 QUALITIES = (50, 75, 85, 90, 95, 98, 100)

@@ -7,9 +7,9 @@ from importlib import import_module
 from typing import Any
 
 _LAZY = {
-    "build_model": "ssp.backbone",
-    "load_weights": "ssp.backbone",
-    "parameter_counts": "ssp.parameters",
+    "build_model": "ssp.methods.build",
+    "load_weights": "ssp.backbone.checkpoint",
+    "parameter_counts": "ssp.methods.parameters",
 }
 _SUBMODULES = ("config", "data", "scan")
 

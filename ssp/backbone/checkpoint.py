@@ -25,9 +25,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ssp.backbone.conversion import converted, unwrapped
+from ssp.backbone.layout import is_head, is_readout
 from ssp.errors import CheckpointError
 from ssp.files import atomic_path, file_sha256
-from ssp.tuning import is_head, is_readout
 
 if TYPE_CHECKING:
     from ssp.backbone.videomamba import VideoMamba

@@ -5,22 +5,23 @@
 - "Backward" is the same thing on the reversed sequence: its convolution looks at future tokens and its scan runs from
   the last token. Nothing is flipped in memory where the layers are plain.
 - Channel-last throughout, as the linear layers want it; convolutions and scans read transposed views of it.
-- Where no weight can get a gradient (frozen backbone, evaluation) and no method interferes, the hand-written path of
-  `mixer_frozen.py` runs by itself; same numbers, less time, a fraction of the memory.
-- A tuning method enters through two hooks (`Tuning`), or wraps layers; wrapped layers are called as modules.
+- Two routes, same numbers. `mixer_function.py` has a backward written by hand: less time, a fraction of the memory. It
+  runs where the mixer's own weights are frozen (or nothing asks for gradients) and all that a method does is to put
+  others in their place. Else autograd goes through the layers one by one.
+- A tuning method enters through `MixerTuning`, or wraps layers; wrapped layers are called as modules.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssp.backbone import mixer_frozen
+from ssp.backbone import mixer_function
+from ssp.backbone.mixer_function import Direction, MixerWeights
 from ssp.backbone.mixer_layers import conv_silu, linear
-from ssp.scan import selective_scan
+from ssp.scan import ScanArgs, both
 
 DIRECTIONS = ("forward", "backward")
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 0.1, 1e-4  # initial step sizes of Mamba
@@ -40,17 +41,36 @@ class ScanInputs:
     delta_bias: Tensor | None  # (E,)
 
 
-class Tuning(Protocol):
-    """What a tuning method may do inside a mixer. Either method may be missing.
+class MixerTuning:
+    """What a tuning method does inside a mixer; as it stands, nothing.
 
     `direction` is "forward" or "backward"; tokens are always in the order of the sequence, also for "backward".
     """
 
+    def weights(self, weights: MixerWeights) -> MixerWeights:
+        """Replace weights by functions of them and of what the method learns; more states (N) are welcome.
+
+        A layer that is wrapped is called instead, and its weights here say nothing.
+        """
+        return weights
+
     def streams(self, direction: str, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Replace (x, z), each (B, E, L), between in_proj and conv1d. L must stay (the directions are summed)."""
+        return x, z
 
     def scan_inputs(self, direction: str, inputs: ScanInputs) -> ScanInputs:
         """Replace the inputs of the scan."""
+        return inputs
+
+    def offset(self, direction: str, inputs: ScanInputs) -> Tensor | None:
+        """What is added to the gated output of the scan, (B, E, L), if anything."""
+        return None
+
+    @property
+    def changes_weights_only(self) -> bool:
+        """Whether all that it does is in `weights`, so that the backward written by hand applies."""
+        kind = type(self)
+        return all(getattr(kind, hook) is getattr(MixerTuning, hook) for hook in ("streams", "scan_inputs", "offset"))
 
 
 class Mixer(nn.Module):
@@ -73,73 +93,92 @@ class Mixer(nn.Module):
             self.register_parameter(f"D{end}", nn.Parameter(torch.ones(inner)))
         self.out_proj = nn.Linear(inner, dim, bias=False)
 
-    def forward(self, hidden: Tensor, tuning: Tuning | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, tuning: MixerTuning | None = None) -> Tensor:
         """Mix tokens: hidden (B, L, dim), normalised, to the branch output (B, L, dim)."""
-        if tuning is None and self._is_frozen():
-            return self._run_frozen(hidden)
-        x, z = (half.transpose(1, 2) for half in _project(self.in_proj, hidden).chunk(2, dim=-1))
-        forward, backward = (self._direction(direction, x, z, tuning) for direction in DIRECTIONS)
-        return _project(self.out_proj, (forward + backward).transpose(1, 2))
+        tuning = tuning or MixerTuning()
+        weights = tuning.weights(self.weights())
+        if tuning.changes_weights_only and self._is_frozen():
+            return _run_by_hand(hidden, weights)
+        xz = _project(self.in_proj, hidden, weights.in_proj, weights.in_proj_bias)
+        x, z = (half.transpose(1, 2) for half in xz.chunk(2, dim=-1))
+        inputs = [
+            self._scan_inputs(direction, x, z, way, tuning)
+            for direction, way in zip(DIRECTIONS, weights.directions, strict=True)
+        ]
+        first, second = inputs
+        found = both(ScanArgs(**vars(first), reverse=False), ScanArgs(**vars(second), reverse=True))
+        outputs = []
+        for direction, given, y in zip(DIRECTIONS, inputs, found, strict=True):
+            offset = tuning.offset(direction, given)
+            outputs.append(y if offset is None else y + offset)
+        total = (outputs[0] + outputs[1]).transpose(1, 2)
+        return _project(self.out_proj, total, weights.out_proj, weights.out_proj_bias)
 
-    def _is_frozen(self) -> bool:
-        """Whether only the input can ask for a gradient, and the weights say all about what the layers compute."""
-        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters()):
-            return False
-        products = (self.in_proj, self.x_proj, self.x_proj_b, self.out_proj)
-        return (
-            all(_is_product(layer) for layer in products)
-            and all(_is_plain(layer, nn.Linear) for layer in (self.dt_proj, self.dt_proj_b))
-            and all(_is_plain(layer, nn.Conv1d) for layer in (self.conv1d, self.conv1d_b))
-        )
-
-    def _run_frozen(self, hidden: Tensor) -> Tensor:
-        """Run the hand-written path, under autocast in its dtype."""
-        device = hidden.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-        exact = _at_least_float32(dtype)
+    def weights(self) -> MixerWeights:
+        """The weights of all layers, A, in float32 or better, included; views and functions of the parameters."""
         ways = [
-            mixer_frozen.Direction(
-                conv.weight.to(dtype),
-                None if conv.bias is None else conv.bias.to(dtype),
-                x_proj.weight.to(dtype),
-                dt_proj.weight.to(dtype),
-                None if dt_proj.bias is None else dt_proj.bias.to(exact),
-                -torch.exp(A_log.to(exact)),
-                D.to(exact),
-                reverse,
+            Direction(
+                conv_weight=getattr(conv, "weight", None),
+                conv_bias=getattr(conv, "bias", None),
+                x_proj=getattr(x_proj, "weight", None),
+                x_proj_bias=getattr(x_proj, "bias", None),
+                dt_proj=getattr(dt_proj, "weight", None),
+                dt_bias=getattr(dt_proj, "bias", None),
+                A=-torch.exp(A_log.to(_at_least_float32(A_log.dtype))),
+                D=D,
+                reverse=reverse,
             )
             for conv, x_proj, dt_proj, A_log, D, reverse in (
                 (self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D, False),
                 (self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, True),
             )
         ]
-        layers = (self.in_proj.weight.to(dtype), self.out_proj.weight.to(dtype))
-        return mixer_frozen.run(hidden.to(dtype), mixer_frozen.Weights(*layers, tuple(ways)))
-
-    def _direction(self, direction: str, x: Tensor, z: Tensor, tuning: Tuning | None) -> Tensor:
-        """Gated scan of one direction, (B, E, L)."""
-        reverse = direction == "backward"
-        end = "_b" if reverse else ""
-        if hasattr(tuning, "streams"):
-            x, z = tuning.streams(direction, x, z)
-        u = _convolve(self.get_submodule(f"conv1d{end}"), x, reverse)
-        dt_proj = self.get_submodule(f"dt_proj{end}")
-        low_rank, B, C = _project(self.get_submodule(f"x_proj{end}"), u.transpose(1, 2)).split(
-            [self.dt_rank, self.d_state, self.d_state], dim=-1
+        return MixerWeights(
+            in_proj=getattr(self.in_proj, "weight", None),
+            in_proj_bias=getattr(self.in_proj, "bias", None),
+            out_proj=getattr(self.out_proj, "weight", None),
+            out_proj_bias=getattr(self.out_proj, "bias", None),
+            directions=(ways[0], ways[1]),
         )
+
+    def _is_frozen(self) -> bool:
+        """Whether the mixer's own weights get no gradient, and say all about what its layers compute."""
+        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters()):
+            return False
+        linears = (self.in_proj, self.x_proj, self.x_proj_b, self.dt_proj, self.dt_proj_b, self.out_proj)
+        return all(_is_plain(layer, nn.Linear) for layer in linears) and all(
+            _is_plain(layer, nn.Conv1d) for layer in (self.conv1d, self.conv1d_b)
+        )
+
+    def _scan_inputs(self, direction: str, x: Tensor, z: Tensor, way: Direction, tuning: MixerTuning) -> ScanInputs:
+        """From (x, z), each (B, E, L), to what one direction's scan gets."""
+        end = "_b" if way.reverse else ""
+        conv1d, x_proj, dt_proj = (self.get_submodule(f"{name}{end}") for name in ("conv1d", "x_proj", "dt_proj"))
+        x, z = tuning.streams(direction, x, z)
+        u = _convolve(conv1d, x, way)
+        projected = _project(x_proj, u.transpose(1, 2), way.x_proj, way.x_proj_bias)
+        states = (projected.shape[-1] - self.dt_rank) // 2
+        low_rank, B, C = projected.split([self.dt_rank, states, states], dim=-1)
+        plain = _is_plain(dt_proj, nn.Linear)  # the bias of one is left to the scan; a wrapped layer is called whole
+        delta = linear(low_rank, way.dt_proj) if plain else dt_proj(low_rank)
         inputs = ScanInputs(
             u=u,
-            delta=_without_bias(dt_proj, low_rank).transpose(1, 2),
-            A=-torch.exp((self.A_b_log if reverse else self.A_log).to(_at_least_float32(u.dtype))),
+            delta=delta.transpose(1, 2),
+            A=way.A,
             B=B.transpose(1, 2),
             C=C.transpose(1, 2),
-            D=self.D_b if reverse else self.D,
+            D=way.D,
             z=z,
-            delta_bias=dt_proj.bias if _is_plain(dt_proj, nn.Linear) else None,
+            delta_bias=way.dt_bias if plain else None,
         )
-        if hasattr(tuning, "scan_inputs"):
-            inputs = tuning.scan_inputs(direction, inputs)
-        return selective_scan(**vars(inputs), delta_softplus=True, reverse=reverse)
+        return tuning.scan_inputs(direction, inputs)
+
+
+def _run_by_hand(hidden: Tensor, weights: MixerWeights) -> Tensor:
+    """The hand-written route, under autocast in its dtype."""
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    return mixer_function.run(hidden.to(dtype), weights.to(dtype))
 
 
 def _dt_proj(rank: int, inner: int) -> nn.Linear:
@@ -164,25 +203,17 @@ def _is_plain(layer: nn.Module, kind: type) -> bool:
     return type(layer) is kind and not any(hooks)
 
 
-def _is_product(layer: nn.Module) -> bool:
-    """Whether a layer is a plain linear one without a bias."""
-    return _is_plain(layer, nn.Linear) and layer.bias is None
+def _project(layer: nn.Module, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """What a plain linear layer does with these weights; any other layer is called."""
+    if not _is_plain(layer, nn.Linear):
+        return layer(x)
+    return linear(x, weight) if bias is None else linear(x, weight) + bias
 
 
-def _project(layer: nn.Module, x: Tensor) -> Tensor:
-    """Multiply with a plain linear layer's weight; any other layer, one with a bias included, is called."""
-    return linear(x, layer.weight) if _is_product(layer) else layer(x)
-
-
-def _without_bias(dt_proj: nn.Module, low_rank: Tensor) -> Tensor:
-    """Step sizes before bias; a wrapped layer is called whole, and the scan then gets no bias."""
-    return linear(low_rank, dt_proj.weight) if _is_plain(dt_proj, nn.Linear) else dt_proj(low_rank)
-
-
-def _convolve(conv: nn.Module, x: Tensor, reverse: bool) -> Tensor:
-    """SiLU of the causal convolution of x (B, E, L), which looks ahead if `reverse`; a wrapped layer is called."""
+def _convolve(conv: nn.Module, x: Tensor, way: Direction) -> Tensor:
+    """SiLU of the causal convolution of x (B, E, L), which looks ahead if the scan does; a wrapped layer is called."""
     if _is_plain(conv, nn.Conv1d):
-        return conv_silu(x, conv.weight, conv.bias, reverse)
-    seen, tokens = x.flip(-1) if reverse else x, x.shape[-1]
+        return conv_silu(x, way.conv_weight, way.conv_bias, way.reverse)
+    seen, tokens = x.flip(-1) if way.reverse else x, x.shape[-1]
     out = F.silu(conv(seen)[..., :tokens])
-    return out.flip(-1) if reverse else out
+    return out.flip(-1) if way.reverse else out

@@ -37,6 +37,11 @@ def _is_float32_on_cpu(*tensors: Tensor | None) -> bool:
     )
 
 
+def _has_c_kernel(*tensors: Tensor | None) -> bool:
+    """Whether the scan's C kernels are there and take these."""
+    return _is_float32_on_cpu(*tensors) and choose_backend(tensors[0].dtype, tensors[0].device).name == "cpu"
+
+
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """Multiply x (..., in) with weight (out, in), like F.linear."""
     if _ONEDNN is None or x.numel() * len(weight) < _SMALL or not _is_float32_on_cpu(x, weight):
@@ -75,11 +80,41 @@ def conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool) -> 
 
     After it if `reverse`. A transposed view of channel-last storage is the fastest, and what comes out.
     """
-    if not _is_float32_on_cpu(x, weight, bias) or choose_backend(x.dtype, x.device).name != "cpu":
+    if not _has_c_kernel(x, weight, bias):
         return F.silu(convolve(x, weight, bias, reverse))
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (x, weight, bias)):
         return _ConvSiLU.apply(x, weight, bias, reverse)
     return cpu.conv_silu(x, weight, bias, reverse)
+
+
+def conv_silu_backward(
+    grad_y: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    reverse: bool,
+    grad_x: Tensor,
+    *,
+    add: bool,
+    of_weight: bool = False,
+    of_bias: bool = False,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Backward of `conv_silu`: writes, or adds, the gradient of x into `grad_x`; returns those of weight and bias."""
+    if _has_c_kernel(x, weight, bias):
+        return cpu.conv_silu_backward(grad_y, x, weight, bias, reverse, grad_x, add, of_weight, of_bias)
+    before = convolve(x, weight, bias, reverse)
+    gate = torch.sigmoid(before)
+    grad = grad_y * (gate * (1 + before * (1 - gate)))
+    reach, taps = weight.shape[-1] - 1, weight.flip(-1) if reverse else weight
+    full = F.conv_transpose1d(grad, taps, groups=len(weight))
+    found = full[..., : x.shape[-1]] if reverse else full[..., reach:]
+    grad_x.add_(found) if add else grad_x.copy_(found)
+    of_taps = None
+    if of_weight:
+        padded = F.pad(grad, (reach, 0) if reverse else (0, reach))
+        of_taps = torch.nn.grad.conv1d_weight(x, weight.shape, padded, padding=reach, groups=len(weight))
+        of_taps = of_taps.flip(-1) if reverse else of_taps
+    return of_taps, grad.sum((0, 2)) if of_bias else None
 
 
 class _ConvSiLU(torch.autograd.Function):

@@ -6,7 +6,7 @@
   blocks `hidden` is the last mixer's branch output. The residual sum is kept in float32 or better.
 - Drop path: rates rise linearly over the layers with an extra zero in front, so that block i has the rate of i - 1; the
   full rate applies once more before the final norm (as published).
-- Tuning methods act through the hooks of `ssp.tuning` only.
+- A tuning method acts through the hooks of `Tuning` only; nothing here knows which methods there are.
 
 Li et al., VideoMamba: State Space Model for Efficient Video Understanding, ECCV 2024.
 """
@@ -14,12 +14,16 @@ Li et al., VideoMamba: State Space Model for Efficient Video Understanding, ECCV
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ssp.backbone.mixer import Mixer, Tuning
-from ssp.tuning import Pass, Streams, TokenLayout, TuningMethod
+from ssp.backbone.layout import Streams, TokenLayout
+from ssp.backbone.mixer import Mixer, MixerTuning
 
 
 class RMSNorm(nn.Module):
@@ -75,10 +79,64 @@ class Block(nn.Module):
         self.norm = RMSNorm(dim)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, hidden: Tensor, residual: Tensor | None = None, tuning: Tuning | None = None) -> Streams:
-        """Streams (B, L, D) in and out; `residual` is None before the first block."""
+    def forward(
+        self,
+        hidden: Tensor,
+        residual: Tensor | None = None,
+        tuning: MixerTuning | None = None,
+        summed: Callable[[Tensor], Tensor] | None = None,
+    ) -> Streams:
+        """Streams (B, L, D) in and out.
+
+        Args:
+            hidden: the last mixer's output, or the embedding.
+            residual: the running sum without it; None before the first block.
+            tuning: what acts inside the mixer.
+            summed: what acts on the sum before it is normalised and becomes the next residual.
+        """
         residual = at_least_float32(hidden) if residual is None else residual + self.drop_path(hidden)
+        residual = summed(residual) if summed else residual
         return Streams(self.mixer(self.norm(residual), tuning), residual)
+
+
+@dataclass
+class Pass:
+    """One forward pass: the model, the layout of its rows, and what the method remembers from hook to hook."""
+
+    model: VideoMamba
+    layout: TokenLayout
+    memory: dict[str, Any] = field(default_factory=dict)
+
+
+class Tuning(Protocol):
+    """What the backbone calls on its way; `ssp.methods.method.TuningMethod` says what each is for."""
+
+    def attach(self, model: VideoMamba) -> None:
+        """Once, when the model is built."""
+
+    def after_loading(self, model: VideoMamba) -> None:
+        """Whenever the frozen weights have become those that are tuned."""
+
+    def video(self, run: Pass, video: Tensor) -> Tensor:
+        """Before the patch embedding."""
+
+    def layout(self, layout: TokenLayout) -> TokenLayout:
+        """Rows to add."""
+
+    def tokens(self, run: Pass, tokens: Tensor) -> Tensor:
+        """After embedding."""
+
+    def before_block(self, run: Pass, index: int, streams: Streams) -> Streams:
+        """Before a block."""
+
+    def summed(self, run: Pass, index: int, total: Tensor) -> Tensor:
+        """Between a block's sum and its norm."""
+
+    def mixer_tuning(self, run: Pass, index: int) -> MixerTuning | None:
+        """Inside a block's mixer."""
+
+    def after_block(self, run: Pass, index: int, streams: Streams) -> Streams:
+        """After a block."""
 
 
 class VideoMamba(nn.Module):
@@ -86,7 +144,7 @@ class VideoMamba(nn.Module):
 
     def __init__(
         self,
-        method: TuningMethod,
+        method: Tuning,
         *,
         embed_dim: int,
         depth: int,
@@ -143,12 +201,13 @@ class VideoMamba(nn.Module):
 
     def forward_features(self, video: Tensor) -> Tensor:
         """Class-token row (B, D) of the final sum, which final norm and head, trained in every method, read."""
-        video = self.method.video(self, video)
         run = Pass(self, self.method.layout(self.bare_layout))
+        video = self.method.video(run, video)
         streams = Streams(self.method.tokens(run, run.layout.insert(self.embed(video))), None)
         for index, block in enumerate(self.layers):
             streams = self.method.before_block(run, index, streams)
-            streams = Streams(*block(*streams, self.method.mixer_tuning(run, index)))
+            summed = partial(self.method.summed, run, index)
+            streams = block(*streams, self.method.mixer_tuning(run, index), summed)
             streams = self.method.after_block(run, index, streams)
         row = run.layout.cls
         return streams.residual[:, row] + self.drop_path(streams.hidden[:, row])

@@ -23,7 +23,7 @@ from ssp.config.sections import (
     Sweep,
     Tracking,
 )
-from ssp.registry import method_names
+from ssp.methods.registry import method_names
 
 SOURCES = ("hmdb51", "ucf101", "ssv2", "breakfast")
 

@@ -25,7 +25,8 @@ from typing import IO, NamedTuple
 
 from ssp.config import Config, Dataset
 from ssp.data.fetch import link_or_copy, place_of
-from ssp.data.formats import DAMAGE, Damaged, Item, NotWhole, read_items, readable, shown
+from ssp.data.formats import DAMAGE, read_items, readable, shown
+from ssp.data.members import Damaged, Item, NotWhole
 from ssp.data.verify import has_checksum
 from ssp.errors import DataError
 from ssp.files import atomic_path, storage_error, write_json, writing

@@ -23,45 +23,21 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
+from ssp.data.members import AGAIN, Damaged, Item, NotWhole
+from ssp.data.rar import read_rar
 from ssp.data.verify import looks_like_html
 from ssp.errors import DataError
 
-AGAIN = "delete it and run again (where `local` is set, replace it there)"
-"""The way out of a damaged archive, for messages."""
 MAX_GAP = 1 << 22  # bytes between two members of a tar (headers, long names)
 MAX_PADDING = 1 << 32  # bytes of zeros behind the last; `tar -b` and tapes want full records
 _WINDOWS, _UNIX = (0, 10), (3, 19)  # what programs that wrote a zip say of their system; 0: DOS, 19: macOS
 _LATIN_1 = {0xDC00 + byte: byte for byte in range(0x80, 0x100)}  # Python's sign for a byte that is not UTF-8: the byte
 
 
-class Damaged(Exception):
-    """An archive that ends too early or contradicts its checksums; the message says how."""
-
-
 DAMAGE = (Damaged, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 """What the readers raise on a damaged archive."""
-
-
-class NotWhole(DataError):
-    """An archive that is damaged or none at all; another download may be the right one.
-
-    `problem` is one line that names it, without a way out; `file` is set by who knows which single file it came from.
-    """
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(f"{problem}; {AGAIN}")
-        self.problem = problem
-        self.file: Path | None = None
-
-
-class Item(NamedTuple):
-    """A member of an archive."""
-
-    name: str
-    problem: str | None  # why it has to be refused
-    content: IO[bytes] | None  # to be read before the next item is asked for; None: a folder
 
 
 def read_items(parts: list[Path], title: str) -> Iterator[Item]:
@@ -107,8 +83,6 @@ def _items(parts: list[Path], title: str) -> Iterator[Item]:
         elif magic[257:262] == b"ustar" or _is_tar_header(magic[: tarfile.BLOCKSIZE]):
             yield from _read_tar(stream, has_checksum=False)
         elif magic.startswith(b"Rar!"):
-            from ssp.data.rar import read_rar
-
             yield from read_rar(_only_file(parts, title, "rar"), title)
         elif looks_like_html(magic):
             raise DataError(f"{title}: an HTML page, not the archive; read what it asks for, then {AGAIN}")

@@ -22,7 +22,7 @@ from typing import Any
 
 import rarfile
 
-from ssp.data.formats import Damaged, Item
+from ssp.data.members import Damaged, Item
 from ssp.errors import DataError
 
 _END_MARKS = {rarfile.RAR_BLOCK_ENDARC, rarfile.RAR5_BLOCK_ENDARC}

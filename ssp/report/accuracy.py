@@ -9,7 +9,8 @@ import matplotlib as mpl
 import pandas as pd
 from markupsafe import Markup
 
-from ssp.figures import STYLE, accuracy_against_parameters
+from ssp.figures.accuracy import accuracy_against_parameters
+from ssp.figures.style import STYLE
 from ssp.report.results import Results, anchor
 from ssp.tables.layout import PAPER
 from ssp.tables.markup import Measured, Noted

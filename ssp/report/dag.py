@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from markupsafe import Markup, escape
 
 from ssp.config import Config
-from ssp.explained import explained_datasets
+from ssp.records.explained import explained_datasets
 
 NEEDS: dict[str, tuple[str, ...]] = {
     "generate": (),

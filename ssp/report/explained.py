@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from ssp.explained import METHOD, Explained, ExplainedClip, explained_datasets, load_explained
+from ssp.records.explained import METHOD, Explained, ExplainedClip, explained_datasets, load_explained
 from ssp.report.images import data_uri
 from ssp.report.results import Results, anchor
 

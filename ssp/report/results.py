@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from ssp.choice import Choice, load_choice
 from ssp.config import Config
 from ssp.data.frames import FrameStore, load_split
 from ssp.data.manifest import manifest_hash, read_manifest
 from ssp.errors import DataError, RecordError
-from ssp.figures import COLOURS
+from ssp.figures.style import COLOURS
 from ssp.paths import Paths
-from ssp.record import Record
+from ssp.records.choice import Choice, load_choice
+from ssp.records.record import Record
 from ssp.tables.cells import Cell, collect_cells
-from ssp.tables.frames import LongTables, read_tables
 from ssp.tables.layout import Layout, lay_out
+from ssp.tables.long import LongTables, read_tables
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ssp.record import Record
+from ssp.records.record import Record
 from ssp.report.results import Results, anchor
 
 

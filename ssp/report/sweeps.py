@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ssp.choice import Choice, Trial
+from ssp.records.choice import Choice, Trial
 from ssp.report import svg
 from ssp.report.results import Results, anchor
 

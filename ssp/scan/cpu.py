@@ -155,8 +155,13 @@ def forward(args: ScanArgs, keep: bool) -> tuple[Tensor, Tensor | None]:
     return y, kept
 
 
-def backward(
-    grad_y: Tensor, args: ScanArgs, kept: Tensor, needs: Grads, grad_z: Tensor | None = None, add_z: bool = False
+def backward(grad_y: Tensor, args: ScanArgs, kept: Tensor, needs: Grads) -> Grads:
+    """Gradients where needed."""
+    return backward_into(grad_y, args, kept, needs, None, False)
+
+
+def backward_into(
+    grad_y: Tensor, args: ScanArgs, kept: Tensor, needs: Grads, grad_z: Tensor | None, add_z: bool
 ) -> Grads:
     """Gradients where needed. That of z is written, or added, into `grad_z` (channel-last storage) if given."""
     args, grad_y = _laid_out(args), _channel_last(grad_y)

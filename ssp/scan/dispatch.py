@@ -139,8 +139,20 @@ def selective_scan(
     `reverse` scans from the last token to the first. `backend` insists on one backend (see `choose_backend`).
     Raises ValueError for shapes or devices that do not fit together, BackendError for a backend that cannot be used.
     """
-    args = ScanArgs(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
+    return _run(ScanArgs(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse), backend)
+
+
+def both(forward: ScanArgs, backward: ScanArgs) -> tuple[Tensor, Tensor]:
+    """The two scans of a bidirectional mixer, differentiable like `selective_scan`; at once where a backend can.
+
+    Returns y (B, D, L) of each. They are two independent scans unless a backend of this device fuses them.
+    """
+    return _run(forward), _run(backward)
+
+
+def _run(args: ScanArgs, backend: str | None = None) -> Tensor:
     check_args(args)
+    u, delta_softplus, reverse = args.u, args.delta_softplus, args.reverse
     module = load(choose_backend(arithmetic_dtype(args), u.device, backend).name)
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in args[:8]):
         if hasattr(module, "differentiable"):

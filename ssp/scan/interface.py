@@ -9,6 +9,7 @@
   as welcome as a contiguous one (the C kernel reads it without a copy).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -53,7 +54,11 @@ class Grads(NamedTuple):
 class Backend(Protocol):
     """The functions that a backend module has.
 
-    It may also have `differentiable(args) -> y`, when its library brings an autograd function of its own.
+    It may also have
+    - `differentiable(args) -> y`, when its library brings an autograd function of its own;
+    - `backward_into(grad_y, args, kept, needs, grad_z, add_z)`, a backward that writes z's gradient where it is wanted;
+    - `forward_both` and `backward_both`, with the signatures of `both_forward` and `both_backward`: the two scans of a
+      bidirectional mixer at once.
     """
 
     def unavailable(self) -> str | None:
@@ -70,6 +75,57 @@ class Backend(Protocol):
 
     def backward(self, grad_y: Tensor, args: ScanArgs, kept: Tensor | None, needs: Grads) -> Grads:
         """Gradients where `needs` is true; each has its input's shape."""
+
+
+def both_forward(
+    backend: Backend, args: Sequence[ScanArgs], keep: bool
+) -> tuple[tuple[Tensor, Tensor], list[Tensor | None]]:
+    """Run a forward and a backward scan on prepared inputs, at once where the backend can.
+
+    Returns:
+        Y (B, D, L) of each, and what each keeps.
+    """
+    if hasattr(backend, "forward_both"):
+        return backend.forward_both(args, keep)
+    (first, kept), (second, kept_too) = (backend.forward(each, keep) for each in args)
+    return (first, second), [kept, kept_too]
+
+
+def both_backward(
+    backend: Backend,
+    grad_y: Tensor,
+    args: Sequence[ScanArgs],
+    kept: Sequence[Tensor | None],
+    needs: Sequence[Grads],
+    grad_z: Tensor,
+) -> list[Grads]:
+    """Backward of `both_forward` for two scans whose outputs are added and which share their gate z.
+
+    Args:
+        backend: the module that ran the forward.
+        grad_y: gradient (B, D, L) of the sum.
+        args: prepared inputs of each.
+        kept: what each forward kept.
+        needs: which gradients are wanted of each; z's must be.
+        grad_z: where the sum of both gradients of z is written, (B, D, L), in any dtype.
+
+    Returns:
+        The gradients of each; z's are in `grad_z`.
+    """
+    if hasattr(backend, "backward_both"):
+        return backend.backward_both(grad_y, args, kept, needs, grad_z)
+    found = []
+    for index, (each, states, need) in enumerate(zip(args, kept, needs, strict=True)):
+        grad = grad_y.to(each.u.dtype)
+        if hasattr(backend, "backward_into") and grad_z.dtype == each.z.dtype:
+            found.append(backend.backward_into(grad, each, states, need, grad_z, index > 0))
+            continue
+        found.append(backend.backward(grad, each, states, need))
+        if index:
+            grad_z.add_(found[-1].z)
+        else:
+            grad_z.copy_(found[-1].z)
+    return found
 
 
 def check_args(args: ScanArgs) -> None:

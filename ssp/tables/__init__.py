@@ -11,8 +11,8 @@ from pathlib import Path
 from ssp.config import Config
 from ssp.files import write_text
 from ssp.paths import Paths
-from ssp.tables.frames import COLUMNS, LongTables, build_tables, to_csv
 from ssp.tables.layout import lay_out
+from ssp.tables.long import COLUMNS, LongTables, build_tables, to_csv
 from ssp.tables.markup import dataframe_to_latex, dataframe_to_markdown
 from ssp.tables.terminal import print_tables
 

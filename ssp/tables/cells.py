@@ -21,8 +21,8 @@ from rich.progress import track
 from ssp.config import Config, slice_hash, slice_lines
 from ssp.errors import RecordError
 from ssp.paths import Paths
-from ssp.predictions import merge_views, metrics, recorded_predictions
-from ssp.record import Record, load_record
+from ssp.records.predictions import merge_views, metrics, recorded_predictions
+from ssp.records.record import Record, load_record
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from ssp import published, stats
 from ssp.config import Config
-from ssp.tables.frames import LongTables, reference_method
+from ssp.records import published
+from ssp.tables import stats
+from ssp.tables.long import LongTables, reference_method
 from ssp.tables.markup import DECIMALS, Measured, Noted
 
 LEVEL = f"{100 * stats.LEVEL:.0f} %"

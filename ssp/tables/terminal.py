@@ -15,8 +15,8 @@ from rich.text import Text
 
 from ssp.config import Config
 from ssp.paths import Paths
-from ssp.tables.frames import LongTables, read_tables
 from ssp.tables.layout import LEVEL, PAPER, Layout, context, interval_text, lay_out
+from ssp.tables.long import LongTables, read_tables
 from ssp.tables.markup import Measured, Noted
 
 
@@ -48,7 +48,7 @@ def print_tables(config: Config, console: Console | None = None) -> None:
 
 
 def print_parameters(frame: pd.DataFrame, console: Console | None = None) -> None:
-    """Print `ssp.parameters.parameter_table` within 80 columns: data sets in rows under their backbone and method."""
+    """Print `parameter_table` within 80 columns: data sets in rows under their backbone and method."""
     console = console or Console()
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
     table.add_column("backbone, method,\ndata set", no_wrap=True)

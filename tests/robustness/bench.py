@@ -142,17 +142,17 @@ def make_bench(folder: Path, mlflow_db: Path) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    from ssp.backbone import build_model
     from ssp.config import load_config
     from ssp.data.archives import unpack_dataset
     from ssp.data.fetch import fetch_dataset
     from ssp.data.frames import extract_shard
     from ssp.data.manifest import write_manifest
     from ssp.data.synthetic.archives import generate_archives
-    from ssp.run import train_cell
-    from ssp.sweep import run_sweep
+    from ssp.jobs.seed import train_cell
+    from ssp.jobs.sweep import run_sweep
+    from ssp.jobs.tracking import init_tracking
+    from ssp.methods.build import build_model
     from ssp.tables import write_tables
-    from ssp.tracking import init_tracking
 
     folder.mkdir()
     with contextlib.chdir(folder):

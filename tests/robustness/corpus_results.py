@@ -70,7 +70,7 @@ def _cut_pth(bench: Bench) -> None:
 
 def _part_of_ssp(state: dict) -> None:
     """Two of the method's own tensors: neither a bare backbone nor a tuned one."""
-    from ssp.backbone import build_model
+    from ssp.methods.build import build_model
 
     options = {"inner_dim": 8, "attn_dim": 8, "num_prompts": 1}
     architecture = {"embed_dim": 16, "depth": 2, "patch_size": 16}

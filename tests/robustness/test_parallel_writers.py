@@ -1,6 +1,6 @@
 """Processes that write MLflow runs and Optuna trials at the same moment on fresh storage: nothing is lost.
 
-Real processes through `ssp.tracking`, `ssp.study` and `ssp.storage`, as jobs use them: SQLite and journal files, which
+Real processes through `ssp.jobs.tracking` and `ssp.jobs.study`, as jobs use them: SQLite and journal files, which
 are the default, and a private PostgreSQL cluster with an MLflow server in front of it where these are installed.
 """
 
@@ -44,7 +44,7 @@ def wait():
 """
 TRACK = f"""
 from ssp.config import load_config
-from ssp.tracking import Tracking
+from ssp.jobs.tracking import Tracking
 import mlflow, mlflow.store.tracking.sqlalchemy_store
 config = load_config("{CONFIG}")
 wait()
@@ -62,9 +62,9 @@ assert not parent.broken
 """
 # Workers of one study, as a cluster has them: the study is made by its first user.
 OPTIMISE = f"""
-from ssp.cell import Cell
+from ssp.jobs.cell import Cell
 from ssp.config import load_config
-from ssp.study import open_study
+from ssp.jobs.study import open_study
 cell = Cell(load_config("{CONFIG}"), "ucf101", "linear")
 wait()
 study = open_study(cell)
@@ -99,7 +99,7 @@ def _write_at_once(code: str, folder: Path) -> None:
 
 def _all_runs_are_there(folder: Path) -> None:
     """Every run with every param and every point, nested as it was started."""
-    from ssp.tracking import Tracking
+    from ssp.jobs.tracking import Tracking
 
     tracking = Tracking(load_config(folder / CONFIG))
     runs = tracking.client.search_runs([tracking.experiment_id], max_results=1000)
@@ -121,8 +121,8 @@ def _all_trials_are_there(folder: Path, storage: str) -> None:
     from optuna import load_study
     from optuna.trial import TrialState
 
-    from ssp.cell import Cell
-    from ssp.storage import open_storage
+    from ssp.jobs.cell import Cell
+    from ssp.jobs.study import open_storage
 
     cell = Cell(load_config(folder / CONFIG), "ucf101", "linear")
     opened = open_storage(storage, folder / cell.paths.journal("ucf101", "linear"))
@@ -161,8 +161,8 @@ def test_the_journal_loses_no_trial(bench):
 
 
 def _states(bench: Bench) -> Counter:
-    from ssp.cell import Cell
-    from ssp.study import open_study
+    from ssp.jobs.cell import Cell
+    from ssp.jobs.study import open_study
 
     study = open_study(Cell(load_config(bench / CONFIG), "ucf101", "linear"))
     return Counter(trial.state.name for trial in study.get_trials(deepcopy=False))
@@ -193,7 +193,7 @@ def test_a_killed_trial_does_not_stay_running(database, bench, capfd):
     _kill_a_sweep(bench)
     assert _states(bench) == {"RUNNING": 1}
     # The same study, and trials that end: a study is named by its config, so the length is cut in the code.
-    shorten = "import ssp.sweep; ssp.sweep.trial_epochs = lambda cell: 1\nfrom ssp.cli import main; main()"
+    shorten = "import ssp.jobs.sweep; ssp.jobs.sweep.trial_epochs = lambda cell: 1\nfrom ssp.cli import main; main()"
     arguments = ["sweep", "--config", CONFIG, "--dataset", "ucf101", "--method", "linear"]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -203,7 +203,7 @@ def test_a_killed_trial_does_not_stay_running(database, bench, capfd):
     choice = json.loads((bench / "results/tiny/sweeps/ucf101/linear.json").read_text())
     assert [trial["state"] for trial in choice["trials"]] == ["complete", "complete"]
     assert choice["run"]["interrupted"] == 1
-    from ssp.tracking import Tracking
+    from ssp.jobs.tracking import Tracking
 
     tracking = Tracking(load_config(bench / CONFIG))
     runs = tracking.client.search_runs([tracking.experiment_id])

@@ -41,13 +41,13 @@ def tiny_data(tmp_path_factory):
     from safetensors.torch import save_file
     from tiny_benchmark import tiny_config
 
-    from ssp.backbone import build_model
     from ssp.data.archives import unpack_dataset
     from ssp.data.fetch import fetch_dataset
     from ssp.data.frames import extract_shard
     from ssp.data.manifest import write_manifest
     from ssp.data.synthetic.archives import generate_archives
-    from ssp.tracking import init_tracking
+    from ssp.jobs.tracking import init_tracking
+    from ssp.methods.build import build_model
 
     folder = tmp_path_factory.mktemp("data")
     config = tiny_config(folder, tracking=tracking(folder))

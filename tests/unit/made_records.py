@@ -9,8 +9,19 @@ import pyarrow.parquet as pq
 
 from ssp.config import parse_config, slice_hash
 from ssp.paths import Paths
-from ssp.predictions import SCHEMA
-from ssp.record import Chosen, Git, Metrics, Parameters, PredictionsFile, Record, Run, Scan, SweepSummary, save_record
+from ssp.records.predictions import SCHEMA
+from ssp.records.record import (
+    Chosen,
+    Git,
+    Metrics,
+    Parameters,
+    PredictionsFile,
+    Record,
+    Run,
+    Scan,
+    SweepSummary,
+    save_record,
+)
 
 PARAMETERS = {
     "ssp": Parameters(total=210_000, trainable=30_064, extra=29_350, head=650),

@@ -7,12 +7,12 @@ from made_data import write_data
 from made_records import hits_of, make_config, write_all, write_cell
 from PIL import Image
 
-from ssp.choice import Budget, Choice, SweepRun, Trial, save_choice
 from ssp.config import slice_hash
-from ssp.explained import Explained, ExplainedClip, Origin
 from ssp.files import atomic_path, write_json, write_text
 from ssp.paths import Paths
-from ssp.record import Chosen, Epoch, load_record
+from ssp.records.choice import Budget, Choice, SweepRun, Trial, save_choice
+from ssp.records.explained import Explained, ExplainedClip, Origin
+from ssp.records.record import Chosen, Epoch, load_record
 from ssp.report import write_report
 from ssp.tables import write_tables
 

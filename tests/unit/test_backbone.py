@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from ssp import build_model, parameter_counts
+from ssp.backbone.layout import Streams, TokenLayout
 from ssp.backbone.mixer import ScanInputs
 from ssp.backbone.videomamba import DropPath, RMSNorm, VideoMamba
 from ssp.config import Architecture
 from ssp.errors import ConfigError
-from ssp.tuning import Streams, TokenLayout, TuningMethod
+from ssp.methods.method import TuningMethod
 
 SMALL = {"embed_dim": 24, "depth": 3, "patch_size": 8}
 

@@ -162,7 +162,7 @@ def test_sweep_train_evaluate_predict(tiny, tiny_data, tmp_path, monkeypatch, ca
 
     import pandas as pd
 
-    from ssp.predictions import merge_views, read_predictions
+    from ssp.records.predictions import merge_views, read_predictions
 
     manifest = pd.read_parquet(tiny_data / "ucf101" / "manifest.parquet").set_index("id")
     merged = merge_views(read_predictions("results/tiny/predictions/ucf101/linear/seed0.parquet")).iloc[0]

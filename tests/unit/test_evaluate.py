@@ -7,9 +7,9 @@ import pytest
 import torch
 from toy import CPU, Clips, small_model
 
-from ssp.evaluate import empty_predictions, predict, validate, write_predictions
-from ssp.execution import Execution
-from ssp.predictions import SCHEMA, merge_views, metrics, read_predictions
+from ssp.records.predictions import SCHEMA, merge_views, metrics, read_predictions
+from ssp.training.evaluate import empty_predictions, predict, validate, write_predictions
+from ssp.training.execution import Execution
 
 
 def test_every_view_gets_the_logits_of_its_own_clip():

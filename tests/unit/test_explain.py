@@ -12,9 +12,10 @@ from PIL import Image
 from ssp import build_model
 from ssp.data.augment import test_view as view_of
 from ssp.errors import ConfigError
-from ssp.explain import CHARTS, LINE, TITLE, Explanation, Shown, draw_explanations, explain_clip, frames_of
-from ssp.explain import FRAMES as FRAMES_OF_A_LINE
-from ssp.prompting import HEADS, entropy_gate
+from ssp.figures.attention import CHARTS, LINE, TITLE, Shown, draw_explanations, frames_of
+from ssp.figures.attention import FRAMES as FRAMES_OF_A_LINE
+from ssp.methods.observe import Explanation, explain_clip
+from ssp.methods.prompting import HEADS, entropy_gate
 
 BLOCKS, FRAMES, GRID, PROMPTS = 3, 4, (2, 3), 2
 

@@ -11,17 +11,18 @@ import pytest
 import yaml
 from PIL import Image
 
-import ssp.explain_cell
+import ssp.jobs.explain
 from ssp.cli import main
 from ssp.errors import CheckpointError, ConfigError, RecordError
-from ssp.explain import explain_clip, frames_of
-from ssp.explain_cell import choose_videos, explain_dataset
-from ssp.explained import load_explained
+from ssp.figures.attention import frames_of
+from ssp.jobs.explain import choose_videos, explain_dataset
+from ssp.jobs.seed import train_cell
+from ssp.jobs.sweep import run_sweep
+from ssp.methods.observe import explain_clip
 from ssp.paths import Paths
-from ssp.predictions import read_predictions
-from ssp.record import load_record, save_record
-from ssp.run import train_cell
-from ssp.sweep import run_sweep
+from ssp.records.explained import load_explained
+from ssp.records.predictions import read_predictions
+from ssp.records.record import load_record, save_record
 
 
 def videos(*rows):
@@ -72,7 +73,7 @@ def test_shows_what_the_test_saw(trained, monkeypatch):
         seen.append((clip, explain_clip(model, clip)))
         return seen[-1][1]
 
-    monkeypatch.setattr(ssp.explain_cell, "explain_clip", watched)
+    monkeypatch.setattr(ssp.jobs.explain, "explain_clip", watched)
     explained = explain_dataset(trained, "ucf101")
     paths = Paths.of(trained)
     predictions = read_predictions(paths.predictions("ucf101", "ssp", 1))

@@ -8,10 +8,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from ssp.backbone import VideoMamba
+from ssp.backbone.videomamba import VideoMamba
 from ssp.cli import main
-from ssp.run import train_cell
-from ssp.sweep import run_sweep
+from ssp.jobs.seed import train_cell
+from ssp.jobs.sweep import run_sweep
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from made_records import hits_of, make_config, write_all, write_cell
 from PIL import Image
 
 from ssp.errors import RecordError
-from ssp.figures import accuracy_against_parameters, write_figures
+from ssp.figures.accuracy import accuracy_against_parameters, write_figures
 from ssp.paths import Paths
 from ssp.tables import write_tables
-from ssp.tables.frames import read_tables
+from ssp.tables.long import read_tables
 
 
 @pytest.fixture(autouse=True)

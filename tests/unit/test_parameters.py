@@ -11,9 +11,9 @@ from rich.console import Console
 
 from ssp import build_model, parameter_counts
 from ssp.config import load_config
-from ssp.parameters import config_parameter_table, parameter_table
-from ssp.published import published_accuracy, published_parameters, published_table
-from ssp.registry import method_names
+from ssp.methods.parameters import config_parameter_table, parameter_table
+from ssp.methods.registry import method_names
+from ssp.records.published import published_accuracy, published_parameters, published_table
 from ssp.tables.terminal import print_parameters
 
 ROOT = Path(__file__).parents[2]
@@ -127,5 +127,7 @@ def test_published_table_is_the_given_one():
 
 
 def test_published_table_needs_no_torch():
-    code = "import sys, ssp.published; ssp.published.published_table(); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from ssp.records import published; published.published_table(); sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

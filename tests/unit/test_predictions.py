@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ssp.errors import RecordError
-from ssp.predictions import SCHEMA, merge_views, metrics, read_predictions
+from ssp.records.predictions import SCHEMA, merge_views, metrics, read_predictions
 
 
 def rows(*items):

@@ -7,10 +7,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from ssp import pretrain
-from ssp.backbone import build_model, load_weights
+from ssp.backbone.checkpoint import load_weights
 from ssp.config import parse_config
 from ssp.errors import CheckpointError, ConfigError
+from ssp.jobs import pretrain
+from ssp.methods.build import build_model
 from ssp.paths import Paths
 
 

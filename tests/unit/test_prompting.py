@@ -7,8 +7,8 @@ import torch
 
 from ssp import build_model, parameter_counts
 from ssp.errors import ConfigError
-from ssp.prompting import InterFrameSpreading, IntraFrameGathering, entropy_gate
-from ssp.tuning import TuningMethod
+from ssp.methods.method import TuningMethod
+from ssp.methods.prompting import InterFrameSpreading, IntraFrameGathering, entropy_gate
 
 SMALL = {"embed_dim": 24, "depth": 3, "patch_size": 8}
 OPTIONS = {"inner_dim": 10, "attn_dim": 16, "num_prompts": 3}

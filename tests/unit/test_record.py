@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from ssp.errors import RecordError
-from ssp.record import Record, git_state, load_record, load_records, package_versions, save_record
+from ssp.records.record import Record, git_state, load_record, load_records, package_versions, save_record
 
 
 def make(**changes) -> Record:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ssp.errors import ConfigError
-from ssp.registry import load_method, method_names
-from ssp.tuning import TuningMethod
+from ssp.methods.method import TuningMethod
+from ssp.methods.registry import load_method, method_names
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +30,7 @@ def test_unknown_method():
 
 
 def test_names_and_config_are_listed_without_torch():
-    code = "import sys, ssp.config, ssp.registry; ssp.registry.method_names(); sys.exit('torch' in sys.modules)"
+    code = "import sys, ssp.config, ssp.methods.registry as r; r.method_names(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

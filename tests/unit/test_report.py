@@ -16,7 +16,7 @@ from PIL import Image
 
 from ssp.config import slice_hash
 from ssp.errors import DataError, RecordError
-from ssp.figures import write_figures
+from ssp.figures.accuracy import write_figures
 from ssp.paths import Paths
 from ssp.report import SECTIONS, write_report
 from ssp.tables import write_tables
@@ -274,9 +274,9 @@ def _complaints(log: str) -> list[str]:
 @pytest.mark.slow
 def test_report_of_real_runs(tiny):
     """Tables, figure and page from records, a sweep and videos that the real jobs wrote."""
-    from ssp.explain_cell import explain_dataset
-    from ssp.run import train_cell
-    from ssp.sweep import run_sweep
+    from ssp.jobs.explain import explain_dataset
+    from ssp.jobs.seed import train_cell
+    from ssp.jobs.sweep import run_sweep
 
     method = {"ssp": {"options": {"inner_dim": 8, "attn_dim": 8, "num_prompts": 1}}}
     config = tiny(sweep__trials=1, sweep__epochs=1, methods=method)

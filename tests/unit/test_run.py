@@ -8,17 +8,17 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-import ssp.run
+import ssp.jobs.seed
 from ssp.backbone.checkpoint import read_metadata
-from ssp.cell import Cell, predict_test
 from ssp.config import slice_hash
 from ssp.errors import ConfigError, RecordError
-from ssp.inference import evaluate_saved
-from ssp.predictions import merge_views, metrics, read_predictions
-from ssp.record import load_record
-from ssp.run import train_cell
-from ssp.sweep import run_sweep
-from ssp.tracking import Tracking
+from ssp.jobs.cell import Cell, predict_test
+from ssp.jobs.inference import evaluate_saved
+from ssp.jobs.seed import train_cell
+from ssp.jobs.sweep import run_sweep
+from ssp.jobs.tracking import Tracking
+from ssp.records.predictions import merge_views, metrics, read_predictions
+from ssp.records.record import load_record
 
 CHEAP = {"sweep__trials": 1, "sweep__epochs": 1}
 
@@ -109,18 +109,18 @@ def test_killed_run_ends_with_the_same_bytes(cell, monkeypatch, epoch):
     for path in (cell.paths.record("ucf101", "ssp", 1), cell.paths.predictions("ucf101", "ssp", 1)):
         path.unlink()
 
-    real = ssp.run.describe
+    real = ssp.jobs.seed.describe
 
     def kill(result, epochs):
         if result.epoch == epoch:
             raise KeyboardInterrupt
         return real(result, epochs)
 
-    monkeypatch.setattr(ssp.run, "describe", kill)
+    monkeypatch.setattr(ssp.jobs.seed, "describe", kill)
     with pytest.raises(KeyboardInterrupt):
         train(cell, 1)
     assert not cell.paths.record("ucf101", "ssp", 1).exists()
-    monkeypatch.setattr(ssp.run, "describe", real)
+    monkeypatch.setattr(ssp.jobs.seed, "describe", real)
     resumed = train(cell, 1)
     assert resumed.run.resumed_after_epoch == epoch
     assert outputs() == expected and essence(resumed) == essence(whole)
@@ -140,11 +140,11 @@ def test_killed_at_the_very_end_it_ends_as_the_same_tracked_run(cell, monkeypatc
     def kill(*_):
         raise KeyboardInterrupt
 
-    real = getattr(ssp.run, step)
-    monkeypatch.setattr(ssp.run, step, kill)
+    real = getattr(ssp.jobs.seed, step)
+    monkeypatch.setattr(ssp.jobs.seed, step, kill)
     with pytest.raises(KeyboardInterrupt):
         train(cell)
-    monkeypatch.setattr(ssp.run, step, real)
+    monkeypatch.setattr(ssp.jobs.seed, step, real)
     record = train(cell)
     assert record.run.resumed_after_epoch == record.epochs == 3
     client, run = children(cell, record)
@@ -185,21 +185,21 @@ def test_running_out_of_memory_in_the_test_is_a_failed_cell(cell, monkeypatch):
     def exhausted(*_, **__):
         raise MemoryError("no memory for 3 clips")
 
-    monkeypatch.setattr("ssp.cell.predict", exhausted)
+    monkeypatch.setattr("ssp.jobs.cell.predict", exhausted)
     record = train(cell)
     assert (record.status, record.reason) == ("failed", "out of memory: no memory for 3 clips")
     assert record.epochs == 3 and len(record.curves) == 3 and record.parameters
 
 
 def test_logits_that_are_not_finite_are_a_failed_cell(cell, monkeypatch):
-    real = ssp.cell.predict
+    real = ssp.jobs.cell.predict
 
     def broken(*arguments, **named):
         table = real(*arguments, **named)
         table["logits"].iloc[3][0] = np.nan
         return table
 
-    monkeypatch.setattr("ssp.cell.predict", broken)
+    monkeypatch.setattr("ssp.jobs.cell.predict", broken)
     record = train(cell)
     assert record.reason == "logits of the test set are not finite"
     assert read_predictions(cell.paths.predictions("ucf101", "ssp", 0)).empty
@@ -232,10 +232,10 @@ def test_a_swapped_backbone_is_noticed(cell, monkeypatch):
     def kill(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ssp.run, "predict_test", kill)
+    monkeypatch.setattr(ssp.jobs.seed, "predict_test", kill)
     with pytest.raises(KeyboardInterrupt):
         train(cell)
-    monkeypatch.setattr(ssp.run, "predict_test", predict_test)
+    monkeypatch.setattr(ssp.jobs.seed, "predict_test", predict_test)
     swapped = cell.paths.results.resolve() / "swapped.safetensors"
     save_file({name: 2 * tensor for name, tensor in load_file(cell.backbone_file()).items()}, swapped)
     monkeypatch.setattr(Cell, "backbone_file", lambda _: swapped)

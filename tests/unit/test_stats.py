@@ -6,7 +6,7 @@ import pytest
 from scipy import stats as reference
 
 from ssp.errors import RecordError
-from ssp.stats import _bootstrap, accuracy_interval, holm, paired_difference, spread
+from ssp.tables.stats import _bootstrap, accuracy_interval, holm, paired_difference, spread
 
 
 def merged(hits, groups=None):

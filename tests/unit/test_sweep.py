@@ -8,17 +8,16 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-import ssp.cell
-import ssp.sweep
-from ssp.cell import Cell
-from ssp.choice import load_choice
+import ssp.jobs.cell
+import ssp.jobs.sweep
 from ssp.errors import ConfigError, RecordError
+from ssp.jobs.cell import Cell
+from ssp.jobs.study import open_storage, open_study
+from ssp.jobs.sweep import run_sweep, search_space
+from ssp.jobs.tracking import Tracking
 from ssp.paths import Paths
-from ssp.storage import open_storage
-from ssp.study import open_study
-from ssp.sweep import run_sweep, search_space
-from ssp.tracking import Tracking
-from ssp.train import EpochResult, TrainingFailed
+from ssp.records.choice import load_choice
+from ssp.training.loop import EpochResult, TrainingFailed
 
 
 def essence(choice) -> dict:
@@ -38,13 +37,13 @@ def scripted(monkeypatch, curves):
             yield EpochResult(epoch, 0.1, 1.0, loss, top1[0] if isinstance(top1, tuple) else top1, 0.0, 1e9)
             assert epoch <= epochs
 
-    monkeypatch.setattr(ssp.sweep, "fit", fit)
+    monkeypatch.setattr(ssp.jobs.sweep, "fit", fit)
 
 
 def test_spends_the_budget_on_train_and_validation_and_takes_the_best(tiny, monkeypatch):
     config, splits = tiny(), set()
-    load = ssp.cell.load_split
-    monkeypatch.setattr(ssp.cell, "load_split", lambda c, d, split: splits.add(split) or load(c, d, split))
+    load = ssp.jobs.cell.load_split
+    monkeypatch.setattr(ssp.jobs.cell, "load_split", lambda c, d, split: splits.add(split) or load(c, d, split))
     choice = run_sweep(config, "ucf101", "ssp")
     assert splits == {"train", "val"}
     assert choice.status == "ok" and [t.number for t in choice.trials] == [0, 1, 2]
@@ -81,7 +80,7 @@ def test_rerun_repeats_and_other_methods_see_the_same_proposals(tiny):
 def test_killed_sweep_goes_on_to_the_same_choice(tiny, monkeypatch, at):
     config = tiny(sweep__trials=4)
     whole = run_sweep(tiny(name="whole", sweep__trials=4), "ucf101", "linear")
-    trial, epoch, real = *at, ssp.sweep.describe
+    trial, epoch, real = *at, ssp.jobs.sweep.describe
     seen = []
 
     def kill(result, epochs):
@@ -90,10 +89,10 @@ def test_killed_sweep_goes_on_to_the_same_choice(tiny, monkeypatch, at):
             raise KeyboardInterrupt
         return real(result, epochs)
 
-    monkeypatch.setattr(ssp.sweep, "describe", kill)
+    monkeypatch.setattr(ssp.jobs.sweep, "describe", kill)
     with pytest.raises(KeyboardInterrupt):
         run_sweep(config, "ucf101", "linear")
-    monkeypatch.setattr(ssp.sweep, "describe", real)
+    monkeypatch.setattr(ssp.jobs.sweep, "describe", real)
     cell = Cell(config, "ucf101", "linear")
     assert not cell.paths.choice("ucf101", "linear").exists()
     journal = cell.paths.journal("ucf101", "linear")
@@ -122,7 +121,7 @@ def test_a_sweep_killed_at_its_very_end_goes_on_in_the_same_tracked_runs(tiny, m
     client = Tracking(config).client
     place = [json.loads(Paths.of(config).mlflow.joinpath("ready.json").read_text())["experiment_id"]]
     before = {run.info.run_id for run in client.search_runs(place, "tags.`ssp.kind` != 'trial'")}
-    real, calls = getattr(ssp.sweep, step), []
+    real, calls = getattr(ssp.jobs.sweep, step), []
 
     def kill(*arguments, **named):
         calls.append(arguments)
@@ -130,10 +129,10 @@ def test_a_sweep_killed_at_its_very_end_goes_on_in_the_same_tracked_runs(tiny, m
             raise KeyboardInterrupt
         return real(*arguments, **named)
 
-    monkeypatch.setattr(ssp.sweep, step, kill)
+    monkeypatch.setattr(ssp.jobs.sweep, step, kill)
     with pytest.raises(KeyboardInterrupt):
         run_sweep(config, "ucf101", "linear")
-    monkeypatch.setattr(ssp.sweep, step, real)
+    monkeypatch.setattr(ssp.jobs.sweep, step, real)
     choice = run_sweep(config, "ucf101", "linear")
     runs = {run.info.run_id: run.info.status for run in client.search_runs(place, "tags.`ssp.kind` != 'trial'")}
     new = {run_id: status for run_id, status in runs.items() if run_id not in before}

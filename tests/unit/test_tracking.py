@@ -13,8 +13,8 @@ import yaml
 
 import ssp
 from ssp.errors import ConfigError
+from ssp.jobs.tracking import TrackedRun, Tracking, init_tracking, tracking_uri
 from ssp.paths import Paths
-from ssp.tracking import TrackedRun, Tracking, init_tracking, tracking_uri
 
 
 def test_database_of_its_own(tiny):

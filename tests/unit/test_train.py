@@ -11,9 +11,9 @@ from toy import CPU, Clips, small_model
 
 from ssp.config import Recipe
 from ssp.errors import ConfigError
-from ssp.evaluate import validate
-from ssp.record import Chosen
-from ssp.train import TrainingFailed, TrainingState, epoch_batches, fit, trained_tensors
+from ssp.records.record import Chosen
+from ssp.training.evaluate import validate
+from ssp.training.loop import TrainingFailed, TrainingState, epoch_batches, fit, trained_tensors
 
 CHOSEN = Chosen(lr=0.02, weight_decay=0.01, drop_path=0.0)
 

@@ -10,9 +10,9 @@ from toy import small_model
 
 from ssp.config import Augmentation, Compute
 from ssp.errors import ConfigError
-from ssp.execution import Execution, derive_seed
-from ssp.mixing import Mix, draw_mix, mixed_targets, neighbours
-from ssp.optim import Schedule, decays, make_optimizer
+from ssp.training.execution import Execution, derive_seed
+from ssp.training.mixing import Mix, draw_mix, mixed_targets, neighbours
+from ssp.training.optim import Schedule, decays, make_optimizer
 
 
 def test_neighbours_swap_and_never_straddle_even_pieces():

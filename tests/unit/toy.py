@@ -5,8 +5,8 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
-from ssp.backbone import build_model
-from ssp.execution import Execution
+from ssp.methods.build import build_model
+from ssp.training.execution import Execution
 
 CPU = Execution(torch.device("cpu"))
 CLASSES, FRAMES, SIZE = 3, 2, 16

@@ -1,0 +1,35 @@
+"""Options that commands share, and how they read the config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ssp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ssp.config import Config
+
+# Whether a file can be read is for the library to say, in its one line (`readable`).
+ConfigPath = Annotated[Path, typer.Option("--config", help="Config file.", metavar="FILE", readable=False)]
+DatasetName = Annotated[str, typer.Option("--dataset", help="Data set, as the config names it.", metavar="NAME")]
+MethodName = Annotated[str, typer.Option("--method", help="Tuning method, as the config names it.", metavar="NAME")]
+SeedNumber = Annotated[int, typer.Option("--seed", help="One of the config's seeds.", metavar="N")]
+CheckpointName = Annotated[str, typer.Option("--checkpoint", help="One of backbone.checkpoints.", metavar="NAME")]
+
+
+def load(path: Path, dataset: str | None = None, method: str | None = None, checkpoint: str | None = None) -> Config:
+    """Read a config and check names given on the command line against it."""
+    from ssp.config import load_config
+
+    config = load_config(path)
+    for option, name, known in (
+        ("--dataset", dataset, config.datasets),
+        ("--method", method, config.methods),
+        ("--checkpoint", checkpoint, config.backbone.checkpoints),
+    ):
+        if name is not None and name not in known:
+            raise ConfigError(f"{option}: '{name}' is not in {path}; it has: {', '.join(known)}")
+    return config

@@ -1,0 +1,111 @@
+"""`ssp data ...` and the weights of backbones: from archives to frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssp.cli.common import CheckpointName, ConfigPath, DatasetName, load
+from ssp.errors import ConfigError, DataError
+
+commands = typer.Typer(help="Archives, manifests, frames.", no_args_is_help=True)
+backbone_commands = typer.Typer()
+
+
+@commands.command("generate", epilog="Example: ssp data generate --config config/demo.yaml --dataset ssv2")
+def data_generate(config: ConfigPath, dataset: DatasetName) -> None:
+    """Make the archives of a demo data set from its seed."""
+    from ssp.data.synthetic.archives import generate_archives
+
+    generate_archives(load(config, dataset), dataset)
+
+
+@commands.command("fetch", epilog="Example: ssp data fetch --config config/paper.yaml --dataset hmdb51")
+def data_fetch(config: ConfigPath, dataset: DatasetName) -> None:
+    """Get the archives of a data set (from its folder, or its addresses) and verify them."""
+    from ssp.data.fetch import fetch_dataset
+
+    fetch_dataset(load(config, dataset), dataset)
+
+
+@commands.command("unpack", epilog="Example: ssp data unpack --config config/demo.yaml --dataset hmdb51")
+def data_unpack(config: ConfigPath, dataset: DatasetName) -> None:
+    """Unpack the archives of a data set."""
+    from ssp.data.archives import unpack_dataset
+
+    unpack_dataset(load(config, dataset), dataset)
+
+
+@commands.command("manifest", epilog="Example: ssp data manifest --config config/demo.yaml --dataset hmdb51")
+def data_manifest(config: ConfigPath, dataset: DatasetName) -> None:
+    """List the videos of a data set with labels, splits and groups."""
+    from ssp.data.manifest import write_manifest
+
+    write_manifest(load(config, dataset), dataset)
+
+
+@commands.command("frames", epilog="Example: ssp data frames --config config/demo.yaml --dataset hmdb51 --shard 0")
+def data_frames(
+    config: ConfigPath,
+    dataset: DatasetName,
+    shard: Annotated[int, typer.Option("--shard", help="Which shard, from 0.", metavar="K")],
+) -> None:
+    """Decode one shard of the videos into the frame store."""
+    from ssp.data.frames import extract_shard
+
+    extract_shard(load(config, dataset), dataset, shard)
+
+
+@commands.command("check", epilog="Example: ssp data check config/paper.yaml --dataset hmdb51")
+def data_check(
+    file: Annotated[Path | None, typer.Argument(help="Config file.", metavar="CONFIG", show_default=False)] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="The same, as for other commands.", metavar="FILE")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Only this data set.", metavar="NAME")] = None,
+) -> None:
+    """Say whether data sets are fit for use: counts, splits, duplicates, formats, unreadable videos.
+
+    Exit code 1 where something is wrong.
+    """
+    from ssp.data.check import check_dataset, findings
+
+    if (file is None) == (config is None):
+        raise ConfigError("ssp data check: give one config file, for example `ssp data check config/demo.yaml`")
+    loaded, failures, fit = load(file or config, dataset), [], True
+    for name in [dataset] if dataset else loaded.datasets:
+        try:
+            page = check_dataset(loaded, name)
+            typer.echo(page)
+            fit &= not findings(page)
+        except DataError as error:  # the other data sets are worth a page
+            failures.append(str(error))
+    if failures:
+        raise DataError("; ".join(failures))
+    if not fit:
+        raise typer.Exit(1)
+
+
+@backbone_commands.command(epilog="Example: ssp pretrain --config config/demo.yaml --checkpoint source_f8")
+def pretrain(config: ConfigPath, checkpoint: CheckpointName) -> None:
+    """Pre-train a backbone on generated source classes (demo)."""
+    from ssp.jobs.pretrain import run_pretrain
+
+    run_pretrain(load(config, checkpoint=checkpoint), checkpoint)
+
+
+@backbone_commands.command(
+    "fetch-weights", epilog="Example: ssp fetch-weights --config config/paper.yaml --checkpoint k400_f8"
+)
+def fetch_weights(config: ConfigPath, checkpoint: CheckpointName) -> None:
+    """Get the published weights of a backbone and verify them."""
+    from ssp.data.fetch import obtain
+    from ssp.paths import Paths
+
+    loaded = load(config, checkpoint=checkpoint)
+    archive = loaded.backbone.checkpoints[checkpoint].archive
+    if archive is None:
+        raise ConfigError(f"{config}: backbone.checkpoints.{checkpoint} has no archive to fetch")
+    obtain(archive, None, Paths.of(loaded).fetched_checkpoint(archive.file).parent)

@@ -1,0 +1,99 @@
+"""What is made from finished runs: tables, report, counts, and predictions by saved weights."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssp.cli.common import ConfigPath, DatasetName, MethodName, SeedNumber, load
+
+commands = typer.Typer()
+
+
+class TableFormat(StrEnum):
+    """How a table is printed."""
+
+    table = "table"
+    csv = "csv"
+    md = "md"
+    tex = "tex"
+
+
+@commands.command(epilog="Example: ssp tables --config config/demo.yaml")
+def tables(config: ConfigPath) -> None:
+    """Make the tables from the records, and print accuracy and parameters."""
+    from ssp.tables import print_tables, write_tables
+
+    loaded = load(config)
+    write_tables(loaded)
+    print_tables(loaded)
+
+
+@commands.command(epilog="Example: ssp report --config config/demo.yaml")
+def report(config: ConfigPath) -> None:
+    """Draw the figures and write the HTML report, from tables, records, sweeps, predictions and frames."""
+    from ssp.figures.accuracy import write_figures
+    from ssp.report import write_report
+
+    loaded = load(config)
+    for path in (*write_figures(loaded), write_report(loaded)):
+        typer.echo(path)
+
+
+@commands.command(epilog="Example: ssp params --format md")
+def params(
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Backbone, methods and data sets of a config.", metavar="FILE")
+    ] = None,
+    format: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = TableFormat.table,
+) -> None:
+    """Count parameters: all published backbones, methods and data sets, or those of a config."""
+    loaded = load(config) if config else None
+    from ssp.methods.parameters import config_parameter_table, parameter_table
+
+    frame = config_parameter_table(loaded) if loaded else parameter_table()
+    if format is TableFormat.table:
+        from ssp.tables.terminal import print_parameters
+
+        print_parameters(frame)
+        return
+    from ssp.tables.long import to_csv
+    from ssp.tables.markup import dataframe_to_latex, dataframe_to_markdown
+
+    texts = {
+        TableFormat.csv: lambda: to_csv(frame),
+        TableFormat.md: lambda: dataframe_to_markdown(frame),
+        TableFormat.tex: lambda: dataframe_to_latex(frame, "Parameters", "tab:params"),
+    }
+    typer.echo(texts[format](), nl=False)
+
+
+@commands.command(epilog="Example: ssp evaluate --config config/demo.yaml --dataset ssv2 --method ssp --seed 0")
+def evaluate(config: ConfigPath, dataset: DatasetName, method: MethodName, seed: SeedNumber) -> None:
+    """Test saved weights again, and compare with the record; writes nothing."""
+    loaded = load(config, dataset, method)
+    from ssp.jobs.inference import evaluate_saved
+
+    typer.echo(evaluate_saved(loaded, dataset, method, seed))
+
+
+@commands.command(epilog="Example: ssp predict clip.mp4 --config config/demo.yaml --dataset ssv2 --method ssp --seed 0")
+def predict(
+    video: Annotated[Path, typer.Argument(help="A video file.", metavar="VIDEO", readable=False)],
+    config: ConfigPath,
+    dataset: DatasetName,
+    method: MethodName,
+    seed: SeedNumber = 0,
+    explain: Annotated[
+        Path | None, typer.Option("--explain", help="Draw what SSP attends to, as a PNG.", metavar="OUT.png")
+    ] = None,
+) -> None:
+    """Name the most probable classes of a video, by saved weights; --explain draws what SSP attends to in it."""
+    loaded = load(config, dataset, method)
+    from ssp.jobs.inference import predict_video
+
+    for name, probability in predict_video(loaded, dataset, method, seed, video, explain):
+        typer.echo(f"{100 * probability:6.2f} %  {name}")

@@ -1,0 +1,72 @@
+"""Sweeps and trainings, and what they need to be ready."""
+
+from __future__ import annotations
+
+import typer
+
+from ssp.cli.common import ConfigPath, DatasetName, MethodName, SeedNumber, load
+
+tracking_commands = typer.Typer(help="MLflow.", no_args_is_help=True)
+commands = typer.Typer()
+
+
+@tracking_commands.command("init", epilog="Example: ssp tracking init --config config/demo.yaml")
+def tracking_init(config: ConfigPath) -> None:
+    """Make or upgrade the MLflow database (or reach the server), and a relational sweep storage if there is one.
+
+    The workflow runs this before anything that takes long, so what only the code that trains can check is checked here.
+    """
+    loaded = load(config)
+    from ssp.jobs.sweep import check_training
+    from ssp.jobs.tracking import init_tracking
+
+    check_training(loaded)
+    if loaded.sweep.storage != "journal":
+        from ssp.jobs.study import open_database
+
+        open_database(loaded.sweep.storage)
+    typer.echo(f"tracking is ready: {init_tracking(loaded)}")
+
+
+@commands.command(epilog="Example: ssp sweep --config config/demo.yaml --dataset ssv2 --method ssp")
+def sweep(config: ConfigPath, dataset: DatasetName, method: MethodName) -> None:
+    """Choose hyper-parameters on the validation split; goes on where a killed sweep stopped."""
+    loaded = load(config, dataset, method)
+    from ssp.jobs.sweep import run_sweep
+
+    choice = run_sweep(loaded, dataset, method)
+    outcome = (
+        f"chosen: trial {choice.trial} of {len(choice.trials)}, validation top-1 {choice.value:.2f} %, "
+        f"{choice.hyperparameters.model_dump()}"
+        if choice.hyperparameters
+        else f"failed: {choice.reason}"
+    )
+    typer.echo(f"{dataset} {method}: {outcome}")
+
+
+@commands.command(epilog="Example: ssp train --config config/demo.yaml --dataset ssv2 --method ssp --seed 0")
+def train(config: ConfigPath, dataset: DatasetName, method: MethodName, seed: SeedNumber) -> None:
+    """Train one seed from the frozen choice and read test once; goes on after the last epoch of a killed run."""
+    loaded = load(config, dataset, method)
+    from ssp.jobs.seed import train_cell
+
+    record = train_cell(loaded, dataset, method, seed)
+    outcome = (
+        f"test top-1 {record.metrics.top1:.2f} % ({record.metrics.correct} of {record.metrics.videos})"
+        if record.metrics
+        else f"failed: {record.reason}"
+    )
+    typer.echo(f"{dataset} {method} seed {seed}: {outcome}")
+
+
+@commands.command(epilog="Example: ssp explain --config config/demo.yaml --dataset ssv2")
+def explain(config: ConfigPath, dataset: DatasetName) -> None:
+    """Draw what SSP attends to in test videos, for the report; `predict --explain` does it for any video."""
+    loaded = load(config, dataset)
+    from ssp.jobs.explain import explain_dataset
+
+    explained = explain_dataset(loaded, dataset)
+    for clip in explained.clips:
+        typer.echo(f"{clip.id}: {clip.name}, named {clip.predicted_name} ({100 * clip.probability:.0f} %)")
+    if not explained.clips:
+        typer.echo(f"{dataset}: the run failed, nothing to explain: {explained.made_from.reason}")

@@ -1,0 +1,140 @@
+"""Figures for papers and the report, drawn from the written tables: PDF and PNG.
+
+Design choices
+- Accuracy against what is trained besides the head, on a log axis, one panel per data set: the question is what a
+  method buys with its parameters. For a method that adds modules that is its extra parameters and the final norm, for
+  full fine-tuning the whole backbone, so that both stand on one axis.
+- Two uncertainties, as everywhere: a pale bar for the spread over seeds (± sd), a line for the interval over test
+  groups.
+- Colours can be told apart with any colour vision, and markers differ too.
+- Same tables, same bytes: no dates or versions in the files, and no state shared through pyplot.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import EngFormatter
+
+from ssp.config import Config
+from ssp.figures.style import COLOURS, MARKERS, STYLE
+from ssp.files import atomic_path
+from ssp.paths import Paths
+from ssp.tables.layout import LEVEL
+from ssp.tables.long import LongTables, read_tables
+
+_SPREAD = {"linewidth": 9, "alpha": 0.25}
+_INTERVAL = {"linewidth": 1.2}
+_UNDATED = {"pdf": {"CreationDate": None, "Creator": None, "Producer": None}, "png": {"Software": None}}
+
+
+def write_figures(config: Config) -> list[Path]:
+    """Write the figures of a config under `results/<config>/figures`, from its written tables.
+
+    Returns:
+        Paths: accuracy_against_parameters.pdf and .png.
+
+    Raises:
+        RecordError: the tables are not written (`ssp.tables.write_tables`).
+    """
+    tables = read_tables(config)
+    paths = []
+    with mpl.rc_context(STYLE):
+        figure = accuracy_against_parameters(config, tables)
+        for kind, metadata in _UNDATED.items():
+            path = Paths.of(config).figures / f"accuracy_against_parameters.{kind}"
+            with atomic_path(path) as temporary:
+                figure.savefig(temporary, format=kind, dpi=200, metadata=metadata)
+            paths.append(path)
+    return paths
+
+
+def accuracy_against_parameters(config: Config, tables: LongTables) -> Figure:
+    """One panel per data set; x: trained parameters without the head, y: top-1 accuracy in percent."""
+    datasets = list(config.datasets)
+    columns = min(len(datasets), 2 if len(datasets) in (2, 4) else 3)
+    rows = math.ceil(len(datasets) / columns)
+    figure = Figure(figsize=(3.5 * columns, 2.6 * rows + 0.9), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
+    cells = _cells(tables)
+    looks = {
+        method: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+        for i, method in enumerate(config.methods)
+    }
+    for axis, dataset in zip(axes.flat, datasets, strict=False):
+        _panel(axis, cells[cells["dataset"] == dataset], looks)
+        axis.set_title(dataset, loc="left")
+    for axis in axes.flat[len(datasets) :]:
+        axis.set_visible(False)
+    for axis in axes[-1]:
+        axis.set_xlabel("trained parameters without the head")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("top-1 accuracy (%)")
+    # A dollar sign would start a formula.
+    title = textwrap.fill(config.title, 45 * columns).replace("$", r"\$")
+    figure.suptitle(title, fontsize=9, color="#444444")
+    marks = [Line2D([], [], linestyle="", markersize=6, label=method, **look) for method, look in looks.items()]
+    bars = [
+        Patch(color="#444444", alpha=_SPREAD["alpha"], linewidth=0, label="± sd over seeds"),
+        Line2D([], [], color="#444444", label=f"{LEVEL} over test groups", **_INTERVAL),
+    ]
+    if (cells["status"] == "partial").any():
+        hollow = {"linestyle": "", "marker": "o", "markerfacecolor": "white", "markeredgecolor": "#444444"}
+        bars.append(Line2D([], [], label="without failed seeds", **hollow))
+    figure.legend(
+        handles=marks + bars,
+        loc="outside lower center",
+        ncols=(2, 6, 8)[columns - 1],
+        columnspacing=1.2,
+        handletextpad=0.5,
+        frameon=False,
+        fontsize=8,
+    )
+    return figure
+
+
+def _cells(tables: LongTables) -> pd.DataFrame:
+    """One row per cell: dataset, method, trained, mean, sd, low, high, status."""
+    keys = ["dataset", "method"]
+    cells = tables.main[[*keys, "mean", "sd", "status"]]
+    cells = cells.merge(tables.uncertainty[[*keys, "low", "high"]], on=keys)
+    trained = tables.parameters.assign(trained=lambda t: t["trainable"] - t["head"])
+    return cells.merge(trained[[*keys, "trained"]], on=keys)
+
+
+def _panel(axis: Axes, cells: pd.DataFrame, looks: dict[str, dict[str, str]]) -> None:
+    """Draw the cells of one data set; failed ones are named, those with failed seeds are hollow."""
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+    failed = []
+    for row in cells.itertuples():
+        if row.status == "failed":
+            failed.append(row.method)
+            continue
+        look, x = looks[row.method], float(row.trained)
+        axis.vlines(x, row.low, row.high, color=look["color"], **_INTERVAL)
+        if not math.isnan(row.sd):
+            axis.vlines(x, row.mean - row.sd, row.mean + row.sd, color=look["color"], **_SPREAD)
+        fill = {} if row.status == "ok" else {"markerfacecolor": "white"}
+        axis.plot([x], [row.mean], linestyle="", markersize=6, **look, **fill)
+    axis.margins(x=0.12, y=0.1)
+    if failed:
+        axis.text(
+            0.98,
+            0.03,
+            f"failed: {', '.join(failed)}",
+            transform=axis.transAxes,
+            ha="right",
+            color="#aa0000",
+            fontsize=8,
+        )

@@ -1,0 +1,215 @@
+"""A cell of the benchmark: one (data set, method), and all that its trials and its seeds share.
+
+Design choices
+- Sweep and final training build models and clips here, so both see the same thing.
+- A split is read when it is asked for: a sweep never opens test.
+- The backbone and the head start from the seed alone, the same for all methods; new parameters come after them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ssp.backbone.checkpoint import checkpoint_hash, load_weights
+from ssp.backbone.videomamba import VideoMamba
+from ssp.config import Config, Quirks, slice_hash
+from ssp.data.clips import ClipDataset, load_split
+from ssp.data.frames import FrameStore
+from ssp.data.manifest import manifest_hash
+from ssp.errors import ConfigError
+from ssp.methods.build import build_model
+from ssp.methods.registry import load_method
+from ssp.paths import Paths
+from ssp.progress import progress
+from ssp.records.record import Chosen, Epoch, git_state, package_versions
+from ssp.scan import choose_backend
+from ssp.training.evaluate import predict
+from ssp.training.execution import Execution, derive_seed
+from ssp.training.loop import EpochResult, TrainingFailed, evaluation_batch, failures
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (data set, method) of a config."""
+
+    config: Config
+    dataset: str
+    method: str
+
+    def __post_init__(self) -> None:
+        for kind, name, known in (
+            ("data set", self.dataset, self.config.datasets),
+            ("method", self.method, self.config.methods),
+        ):
+            if name not in known:
+                raise ConfigError(f"config '{self.config.name}': no {kind} '{name}'; it has: {', '.join(known)}")
+
+    @property
+    def paths(self) -> Paths:
+        """Where this config's files lie."""
+        return Paths.of(self.config)
+
+    @property
+    def name(self) -> str:
+        """The cell in words; unique within a tracking experiment."""
+        return f"{self.config.name}/{self.dataset}/{self.method}"
+
+    @cached_property
+    def manifest_hash(self) -> str:
+        """Hash of what the manifest says."""
+        return manifest_hash(self.paths.manifest(self.dataset))
+
+    @cached_property
+    def backbone_hash(self) -> str:
+        """Hash of the file of the pre-trained weights, which another may have taken the place of.
+
+        Raises:
+            CheckpointError: there is no such file.
+        """
+        return checkpoint_hash(self.backbone_file())
+
+    @cached_property
+    def store(self) -> FrameStore:
+        """The frames of all videos."""
+        return FrameStore(self.paths.frames(self.dataset))
+
+    @cached_property
+    def execution(self) -> Execution:
+        """Device, precision, threads."""
+        return Execution.of(self.config.compute.train, self.config.datasets[self.dataset].recipe.precision)
+
+    def rows(self, split: Literal["train", "val", "test"]) -> pd.DataFrame:
+        """Videos of a split; read once."""
+        if split not in self._splits:
+            self._splits[split] = load_split(self.config, self.dataset, split)
+        return self._splits[split]
+
+    @cached_property
+    def _splits(self) -> dict[str, pd.DataFrame]:
+        return {}
+
+    def clips(self, split: Literal["train", "val", "test"], seed: int = 0) -> ClipDataset:
+        """Clips of a split; `seed` is that of the augmentation."""
+        dataset = self.config.datasets[self.dataset]
+        return ClipDataset(
+            self.rows(split),
+            self.store,
+            dataset.clips,
+            image_size=self.config.backbone.image_size,
+            mode=split,
+            seed=seed,
+            augmentation=dataset.recipe.augmentation if split == "train" else None,
+            validation_window=self.config.quirk("validation_window"),
+            short_videos=self.config.quirk("short_videos"),
+        )
+
+    def options(self, chosen: dict[str, Any]) -> dict[str, Any]:
+        """Method options: the config's, then the chosen ones; a quirk that is an option follows the protocol."""
+        known = load_method(self.method).Options.model_fields
+        quirks = {name: self.config.quirk(name) for name in Quirks.model_fields if name in known}
+        return quirks | self.config.methods[self.method].options | chosen
+
+    def build(self, chosen: Chosen, seed: int) -> VideoMamba:
+        """The model before training, on its device: pre-trained backbone; new parameters and head from `seed`."""
+        dataset = self.config.datasets[self.dataset]
+        torch.manual_seed(derive_seed(seed, "weights"))
+        model = build_model(
+            self.config.backbone.architecture,
+            self.method,
+            dataset.expected.classes,
+            num_frames=dataset.clips.num_frames,
+            img_size=self.config.backbone.image_size,
+            drop_path=chosen.drop_path,
+            method_options=chosen.options,
+        )
+        load_weights(model, self.backbone_file())
+        return model.to(self.execution.device)
+
+    def backbone_file(self) -> Path:
+        """Weights of the pre-trained backbone."""
+        name = self.config.datasets[self.dataset].checkpoint
+        checkpoint = self.config.backbone.checkpoints[name]
+        if checkpoint.pretrain:
+            return self.paths.backbone(name)
+        return checkpoint.local or self.paths.fetched_checkpoint(checkpoint.archive.file)
+
+    @cached_property
+    def tags(self) -> dict[str, str]:
+        """Where numbers come from, as tags of MLflow runs."""
+        git = git_state()
+        return {
+            "ssp.dataset": self.dataset,
+            "ssp.method": self.method,
+            "ssp.git_commit": git.commit,
+            "ssp.git_dirty": str(git.dirty),
+            "ssp.config_hash": slice_hash(self.config.cell_slice(self.dataset, self.method)),
+            "ssp.manifest_hash": self.manifest_hash,
+            "ssp.backbone_hash": self.backbone_hash,
+            "ssp.scan_backend": choose_backend(torch.float32, self.execution.device).name,
+            "ssp.device": self.execution.name,
+        } | {f"ssp.version.{name}": version for name, version in package_versions().items()}
+
+
+def tracked_metrics(epoch: EpochResult) -> dict[str, float]:
+    """What MLflow shows of an epoch."""
+    return {
+        "train_loss": epoch.train_loss,
+        "val_loss": epoch.val_loss,
+        "val_top1": epoch.val_top1,
+        "lr": epoch.lr,
+        "epoch_seconds": epoch.seconds,
+    }
+
+
+def tracked_params(chosen: Chosen, **more: object) -> dict[str, object]:
+    """Hyper-parameters as MLflow shows them."""
+    plain = chosen.model_dump()
+    options = plain.pop("options")
+    return plain | {f"option.{name}": value for name, value in options.items()} | more
+
+
+def describe(epoch: EpochResult, epochs: int) -> str:
+    """An epoch in one line."""
+    return (
+        f"epoch {epoch.epoch}/{epochs}: train loss {epoch.train_loss:.4f}, val loss {epoch.val_loss:.4f}, "
+        f"val top-1 {epoch.val_top1:.1f} %, {epoch.seconds:.1f} s" + (" (before the restart)" if epoch.restored else "")
+    )
+
+
+def curve(epoch: EpochResult) -> Epoch:
+    """What records hold of an epoch."""
+    return Epoch(
+        epoch=epoch.epoch,
+        lr=epoch.lr,
+        train_loss=epoch.train_loss,
+        val_loss=epoch.val_loss,
+        val_top1=epoch.val_top1,
+    )
+
+
+def predict_test(cell: Cell, model: VideoMamba) -> pd.DataFrame:
+    """Logits of every test view.
+
+    Raises:
+        TrainingFailed: logits are not finite, or memory ran out.
+    """
+    recipe, clips = cell.config.datasets[cell.dataset].recipe, cell.clips("test")
+    with failures(), progress(f"{cell.name} test") as on_batch:
+        predictions = predict(
+            model,
+            clips,
+            cell.rows("test"),
+            batch_size=evaluation_batch(recipe),
+            execution=cell.execution,
+            on_batch=on_batch,
+        )
+    if not all(np.isfinite(logits).all() for logits in predictions["logits"]):
+        raise TrainingFailed("logits of the test set are not finite")
+    return predictions

@@ -1,0 +1,177 @@
+"""Pre-training of the demo's backbone on generated source classes.
+
+- Full training of a fresh model with the settings of `backbone.checkpoints.<name>.pretrain`; the published backbones
+  are fetched instead and never come here.
+- Clips are rendered once, in memory; no augmentation, since the renderer varies everything that is not the class.
+- Clip order and weights are functions of the seed: the same settings give the same bytes on the same machine and
+  number of threads, killed and continued or not (state every `STATE_EVERY` steps, removed at the end).
+- What is written is the backbone under its published names, without the head of the source classes, and beside it a
+  JSON report of the accuracy on held-out clips.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ssp.backbone.checkpoint import write_safetensors
+from ssp.backbone.layout import is_head
+from ssp.config import Checkpoint, Config, Pretrain, slice_hash
+from ssp.data.synthetic import source
+from ssp.data.synthetic.scenes import SOURCE
+from ssp.errors import CheckpointError, ConfigError
+from ssp.files import atomic_path, write_json
+from ssp.methods.build import build_model
+from ssp.paths import Paths
+from ssp.progress import progress
+from ssp.training.execution import Execution, derive_seed
+from ssp.training.optim import Schedule, make_optimizer, set_learning_rate
+
+STATE_EVERY = 100  # steps
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as for all clips
+
+
+def run_pretrain(config: Config, checkpoint: str) -> Path:
+    """Pre-train a backbone and write it to `Paths.backbone(checkpoint)`, with a report beside it.
+
+    Raises:
+        ConfigError: the config has no such checkpoint, or fetches it.
+        CheckpointError: the loss is not finite.
+    """
+    chosen = config.backbone.checkpoints.get(checkpoint)
+    if chosen is None or chosen.pretrain is None:
+        known = [name for name, entry in config.backbone.checkpoints.items() if entry.pretrain]
+        raise ConfigError(
+            f"backbone.checkpoints.{checkpoint}: nothing to pre-train; pre-trained are: {', '.join(known) or 'none'}"
+        )
+    settings, path = chosen.pretrain, Paths.of(config).backbone(checkpoint)
+    execution = Execution.of(config.compute.pretrain, "auto")
+    identity = slice_hash({"slice": config.backbone_slice(checkpoint), "torch": torch.__version__})
+    started = time.time()
+    clips, labels = _rendered(config, chosen, held_out=False)
+    torch.manual_seed(derive_seed(settings.seed, "weights"))
+    model = build_model(
+        config.backbone.architecture,
+        "full",
+        source.CLASSES,
+        num_frames=chosen.num_frames,
+        img_size=config.backbone.image_size,
+    ).to(execution.device)
+    state = path.with_suffix(".state")
+    losses = _train(model, clips, labels, settings, execution, state, identity)
+    report = _measure(model, *_rendered(config, chosen, held_out=True), settings, execution)
+    report |= {"train_loss": losses[-1], "settings": settings.model_dump(mode="json"), "identity": identity}
+    report["run"] = {"seconds": round(time.time() - started, 1), "device": execution.name}
+    write_json(path.with_suffix(".json"), report)
+    weights = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if not is_head(n)}
+    write_safetensors(weights, path, {"identity": identity})
+    state.unlink(missing_ok=True)
+    return path
+
+
+def normalised(clips: np.ndarray | Tensor) -> Tensor:
+    """uint8 (B, T, H, W, 3) to float32 (B, 3, T, H, W), normalised as the clips of every data set."""
+    video = torch.as_tensor(clips).permute(0, 4, 1, 2, 3).float() / 255
+    return (video - torch.tensor(MEAN).view(3, 1, 1, 1)) / torch.tensor(STD).view(3, 1, 1, 1)
+
+
+def _rendered(config: Config, chosen: Checkpoint, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
+    """All clips uint8 (N, T, H, W, 3) of training or of the held-out part, and their labels."""
+    size, frames = config.backbone.image_size, chosen.num_frames
+    count = chosen.pretrain.held_out if held_out else chosen.pretrain.clips
+    clips, labels = np.empty((count, frames, size, size, 3), np.uint8), np.empty(count, np.int64)
+    with progress("render held-out clips" if held_out else "render source clips") as update:
+        for i in range(count):
+            clips[i], labels[i] = source.source_clip(chosen.pretrain.seed, held_out, i, frames=frames, image_size=size)
+            update(i + 1, count)
+    return clips, labels
+
+
+def _train(
+    model: nn.Module,
+    clips: np.ndarray,
+    labels: np.ndarray,
+    settings: Pretrain,
+    execution: Execution,
+    state: Path,
+    identity: str,
+) -> list[float]:
+    """Train in place from the kept state, or from the beginning; returns the loss of each `STATE_EVERY` steps."""
+    optimizer = make_optimizer(model, settings.weight_decay)
+    schedule = Schedule(settings.lr, settings.steps, round(settings.warmup * settings.steps))
+    first, losses = 0, []
+    kept = _load(state, identity, execution.device)
+    if kept:
+        model.load_state_dict(kept["model"])
+        optimizer.load_state_dict(kept["optimizer"])
+        first, losses = kept["step"], kept["losses"]
+    model.train()
+    running = 0.0
+    with progress("pre-train") as update:
+        for step in range(first, settings.steps):
+            batch = _batch(len(clips), settings, step)
+            set_learning_rate(optimizer, schedule(step))
+            with execution.autocast():
+                logits = model(normalised(clips[batch]).to(execution.device))
+                loss = cross_entropy(logits.float(), torch.from_numpy(labels[batch]).to(execution.device))
+            if not torch.isfinite(loss):
+                raise CheckpointError(
+                    f"pre-training: the loss is not finite at step {step}; lower backbone.checkpoints.*.pretrain.lr"
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), settings.clip_grad)
+            optimizer.step()
+            running += loss.item()
+            done = step + 1
+            update(done, settings.steps)
+            if done % STATE_EVERY == 0 or done == settings.steps:
+                losses.append(running / ((done - 1) % STATE_EVERY + 1))
+                running = 0.0
+                content = {"identity": identity, "step": done, "losses": losses}
+                with atomic_path(state) as temporary:
+                    torch.save(content | {"model": model.state_dict(), "optimizer": optimizer.state_dict()}, temporary)
+    return losses
+
+
+def _batch(clips: int, settings: Pretrain, step: int) -> np.ndarray:
+    """Indices of a step's clips: a permutation per pass, cut into full batches."""
+    size = min(settings.batch_size, clips)
+    epoch, position = divmod(step, clips // size)
+    order = np.random.default_rng(derive_seed(settings.seed, "order", epoch)).permutation(clips)
+    return order[position * size : (position + 1) * size]
+
+
+def _load(state: Path, identity: str, device: torch.device) -> dict[str, Any] | None:
+    try:
+        content = torch.load(state, map_location=device, weights_only=True)
+    except Exception:  # not there, or damaged: whatever garbage makes a reader raise
+        return None
+    return content if isinstance(content, dict) and content.get("identity") == identity else None
+
+
+@torch.no_grad()
+def _measure(
+    model: nn.Module, clips: np.ndarray, labels: np.ndarray, settings: Pretrain, execution: Execution
+) -> dict[str, float | int]:
+    """Accuracy in percent on held-out clips: of the class, and of its two halves, the look and the motion."""
+    model.eval()
+    parts = range(0, len(clips), 4 * settings.batch_size)
+    guesses = np.concatenate(
+        [model(normalised(clips[i : i + parts.step]).to(execution.device)).argmax(1).cpu().numpy() for i in parts]
+    )
+    looks = np.unique([(action.hue + action.shape) for action in SOURCE], return_inverse=True)[1]
+    motions = np.unique([action.motion for action in SOURCE], return_inverse=True)[1]
+    return {
+        "clips": len(clips),
+        "classes": len(SOURCE),
+        "top1": round(100 * float((guesses == labels).mean()), 2),
+        "look_top1": round(100 * float((looks[guesses] == looks[labels]).mean()), 2),
+        "motion_top1": round(100 * float((motions[guesses] == motions[labels]).mean()), 2),
+    }

@@ -1,0 +1,238 @@
+"""The run of one seed of a cell: train from the frozen choice, read test once, write down what came out.
+
+Design choices
+- Trains on the train split; when the last epoch is over, reads test once, in the same process. There is no best epoch:
+  validation is measured for the curves only.
+- Weights, predictions and record are each written atomically, the record last; then the MLflow run is closed, and only
+  then the training state goes. So a run that is killed in between ends as the same MLflow run.
+- A training that fails for a reason of its own (loss not finite, out of memory) writes all three too, says why in the
+  record, and the workflow goes on.
+- A killed run continues after its last epoch; its MLflow run goes on as well.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import socket
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from ssp.backbone.checkpoint import save_tuned, write_safetensors
+from ssp.config import Config, slice_hash
+from ssp.errors import ConfigError, RecordError
+from ssp.files import file_sha256
+from ssp.jobs.cell import Cell, curve, describe, predict_test, tracked_metrics, tracked_params
+from ssp.jobs.tracking import TrackedRun, Tracking
+from ssp.methods.parameters import parameter_counts
+from ssp.progress import progress
+from ssp.records.choice import Choice, load_choice
+from ssp.records.predictions import merge_views, metrics
+from ssp.records.record import (
+    Metrics,
+    Parameters,
+    PredictionsFile,
+    Record,
+    Run,
+    Scan,
+    git_state,
+    package_versions,
+    save_record,
+)
+from ssp.scan import choose_backend
+from ssp.training.evaluate import empty_predictions, write_predictions
+from ssp.training.loop import EpochResult, TrainingFailed, TrainingState, failures, fit
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Outcome:
+    """What a run has found so far; a failure leaves the rest empty."""
+
+    epochs: list[EpochResult] = field(default_factory=list)
+    parameters: Parameters | None = None
+    predictions: pd.DataFrame = field(default_factory=empty_predictions)
+    metrics: Metrics | None = None
+    test_seconds: float | None = None
+    reason: str | None = None
+
+
+def train_cell(config: Config, dataset: str, method: str, seed: int) -> Record:
+    """Train one seed of a cell from the frozen choice, test it, and write weights, predictions and record.
+
+    Raises:
+        ConfigError: the names are not in the config, or the GPU it asks for is not there.
+        RecordError: the choice is missing, or of another config or other data.
+    """
+    started, clock = datetime.now(UTC), time.perf_counter()
+    cell = Cell(config, dataset, method)
+    if seed not in config.seeds:
+        raise ConfigError(f"config '{config.name}': no seed {seed}; it has: {', '.join(map(str, config.seeds))}")
+    choice = load_choice(cell.paths.choice(dataset, method), config, dataset, method)
+    _check_origin(cell, choice)
+    tracking = Tracking(config)
+    state = TrainingState(cell.paths.training_state(dataset, method, seed), _identity(cell, choice, seed))
+    run = tracking.start(
+        f"{cell.name}/seed{seed}",
+        "seed",
+        tags=cell.tags | {"ssp.seed": str(seed)},
+        parent=choice.run.cell_run_id,
+        resume=state.path.exists(),
+    )
+    outcome = _Outcome()
+    try:
+        _train_and_test(cell, choice, seed, state, run, outcome)
+    except TrainingFailed as failure:
+        log.warning("%s seed %d failed: %s", cell.name, seed, failure)
+        outcome.reason = str(failure)
+        # The weights file of a failed cell: no tensors, and the reason.
+        about = _about(cell, seed) | {"status": "failed", "reason": outcome.reason}
+        write_safetensors({}, cell.paths.weights(dataset, method, seed), about)
+    predictions = cell.paths.predictions(dataset, method, seed)
+    write_predictions(outcome.predictions, predictions)
+    seconds = time.perf_counter() - clock
+    about = _run(outcome, started, seconds, cell.execution.device, run, tracking.public_uri)
+    record = _record(cell, choice, seed, outcome, about, predictions)
+    save_record(record, cell.paths.record(dataset, method, seed))
+    _track_result(cell, record, run)
+    state.path.unlink(missing_ok=True)
+    return record
+
+
+def _check_origin(cell: Cell, choice: Choice) -> None:
+    """Refuse a choice that was made on other data or from another backbone than there are now."""
+    for what, theirs, ours in (
+        (f"on another manifest of '{cell.dataset}' than there is", choice.manifest_hash, cell.manifest_hash),
+        (f"with other weights than {cell.backbone_file()} has", choice.backbone_hash, cell.backbone_hash),
+    ):
+        if theirs not in (ours, None):
+            raise RecordError(
+                f"{cell.paths.choice(cell.dataset, cell.method)}: was chosen {what} now; "
+                f"run `ssp sweep --dataset {cell.dataset} --method {cell.method}` again"
+            )
+
+
+def _identity(cell: Cell, choice: Choice, seed: int) -> str:
+    """What a training state belongs to; of a changed config, choice or data nothing is continued."""
+    parts = {
+        "cell": cell.config.cell_slice(cell.dataset, cell.method),
+        "chosen": choice.hyperparameters.model_dump(mode="json") if choice.hyperparameters else None,
+        "manifest": cell.manifest_hash,
+        "backbone": cell.backbone_hash,
+        "seed": seed,
+    }
+    return slice_hash(parts)
+
+
+def _train_and_test(
+    cell: Cell, choice: Choice, seed: int, state: TrainingState, run: TrackedRun, outcome: _Outcome
+) -> None:
+    """Train, save the weights, read test; fills `outcome` on the way, so that a failure leaves what there was."""
+    if choice.hyperparameters is None:
+        raise TrainingFailed(f"sweep: {choice.reason}")
+    chosen, recipe = choice.hyperparameters, cell.config.datasets[cell.dataset].recipe
+    run.log_params(tracked_params(chosen, seed=seed, epochs=recipe.epochs, batch_size=recipe.batch_size))
+    with failures():
+        model = cell.build(chosen, seed)
+    outcome.parameters = Parameters(**parameter_counts(model))
+    with progress(f"{cell.name} seed {seed}") as on_step:
+        for epoch in fit(
+            model,
+            cell.clips("train", seed),
+            cell.clips("val"),
+            recipe=recipe,
+            chosen=chosen,
+            seed=seed,
+            execution=cell.execution,
+            state=state,
+            on_step=on_step,
+        ):
+            outcome.epochs.append(epoch)
+            log.info("%s", describe(epoch, recipe.epochs))
+            run.log_metrics(tracked_metrics(epoch), epoch.epoch, epoch.finished)
+    # Weights first: from here on nothing trains, and test is read once.
+    save_tuned(
+        model,
+        cell.paths.weights(cell.dataset, cell.method, seed),
+        _about(cell, seed) | {"status": "ok", "identity": state.identity},
+    )
+    clock = time.perf_counter()
+    outcome.predictions = predict_test(cell, model)
+    outcome.test_seconds = time.perf_counter() - clock
+    outcome.metrics = Metrics(
+        **metrics(merge_views(outcome.predictions, cell.config.quirk("merge_ids"))),
+        val_top1=outcome.epochs[-1].val_top1,
+        val_loss=outcome.epochs[-1].val_loss,
+    )
+
+
+def _about(cell: Cell, seed: int) -> dict[str, str]:
+    """What the weights file says of where it comes from; `config` is the slice that decides the cell, as JSON."""
+    plain = cell.config.cell_slice(cell.dataset, cell.method)
+    return {"cell": f"{cell.name}/seed{seed}", "config": json.dumps(plain, sort_keys=True, ensure_ascii=False)}
+
+
+def _record(cell: Cell, choice: Choice, seed: int, outcome: _Outcome, run: Run, predictions: Path) -> Record:
+    """Everything there is to know about a run."""
+    plain = cell.config.cell_slice(cell.dataset, cell.method)
+    scan = choose_backend(torch.float32, cell.execution.device)
+    return Record(
+        status="failed" if outcome.reason else "ok",
+        reason=outcome.reason,
+        dataset=cell.dataset,
+        method=cell.method,
+        seed=seed,
+        config=plain,
+        config_hash=slice_hash(plain),
+        hyperparameters=choice.hyperparameters,
+        sweep=choice.summary(),
+        git=git_state(),
+        versions=package_versions(),
+        device=cell.execution.name,
+        scan=Scan(backend=scan.name, reason=scan.reason),
+        manifest_hash=cell.manifest_hash,
+        backbone_hash=cell.backbone_hash,
+        epochs=len(outcome.epochs),
+        parameters=outcome.parameters,
+        metrics=outcome.metrics,
+        curves=[curve(epoch) for epoch in outcome.epochs],
+        predictions=PredictionsFile(path=predictions.as_posix(), sha256=file_sha256(predictions)),
+        run=run,
+    )
+
+
+def _run(outcome: _Outcome, started: datetime, seconds: float, device: torch.device, run: TrackedRun, uri: str) -> Run:
+    gpu = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
+    restored = sum(epoch.restored for epoch in outcome.epochs)
+    return Run(
+        started=started.isoformat(timespec="seconds"),
+        seconds=round(seconds, 3),
+        epoch_seconds=[round(epoch.seconds, 3) for epoch in outcome.epochs],
+        test_seconds=None if outcome.test_seconds is None else round(outcome.test_seconds, 3),
+        resumed_after_epoch=restored or None,
+        host=socket.gethostname(),
+        peak_memory_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        peak_gpu_memory_mb=None if gpu is None else round(gpu, 1),
+        mlflow_run_id=run.id,
+        tracking_uri=uri,
+    )
+
+
+def _track_result(cell: Cell, record: Record, run: TrackedRun) -> None:
+    """Close the MLflow run with what the record says."""
+    if record.metrics and record.parameters:
+        measured = {f"test_{k}": v for k, v in record.metrics.model_dump().items() if not k.startswith("val_")}
+        measured |= {f"parameters_{k}": v for k, v in record.parameters.model_dump().items()}
+        measured |= {"seconds": record.run.seconds, "peak_memory_mb": record.run.peak_memory_mb}
+        run.log_metrics(measured, record.epochs)
+    place = (cell.dataset, cell.method, record.seed)
+    run.log_artifact(cell.paths.weights(*place))
+    run.log_artifact(cell.paths.predictions(*place))
+    run.finish("FAILED" if record.reason else "FINISHED", record.reason)

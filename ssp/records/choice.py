@@ -1,0 +1,112 @@
+"""The outcome of a sweep: chosen hyper-parameters and every trial that led there. The frozen configuration of a cell.
+
+Design choices
+- One JSON file per (data set, method), checked whenever it is written or read. What may differ between two runs of the
+  same sweep (time, host, tracking ids) stands apart under `run`.
+- A sweep in which every trial failed has a choice file too: status "failed", and its cells are recorded as failed.
+- Light: no torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from ssp.config import Config, Range, slice_hash
+from ssp.errors import RecordError
+from ssp.files import write_json
+from ssp.records.record import Chosen, Epoch, SweepSummary, load_checked
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Trial(_Model):
+    """One trial: what was tried and what validation said after each epoch."""
+
+    number: int
+    state: Literal["complete", "pruned", "failed"]
+    reason: str | None = None
+    params: dict[str, Any]
+    hyperparameters: Chosen
+    value: float | None
+    epochs: list[Epoch]
+
+
+class Budget(_Model):
+    """What every method gets."""
+
+    trials: int
+    epochs: int
+
+
+class SweepRun(_Model):
+    """What may differ between two runs of the same sweep."""
+
+    started: str
+    seconds: float
+    trial_seconds: list[float | None]
+    interrupted: int
+    host: str
+    sweep_run_id: str | None = None
+    cell_run_id: str | None = None
+    tracking_uri: str | None = None
+
+
+class Choice(_Model):
+    """Result of a study."""
+
+    schema_version: Literal[1] = 1
+    status: Literal["ok", "failed"]
+    reason: str | None = None
+    dataset: str
+    method: str
+    config: dict[str, Any]
+    config_hash: str
+    manifest_hash: str
+    backbone_hash: str | None = None
+    budget: Budget
+    space: dict[str, Range]
+    hyperparameters: Chosen | None
+    trial: int | None
+    value: float | None
+    trials: list[Trial]
+    run: SweepRun
+
+    @model_validator(mode="after")
+    def _status_says_all(self) -> Choice:
+        if (self.status == "ok") != (self.hyperparameters is not None):
+            raise ValueError("status ok goes with hyperparameters, status failed without")
+        return self
+
+    def summary(self) -> SweepSummary:
+        """The budget that was spent, as records hold it."""
+        states = [trial.state for trial in self.trials]
+        return SweepSummary(
+            trials=len(states),
+            completed=states.count("complete"),
+            pruned=states.count("pruned"),
+            failed=states.count("failed"),
+            best_value=self.value,
+        )
+
+
+def save_choice(choice: Choice, path: str | Path) -> None:
+    """Write a choice atomically."""
+    write_json(path, choice.model_dump(mode="json"))
+
+
+def load_choice(path: str | Path, config: Config, dataset: str, method: str) -> Choice:
+    """Read the frozen configuration of a cell.
+
+    Raises:
+        RecordError: it is missing, against the schema, or of another config than this one.
+    """
+    again = f"run `ssp sweep --dataset {dataset} --method {method}`"
+    choice = load_checked(Choice, path, "sweep choice", again)
+    if choice.config_hash != slice_hash(config.sweep_slice(dataset, method)):
+        raise RecordError(f"{path}: was chosen under another config than '{config.name}' is now; {again}")
+    return choice

@@ -1,0 +1,253 @@
+"""The result record of a run: the one truth that tables, statistics and figures are made from.
+
+Design choices
+- One JSON file per (data set, method, seed), checked against these models whenever it is written or read.
+- What may differ between two runs of the same thing (time, host, memory, tracking ids) stands apart under `run`; all
+  other keys are equal bytes for the same commit, config, seed and machine.
+- A failed cell has a record too: status "failed", a reason, no metrics.
+- Light: no torch, so that tables are made in an instant.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ssp.errors import RecordError
+from ssp.files import write_json
+
+T = TypeVar("T", bound=BaseModel)
+SCHEMA_VERSION = 1
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "safetensors",
+    "lmdb",
+    "av",
+    "decord",
+    "optuna",
+    "mlflow",
+    "mamba-ssm",
+    "causal-conv1d",
+)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Chosen(_Model):
+    """Hyper-parameters of one training run."""
+
+    lr: float = Field(gt=0, description="Peak learning rate.")
+    weight_decay: float = Field(ge=0)
+    drop_path: float = Field(ge=0, le=1)
+    options: dict[str, Any] = Field(default={}, description="Method options, those of the config included.")
+
+
+class SweepSummary(_Model):
+    """How the hyper-parameters were found: the budget spent, and what it gave."""
+
+    trials: int = Field(description="Finished trials: completed, pruned and failed ones.")
+    completed: int
+    pruned: int
+    failed: int
+    best_value: float | None = Field(description="Validation top-1 of the chosen trial, percent.")
+
+
+class Git(_Model):
+    """State of the code."""
+
+    commit: str
+    dirty: bool | None = Field(description="Uncommitted changes; null where git cannot tell.")
+
+
+class Scan(_Model):
+    """Selective-scan backend that was used, and why."""
+
+    backend: str
+    reason: str
+
+
+class Parameters(_Model):
+    """Parameter counts as `ssp.parameter_counts` gives them."""
+
+    total: int
+    trainable: int
+    extra: int
+    head: int
+
+
+class Epoch(_Model):
+    """One epoch of the training curves; accuracies in percent."""
+
+    epoch: int = Field(description="Counted from 1.")
+    lr: float = Field(description="Learning rate of the last step.")
+    train_loss: float
+    val_loss: float
+    val_top1: float
+
+
+class Metrics(_Model):
+    """Test metrics, a function of the predictions file; and validation at the last epoch. Percent where accuracy."""
+
+    top1: float
+    top5: float
+    correct: int
+    videos: int
+    views: int = Field(description="Rows of the predictions file that were merged.")
+    val_top1: float
+    val_loss: float
+
+
+class PredictionsFile(_Model):
+    """Where the predictions lie, and what proves that they are these."""
+
+    path: str
+    sha256: str
+
+
+class Run(_Model):
+    """What may differ between two runs of the same thing; no table depends on it."""
+
+    started: str = Field(description="UTC, ISO 8601.")
+    seconds: float = Field(description="Of this process; a continued training counts from its last start.")
+    epoch_seconds: list[float] = []
+    test_seconds: float | None = None
+    resumed_after_epoch: int | None = Field(default=None, description="Epochs done before the last start; null: none.")
+    host: str
+    peak_memory_mb: float = Field(description="Largest resident memory of the process.")
+    peak_gpu_memory_mb: float | None = None
+    mlflow_run_id: str | None = None
+    tracking_uri: str | None = None
+
+
+class Record(_Model):
+    """The result of one (data set, method, seed)."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    status: Literal["ok", "failed"]
+    reason: str | None = Field(default=None, description="Why it failed.")
+    dataset: str
+    method: str
+    seed: int
+    config: dict[str, Any] = Field(description="The cell's slice of the config, everything resolved.")
+    config_hash: str
+    hyperparameters: Chosen | None = Field(description="null: the sweep found none.")
+    sweep: SweepSummary
+    git: Git
+    versions: dict[str, str]
+    device: str
+    scan: Scan | None = None
+    manifest_hash: str
+    backbone_hash: str | None = Field(default=None, description="Of the pre-trained weights' file; null: not noted.")
+    epochs: int = Field(description="Epochs trained.")
+    parameters: Parameters | None = None
+    metrics: Metrics | None = None
+    curves: list[Epoch] = []
+    predictions: PredictionsFile
+    run: Run
+
+    @model_validator(mode="after")
+    def _status_says_all(self) -> Record:
+        if self.status == "ok" and (self.metrics is None or self.parameters is None or self.hyperparameters is None):
+            raise ValueError("status ok needs metrics, parameters and hyperparameters")
+        if self.status == "failed" and not self.reason:
+            raise ValueError("status failed needs a reason")
+        return self
+
+
+def save_record(record: Record, path: str | Path) -> None:
+    """Write a record atomically."""
+    write_json(path, record.model_dump(mode="json"))
+
+
+def load_record(path: str | Path) -> Record:
+    """Read and check one record.
+
+    Raises:
+        RecordError: the file is missing, not JSON, or against the schema; the message names file and key.
+    """
+    return load_checked(Record, path, "record", "run the workflow again")
+
+
+def load_records(folder: str | Path) -> list[Record]:
+    """All records under `results/<config>/records`, sorted by data set, method and seed.
+
+    Raises:
+        RecordError: the first broken record, and how many more there are; or one that lies under another's name.
+    """
+    records, problems = [], []
+    for path in sorted(Path(folder).glob("*/*/seed*.json")):
+        try:
+            record = load_record(path)
+            where = (path.parent.parent.name, path.parent.name, path.stem)
+            if where != (record.dataset, record.method, f"seed{record.seed}"):
+                raise RecordError(
+                    f"{path}: holds the record of {record.dataset}/{record.method}/seed{record.seed}; "
+                    "delete it and run the workflow again"
+                )
+            records.append(record)
+        except RecordError as error:
+            problems.append(str(error))
+    if problems:
+        raise RecordError(problems[0] + (f" (and {len(problems) - 1} more broken)" if len(problems) > 1 else ""))
+    return sorted(records, key=lambda record: (record.dataset, record.method, record.seed))
+
+
+def load_checked(model: type[T], path: str | Path, what: str, again: str) -> T:
+    """Read a JSON file into a pydantic model; every problem is one line that names the file, the key and the fix."""
+    try:
+        return model.model_validate_json(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise RecordError(f"{path}: no such {what}; {again}") from None
+    except OSError as error:
+        raise RecordError(f"{path}: this {what} cannot be read ({error.strerror}); mend that and {again}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        problem = f"{key}: {message}" if key else message
+        raise RecordError(f"{path}: not a valid {what}: {problem}; delete it and {again}") from None
+
+
+def git_state(folder: str | Path | None = None) -> Git:
+    """Commit of the code and whether it was changed since; "unknown" without git or outside a repository.
+
+    Args:
+        folder: repository root; by default the folder that holds the package `ssp`.
+    """
+    folder = Path(folder or Path(__file__).resolve().parents[2]).resolve()
+    try:
+        top = _git(folder, "rev-parse", "--show-toplevel")
+        if Path(top).resolve() != folder:  # installed into an environment inside somebody else's repository
+            return Git(commit="unknown", dirty=None)
+        return Git(commit=_git(folder, "rev-parse", "HEAD"), dirty=bool(_git(folder, "status", "--porcelain")))
+    except (OSError, subprocess.SubprocessError):
+        return Git(commit="unknown", dirty=None)
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=30
+    )
+    return done.stdout.strip()
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the installed packages that results may depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue  # optional, or not in this environment
+    return found

@@ -1,0 +1,209 @@
+"""The long tables: one row per thing measured, full precision, for programs. The tables for readers are cut from these.
+
+Design choices
+- Accuracies are in percent. Missing is an empty field: no published number, no spread with one seed, a failed cell.
+- Order is the config's order of data sets, methods and seeds, so equal records give equal bytes.
+- A cell with failed seeds is `partial`: its mean is over the surviving seeds and must not be compared as if complete.
+- Every method is compared with one reference: `ssp` where the config has it, else its first method. P-values are
+  adjusted (Holm) over the comparisons of a data set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ssp.config import Config
+from ssp.errors import RecordError
+from ssp.paths import Paths
+from ssp.records.published import published_accuracy, published_parameters
+from ssp.tables import stats
+from ssp.tables.cells import Cell, collect_cells
+
+COLUMNS = {
+    "main": ("dataset", "method", "mean", "sd", "n_seeds", "published", "status"),
+    "parameters": ("method", "dataset", "total", "trainable", "extra", "head", "published_m"),
+    "uncertainty": (
+        "dataset",
+        "method",
+        "mean",
+        "sd",
+        "low",
+        "high",
+        "half_width",
+        "groups",
+        "videos",
+        "interval",
+    ),
+    "differences": (
+        "dataset",
+        "method",
+        "reference",
+        "difference",
+        "low",
+        "high",
+        "p",
+        "p_holm",
+        "groups",
+        "videos",
+        "n_seeds",
+    ),
+    "seeds": ("dataset", "method", "seed", "status", "top1", "top5", "correct", "videos", "val_top1", "reason"),
+}
+"""Columns of each table, by the name of its file."""
+
+
+@dataclass(frozen=True)
+class LongTables:
+    """The long tables of a config, by the names in `COLUMNS`."""
+
+    main: pd.DataFrame
+    parameters: pd.DataFrame
+    uncertainty: pd.DataFrame
+    differences: pd.DataFrame
+    seeds: pd.DataFrame
+
+
+def build_tables(config: Config) -> LongTables:
+    """All long tables of a config from its records.
+
+    Raises:
+        RecordError: a record is missing, stale or broken (`ssp.tables.cells`).
+    """
+    cells = collect_cells(config)
+    return LongTables(
+        main=_frame("main", [_main_row(config, cell) for cell in cells]),
+        parameters=_frame("parameters", _parameter_rows(config, cells)),
+        uncertainty=_frame("uncertainty", [_uncertainty_row(cell) for cell in cells]),
+        differences=_frame("differences", [row for d in config.datasets for row in _differences(config, d, cells)]),
+        seeds=_frame("seeds", [_seed_row(cell, seed) for cell in cells for seed in cell.records]),
+    )
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """A long table as CSV."""
+    return frame.to_csv(index=False, lineterminator="\n")
+
+
+def read_tables(config: Config) -> LongTables:
+    """The long tables as they were written.
+
+    Raises:
+        RecordError: a table is missing or not as it was written.
+    """
+    folder = Paths.of(config).tables
+    return LongTables(**{name: _read(folder / f"{name}.csv", name) for name in COLUMNS})
+
+
+def _read(path: Path, name: str) -> pd.DataFrame:
+    again = f"write the tables again: python -m ssp tables --config {path.parent.parent / 'config.yaml'}"
+    try:
+        frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: cannot be read ({error}); {again}") from None
+    if tuple(frame.columns) != COLUMNS[name]:
+        raise RecordError(f"{path}: columns are not {', '.join(COLUMNS[name])}; {again}")
+    return frame.astype(_counts(frame))
+
+
+def _counts(frame: pd.DataFrame) -> dict[str, str]:
+    """Dtypes that keep whole numbers whole beside missing ones."""
+    whole = ("n_seeds", "groups", "videos", "correct", "total", "trainable", "extra", "head", "seed")
+    return {column: "Int64" for column in frame.columns if column in whole}
+
+
+def reference_method(config: Config) -> str:
+    """The method that all others are compared with."""
+    return "ssp" if "ssp" in config.methods else next(iter(config.methods))
+
+
+def _frame(name: str, rows: list[dict]) -> pd.DataFrame:
+    """Rows as a table, rounded far below what is shown: what is read back is the same to the last digit."""
+    frame = pd.DataFrame(rows, columns=list(COLUMNS[name]))
+    return frame.astype(_counts(frame)).round(8)
+
+
+def _main_row(config: Config, cell: Cell) -> dict:
+    spread = stats.spread(list(cell.accuracies.values()))
+    return {
+        "dataset": cell.dataset,
+        "method": cell.method,
+        "mean": spread.mean,
+        "sd": spread.sd,
+        "n_seeds": spread.n,
+        "published": published_accuracy().get((cell.method, config.datasets[cell.dataset].source)),
+        "status": cell.status,
+    }
+
+
+def _uncertainty_row(cell: Cell) -> dict:
+    row = {"dataset": cell.dataset, "method": cell.method}
+    if not cell.videos:
+        return row
+    spread = stats.spread(list(cell.accuracies.values()))
+    interval = stats.accuracy_interval(list(cell.videos.values()))
+    return row | {
+        "mean": spread.mean,
+        "sd": spread.sd,
+        "low": interval.low,
+        "high": interval.high,
+        "half_width": interval.half_width,
+        "groups": interval.groups,
+        "videos": interval.videos,
+        "interval": interval.kind,
+    }
+
+
+def _differences(config: Config, dataset: str, cells: list[Cell]) -> list[dict]:
+    """Reference minus method for every other method of a data set; empty fields where the two share no seed."""
+    here = {cell.method: cell for cell in cells if cell.dataset == dataset}
+    reference = here[reference_method(config)]
+    rows = []
+    for cell in here.values():
+        if cell.method == reference.method:
+            continue
+        row = {"dataset": dataset, "method": cell.method, "reference": reference.method, "n_seeds": 0}
+        if set(cell.videos) & set(reference.videos):
+            try:
+                found = stats.paired_difference(reference.videos, cell.videos)
+            except RecordError as error:
+                raise RecordError(f"{dataset}, {reference.method} and {cell.method}: {error}") from None
+            row |= {
+                "difference": found.estimate,
+                "low": found.low,
+                "high": found.high,
+                "p": found.p,
+                "groups": found.groups,
+                "videos": found.videos,
+                "n_seeds": found.seeds,
+            }
+        rows.append(row)
+    for row, adjusted in zip(rows, stats.holm([row.get("p", float("nan")) for row in rows]), strict=True):
+        row["p_holm"] = float(adjusted)
+    return rows
+
+
+def _parameter_rows(config: Config, cells: list[Cell]) -> list[dict]:
+    """Parameter counts of each method on each data set, empty where no seed came as far as building the model."""
+    rows = []
+    for method in config.methods:
+        for cell in (cell for cell in cells if cell.method == method):
+            known = {record.parameters for record in cell.records.values() if record.parameters}
+            if len(known) > 1:
+                raise RecordError(f"{cell.dataset}/{method}: seeds differ in parameter counts; run the cell again")
+            counts = next(iter(known)).model_dump() if known else {}
+            rows.append(
+                {"method": method, "dataset": cell.dataset}
+                | counts
+                | {"published_m": published_parameters().get(method)}
+            )
+    return rows
+
+
+def _seed_row(cell: Cell, seed: int) -> dict:
+    record = cell.records[seed]
+    measured = record.metrics.model_dump() if record.metrics and record.status == "ok" else {}
+    row = {"dataset": cell.dataset, "method": cell.method, "seed": seed, "status": record.status}
+    return row | {key: measured.get(key) for key in COLUMNS["seeds"][4:-1]} | {"reason": record.reason}

@@ -1,0 +1,1 @@
+"""Training and evaluation of a model: one loop for every method, every trial and every seed."""

@@ -1,0 +1,231 @@
+"""The one training loop: every method, every trial of a sweep and every cell of the benchmark goes through `fit`.
+
+Design choices
+- `fit` is a generator of epochs, so whoever drives it logs curves, prunes a trial or stops, and `fit` knows nothing of
+  Optuna or MLflow.
+- The recipe's batch size is that of an optimizer step, whatever the memory allows: a batch is cut into micro-batches
+  whose gradients add up to the gradient of the whole.
+- Order of the data, mixing and drop path are functions of (seed, epoch, step) alone; see `ssp.training.execution`.
+  Only full batches are used; the surplus of an epoch is another one in the next.
+- No choice is made here: validation is measured after every epoch for curves and sweeps, and the weights that leave are
+  those of the last epoch.
+- After each epoch the state of a training is written atomically; a killed run continues there and, on CPU, ends with
+  the very same bytes as one that was never killed.
+- A loss that is not finite, or too little memory, is a result (`TrainingFailed`), not a crash.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import Dataset
+
+from ssp.config import Recipe
+from ssp.errors import ConfigError
+from ssp.files import atomic_path
+from ssp.records.record import Chosen
+from ssp.training.evaluate import validate
+from ssp.training.execution import Execution, derive_seed
+from ssp.training.mixing import Mix, draw_mix, mixed_targets
+from ssp.training.optim import Schedule, make_optimizer, set_learning_rate
+
+
+class TrainingFailed(Exception):
+    """Training cannot go on for a reason that belongs into the record; the message is that reason."""
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Turn running out of memory into `TrainingFailed`."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise TrainingFailed(f"out of memory: {str(error).splitlines()[0] if str(error) else 'host'}") from None
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):  # how torch's CPU allocator puts it
+            raise
+        raise TrainingFailed("out of memory: host") from None
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What an epoch gave; accuracy in percent."""
+
+    epoch: int  # counted from 1
+    lr: float
+    train_loss: float
+    val_loss: float
+    val_top1: float
+    seconds: float
+    finished: float  # Unix time
+    restored: bool = False  # done before this process started
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Where a training can be continued. A state of another identity (config, code of the choice, data) is ignored."""
+
+    path: Path
+    identity: str
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """The state of this training, or None where there is none to continue."""
+        try:
+            state = torch.load(self.path, map_location=device, weights_only=True)
+        except Exception:  # not there, or damaged: whatever garbage makes a reader raise
+            return None
+        return state if isinstance(state, dict) and state.get("identity") == self.identity else None
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, epochs: list[EpochResult]) -> None:
+        """Write what trains, the optimizer and the curves so far."""
+        state = {
+            "identity": self.identity,
+            "model": trained_tensors(model),
+            "optimizer": optimizer.state_dict(),
+            "epochs": [asdict(epoch) for epoch in epochs],
+        }
+        with atomic_path(self.path) as temporary:
+            torch.save(state, temporary)
+
+
+def trained_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Everything that training changes: parameters that train, and buffers."""
+    trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    return trained | dict(model.named_buffers())
+
+
+def fit(
+    model: nn.Module,
+    train_set: Dataset,
+    val_set: Dataset,
+    *,
+    recipe: Recipe,
+    chosen: Chosen,
+    seed: int,
+    execution: Execution,
+    epochs: int | None = None,
+    state: TrainingState | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Iterator[EpochResult]:
+    """Train a model in place, one epoch per item.
+
+    Args:
+        model: on the device of `execution`; parameters that do not train have `requires_grad` False.
+        train_set: its items are (clips (R, 3, T, H, W), label, row, view); has `set_epoch`.
+        val_set: its items are (clip (3, T, H, W), label, row, view).
+        recipe: epochs, batch size, loss and mixing.
+        chosen: learning rate and weight decay (drop path is a property of the model).
+        seed: of the data order, mixing and drop path.
+        execution: device, precision and loader processes.
+        epochs: a shorter training than the recipe's (sweeps); warm-up shrinks in proportion.
+        state: where to continue and to keep what is done.
+        on_step: called with (optimizer steps done, all optimizer steps).
+
+    Yields:
+        One result per epoch; first those that were done before a restart.
+
+    Raises:
+        TrainingFailed: a loss is not finite, or memory ran out.
+        ConfigError: no training videos, or a micro-batch that would tear mixing pairs apart.
+    """
+    epochs = epochs or recipe.epochs
+    if not len(train_set) or not len(val_set):
+        raise ConfigError("datasets: no training or no validation videos; mend expected, generate or validation")
+    if recipe.micro_batch and recipe.micro_batch % 2 and (recipe.augmentation.mixup or recipe.augmentation.cutmix):
+        raise ConfigError(f"recipe.micro_batch: {recipe.micro_batch} tears mixing pairs apart; give an even number")
+    steps = max(1, len(train_set) // recipe.batch_size)  # per epoch
+    warmup = min(recipe.warmup_epochs / recipe.epochs, 1.0)
+    schedule = Schedule(chosen.lr, steps * epochs, round(warmup * steps * epochs))
+    optimizer = make_optimizer(model, chosen.weight_decay)
+    done: list[EpochResult] = []
+    if state and (saved := state.load(execution.device)):
+        model.load_state_dict(saved["model"], strict=False)
+        optimizer.load_state_dict(saved["optimizer"])
+        done = [EpochResult(**{**epoch, "restored": True}) for epoch in saved["epochs"]]
+        yield from done
+    with failures():
+        for epoch in range(len(done), epochs):
+            started = time.perf_counter()
+            model.train()
+            train_set.set_epoch(epoch)
+            batches = epoch_batches(len(train_set), recipe.batch_size, seed, epoch)
+            micro = recipe.micro_batch or recipe.batch_size
+            cuts = [[batch[i : i + micro] for i in range(0, len(batch), micro)] for batch in batches]
+            loader = iter(execution.loader(train_set, [part for parts in cuts for part in parts]))
+            losses = []
+            for step, parts in enumerate(cuts):
+                torch.manual_seed(derive_seed(seed, "step", epoch, step))  # drop path
+                lr = schedule(epoch * steps + step)
+                set_learning_rate(optimizer, lr)
+                mix = draw_mix(recipe.augmentation, seed, epoch, step)
+                loss = accumulate_gradient(model, loader, parts, mix, recipe.label_smoothing, execution)
+                if not math.isfinite(loss):
+                    raise TrainingFailed(f"training loss is {loss} in epoch {epoch + 1}, step {step + 1} of {steps}")
+                if recipe.clip_grad:
+                    nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                losses.append(loss)
+                if on_step:
+                    on_step(epoch * steps + step + 1, steps * epochs)
+            val_loss, val_top1 = validate(model, val_set, batch_size=evaluation_batch(recipe), execution=execution)
+            if not math.isfinite(val_loss):
+                raise TrainingFailed(f"validation loss is {val_loss} after epoch {epoch + 1}")
+            seconds = time.perf_counter() - started
+            train_loss = math.fsum(losses) / steps
+            done.append(EpochResult(epoch + 1, lr, train_loss, val_loss, val_top1, seconds, time.time()))
+            if state:
+                state.save(model, optimizer, done)
+            yield done[-1]
+
+
+def epoch_batches(videos: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Videos of each optimizer step of an epoch: full batches of a shuffled order, or one of all where too few."""
+    order = torch.randperm(videos, generator=torch.Generator().manual_seed(derive_seed(seed, "order", epoch))).tolist()
+    return [order[i * batch_size : (i + 1) * batch_size] for i in range(max(1, videos // batch_size))]
+
+
+def accumulate_gradient(
+    model: nn.Module,
+    loader: Iterator,
+    parts: list[list[int]],
+    mix: Mix | None,
+    label_smoothing: float,
+    execution: Execution,
+) -> float:
+    """Add up the gradients of the micro-batches of one step; returns the mean loss of the whole batch.
+
+    Gradients are left on the parameters, unless a loss is not finite: then nothing more is computed.
+    """
+    videos, total = sum(map(len, parts)), 0.0
+    for part in parts:
+        clips, labels, _, _ = next(loader)  # clips (B, R, 3, T, H, W)
+        clips = clips.to(execution.device, non_blocking=True)
+        labels = labels.to(execution.device, non_blocking=True)
+        keep = 1.0
+        if mix:
+            clips, keep = mix.clips(clips)
+        repeats = clips.shape[1]
+        with execution.autocast():
+            logits = model(clips.flatten(0, 1)).float()
+        targets = mixed_targets(labels, logits.shape[1], keep).repeat_interleave(repeats, 0)
+        loss = cross_entropy(logits, targets, label_smoothing=label_smoothing) * (len(part) / videos)
+        total += loss.item()
+        if not math.isfinite(total):
+            break
+        loss.backward()
+    return total
+
+
+def evaluation_batch(recipe: Recipe) -> int:
+    """Clips per forward pass without gradients: twice the videos of a training pass."""
+    return 2 * (recipe.micro_batch or recipe.batch_size)
