@@ -3,12 +3,12 @@
 import json
 
 import numpy as np
-import plain
 import pytest
 import torch
-from test_golden import FILES, golden
 
 from ssp import build_model, load_weights
+from tests.golden import plain
+from tests.golden.test_golden import FILES, golden
 
 # dim, depth, image (height, width), patch, frames, clips, inner, attention, prompts
 SIZES = {

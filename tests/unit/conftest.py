@@ -25,9 +25,8 @@ def one_thread():
 @pytest.fixture
 def server(monkeypatch):
     """A loopback server; a download does not wait long between two attempts."""
-    from made_server import Server
-
     from ssp.data import download
+    from tests.unit.made_server import Server
 
     monkeypatch.setattr(download, "PAUSE_S", 0.01)
     with Server() as made:
@@ -39,7 +38,6 @@ def tiny_data(tmp_path_factory):
     """Folder with the generated videos, manifest and frames of a UCF101-like set, and an untrained backbone."""
     import torch
     from safetensors.torch import save_file
-    from tiny_benchmark import tiny_config
 
     from ssp.data.archives import unpack_dataset
     from ssp.data.fetch import fetch_dataset
@@ -48,6 +46,7 @@ def tiny_data(tmp_path_factory):
     from ssp.data.synthetic.archives import generate_archives
     from ssp.jobs.tracking import init_tracking
     from ssp.methods.build import build_model
+    from tests.unit.tiny_benchmark import tiny_config
 
     folder = tmp_path_factory.mktemp("data")
     config = tiny_config(folder, tracking=tracking(folder))
@@ -68,10 +67,9 @@ def tiny_data(tmp_path_factory):
 @pytest.fixture
 def tiny(tiny_data, tmp_path, monkeypatch):
     """A function that gives a config of that data set (with changes), its results in a folder of this test."""
-    from tiny_benchmark import tiny_config
-
     from ssp.files import write_text
     from ssp.paths import Paths
+    from tests.unit.tiny_benchmark import tiny_config
 
     monkeypatch.chdir(tmp_path)
 

@@ -1,11 +1,11 @@
 """Manifests and frame stores that go with made records: a few real videos, decoded by the real code."""
 
 import pandas as pd
-from made_videos import scene, write_video
 
 from ssp.data.frames import extract_shard
 from ssp.data.manifest import COLUMNS, manifest_hash
 from ssp.paths import Paths
+from tests.unit.made_videos import scene, write_video
 
 
 def write_data(config, dataset, videos=200, classes=6, per_group=5):

@@ -3,8 +3,6 @@
 import hashlib
 import html.parser
 
-from made_data import write_data
-from made_records import hits_of, make_config, write_all, write_cell
 from PIL import Image
 
 from ssp.config import slice_hash
@@ -15,6 +13,8 @@ from ssp.records.explained import Explained, ExplainedClip, Origin
 from ssp.records.record import Chosen, Epoch, load_record
 from ssp.report import write_report
 from ssp.tables import write_tables
+from tests.unit.made_data import write_data
+from tests.unit.made_records import hits_of, make_config, write_all, write_cell
 
 VOID = {"meta", "link", "path", "use", "circle", "polyline", "line", "rect", "image", "img", "br"}
 

@@ -1,0 +1,303 @@
+"""The page as a whole: its numbers, the way back from them, and that it needs nothing else. In a browser too."""
+
+import base64
+import io
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssp.config import slice_hash
+from ssp.errors import DataError, RecordError
+from ssp.figures.accuracy import write_figures
+from ssp.paths import Paths
+from ssp.report import SECTIONS, write_report
+from ssp.tables import write_tables
+from tests.unit.made_data import write_data
+from tests.unit.made_records import hits_of, make_config, write_all, write_cell
+from tests.unit.made_report import Page, make_report, write_choices, write_explained
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The page of a config with a failed seed and a failed sweep, and its path."""
+    folder = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        path = folder / Paths.of(make_report()).report
+    return Page(path.read_text()), path
+
+
+def test_accuracy_and_differences(page):
+    accuracy, differences = page[0].tables["accuracy"]
+    assert accuracy[0] == ["method", "hmdb51", "paper", "ssv2", "paper", "average", "paper"]
+    assert accuracy[1] == ["ssp", "63.0 ± 1.456.5–69.2", "76.66", "67.0 ± 1.459.8–74.2", "53.72", "65.0 ± 1.4", "65.19"]
+    assert accuracy[2][3].startswith("50.01") and accuracy[2][5] == "–"  # note 1, and no average
+    assert differences[1][:4] == ["hmdb51", "ssp", "vpt", "+12.0"]
+
+
+def test_parameters(page):
+    (parameters,) = page[0].tables["parameters"]
+    assert parameters[1] == ["ssp", "hmdb51", "210,000", "30,064", "29,350", "650", "2.41"]
+
+
+def test_sweeps(page):
+    studies, trials, back = page[0].tables["sweeps"]
+    chosen = ("1.23e-02", "0.05", "0.1", "num_prompts 3")
+    assert studies[1] == ["hmdb51", "ssp", "1", "61.2", "55.5–61.2", "2", "1", "0", "3", "1:30 min", *chosen]
+    assert studies[2][2] == "every trial failed <b>"
+    assert len(trials) == 1 + 5 * 3
+    assert [row[3:5] for row in trials[1:4]] == [["complete", "55.5"], ["chosen", "61.2"], ["pruned", "–"]]
+    assert back[1][2:] == ["sweeps/hmdb51/ssp.json", back[1][3], "manifest of hmdb51", "a1b2c3"]
+    config = make_config(datasets=("hmdb51",), methods=("ssp",))
+    assert back[1][3] == slice_hash(config.sweep_slice("hmdb51", "ssp"))
+
+
+def test_classes(page):
+    hmdb51, _ = page[0].tables["classes"]
+    assert hmdb51[0] == ["no.", "class", "videos", "ssp", "vpt", "linear"]
+    assert [row[1] for row in hmdb51[1:]] == [f"kind <{i}> of hmdb51" for i in range(6)]
+    videos = [int(row[2]) for row in hmdb51[1:]]
+    assert sum(videos) == 200
+    # Weighted by their videos, classes average to the accuracy of the cell.
+    assert sum(n * float(row[3]) for n, row in zip(videos, hmdb51[1:], strict=True)) / 200 == pytest.approx(63, abs=0.1)
+
+
+def test_stages(page):
+    (stages,) = page[0].tables["stages"]
+    before = ["generate", "fetch", "unpack", "manifest", "frames", "build_scan", "init_tracking"]
+    rules = [*before, "sweep", "train", "tables", "explain", "report"]
+    assert [row[0].startswith(rule) for row, rule in zip(stages[1:], rules, strict=True)] == [True] * len(rules)
+    rows = dict(zip(rules, stages[1:], strict=True))
+    assert rows["train"][1:] == ["122 measured", "1:32 min", "1.5 s", "2,000", "1:02 minssv2 ssp seed0"]
+    assert rows["init_tracking"][1:3] == ["1", "4.0 s"]
+
+
+def test_runs_and_the_way_back(page):
+    runs, back = page[0].tables["runs"]
+    assert [runs[1][0], runs[1][1], runs[1][3]] == ["hmdb51", "ssp", "62.00"]
+    assert runs[10][3] == "loss is not <finite>"
+    config_hash = slice_hash(make_config(datasets=("hmdb51",), methods=("ssp",)).cell_slice("hmdb51", "ssp"))
+    assert back[1][4] == config_hash
+    assert back[1][6] == "0" * 12
+
+
+def test_explained(page):
+    parsed, path = page
+    shown = [picture for picture in parsed.pictures if picture["section"] == "explained"]
+    assert len(shown) == 2
+    told = "kind <1>: prompts 0.12 to 0.5 times as large as what they are added to, the gate gives most, 20 % above an"
+    assert all(told in picture["alt"] and "to frame 2 of 4" in picture["alt"] for picture in shown)
+    text = path.read_text()
+    assert text.count("✓") == text.count("✗") == 1  # of the style sheet
+    assert '<span class="right">kind &lt;1&gt;</span> <span class="soft">88 %' in text
+    assert '<b>kind &lt;2&gt;</b> <span class="soft">v0002.avi</span> <span class="wrong">kind &lt;1&gt;</span>' in text
+    (command,) = re.findall(r'<code class="command">(.*?)</code>', text)
+    assert re.sub(r"<.*?>", "", command) == (
+        "python -m ssp predict VIDEO --config results/tried/config.yaml --dataset hmdb51 --method ssp --seed 0 "
+        "--explain OUT.png"
+    )
+
+
+def _report(tmp_path, monkeypatch, methods, **changes):
+    """The text of a page over one data set; `changes` are those of the run of SSP that is explained."""
+    monkeypatch.chdir(tmp_path)
+    config = make_config(datasets=("hmdb51",), methods=methods)
+    made = {"manifest_hash": write_data(config, "hmdb51", videos=40)}
+    for method in methods:
+        for seed in config.seeds:
+            failed = changes if (method, seed) == ("ssp", 0) else {}
+            write_cell(config, "hmdb51", method, seed, hits_of(0.5, 40), **made, **failed)
+    write_choices(config)
+    write_tables(config)
+    if "ssp" in methods:
+        write_explained(config, "hmdb51")
+    return write_report(config).read_text()
+
+
+def test_without_ssp_nothing_is_explained(tmp_path, monkeypatch):
+    text = _report(tmp_path, monkeypatch, ("vpt", "linear"))
+    assert 'id="classes"' in text and 'href="#classes"' in text
+    assert 'id="explained"' not in text and 'href="#explained"' not in text and "What SSP attends to" not in text
+
+
+def test_a_failed_run_of_ssp_is_told(tmp_path, monkeypatch):
+    lost = {"reason": "loss is not <finite>", "parameters": None, "hyperparameters": None}
+    text = _report(tmp_path, monkeypatch, ("ssp", "linear"), **lost)
+    page = Page(text)
+    assert 'No picture: <a href="#run-hmdb51-ssp">ssp</a> with seed 0 failed, loss is not &lt;finite&gt;' in text
+    assert not [picture for picture in page.pictures if picture["section"] == "explained"]
+    assert "#explained" in page.links
+
+
+def test_page_needs_nothing_else(page):
+    parsed, path = page
+    assert all(address.startswith(("#", "data:")) for address in parsed.fetched), parsed.fetched
+    text = path.read_text()
+    assert "@import" not in text and "url(http" not in text and "fetch(" not in text
+    assert "&lt;tested&gt;" in text and "<tested>" not in text
+    assert len(text) < 3e6
+
+
+def test_every_link_leads_somewhere(page):
+    parsed, path = page
+    assert len(set(parsed.ids)) == len(parsed.ids)
+    inside = {link for link in parsed.links if link.startswith("#")}
+    assert {f"#{section.anchor}" for section in SECTIONS} <= inside
+    assert {f"#run-{d}-{m}" for d in ("hmdb51", "ssv2") for m in ("ssp", "vpt", "linear")} <= inside
+    assert {link[1:] for link in inside} <= set(parsed.ids)
+    files = set(parsed.links) - inside
+    figures = {link for link in files if link.startswith("figures/")}  # the workflow draws them beside the page
+    assert figures == {f"figures/accuracy_against_parameters.{kind}" for kind in ("pdf", "png")}
+    assert [link for link in files - figures if not (path.parent / link).exists()] == []
+    for folder in ("records", "predictions"):
+        assert sum(link.startswith(folder) for link in files) == 12
+
+
+def test_report_needs_choices(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = make_config(datasets=("hmdb51",), methods=("ssp",))
+    write_all(config)
+    write_tables(config)
+    with pytest.raises(RecordError, match=r"sweeps/hmdb51/ssp.json"):
+        write_report(config)
+    assert not Paths.of(config).report.exists()
+
+
+def test_report_needs_the_manifest_of_the_records(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = make_config(datasets=("hmdb51",), methods=("ssp",))
+    write_all(config)
+    write_choices(config)
+    write_tables(config)
+    write_data(config, "hmdb51", videos=8)
+    with pytest.raises(RecordError, match=r"hmdb51/manifest.parquet: not the manifest"):
+        write_report(config)
+
+
+@pytest.mark.parametrize("name", ["manifest.parquet", "frames/shard-0.lmdb", "."])
+def test_report_says_which_data_were_deleted(tmp_path, monkeypatch, name):
+    _report(tmp_path, monkeypatch, ("linear",))
+    config, folder = make_config(datasets=("hmdb51",), methods=("linear",)), Path("data/hmdb51")
+    Paths.of(config).report.unlink()
+    (folder / name).resolve().rename(tmp_path / "away")
+    missing = "frames/shard-0.lmdb" if "frames" in name else "manifest.parquet"
+    with pytest.raises(DataError, match=rf"^{folder}/{missing}: missing; the report shows .* 'hmdb51'.* put it back"):
+        write_report(config)
+    assert not Paths.of(config).report.exists()
+
+
+# In a browser.
+
+FLAGS = """
+--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync
+--disable-component-update --hide-scrollbars --virtual-time-budget=5000 --dump-dom --enable-logging=stderr --v=0
+"""
+
+PROBE = """
+<script>
+window.addEventListener("load", () => {
+  const told = [], tables = (section) => document.querySelectorAll(`#${section} table`);
+  const column = (table, name) => [...table.tHead.rows[0].cells].findIndex((cell) => cell.textContent === name);
+  const press = (table, name) => table.tHead.rows[0].cells[column(table, name)].firstChild.click();
+  const text = (row, i) => row.cells[i].textContent.trim();
+  const texts = (table, name) => [...table.tBodies[0].rows].map((row) => text(row, column(table, name)));
+  const runs = tables("runs")[0];
+  press(runs, "top-1"); told.push(texts(runs, "top-1").join(" "));
+  press(runs, "top-1"); told.push(texts(runs, "top-1").join(" "));
+  press(runs, "data set"); press(runs, "data set"); told.push(texts(runs, "data set")[0]);
+  const sizes = tables("parameters")[0];
+  press(sizes, "trainable"); told.push(texts(sizes, "method").join(" ")); // thousands have commas: 30,064, 9,064, 714
+  const stages = tables("stages")[0];
+  press(stages, "time"); told.push(texts(stages, "time").slice(0, 3).join(" ")); // 1:32 min is more than 4.0 s
+  const pictures = [...document.querySelectorAll("img, svg")].filter((one) => !one.closest("details:not([open])"));
+  const empty = pictures.filter((one) => one.getBoundingClientRect().width < 20 || one.naturalWidth === 0);
+  told.push(`${document.querySelectorAll("img").length} pictures, ${empty.length} empty`);
+  const explained = [...document.querySelectorAll("#explained img")];
+  told.push(explained.map((one) => `${one.naturalWidth} px`).join(" ")); // the picture's own width: it was decoded
+  location.hash = "#run-ssv2-ssp";
+  setTimeout(() => {
+    told.push(document.querySelectorAll("tr.asked").length + " rows asked");
+    document.title = "PROBE " + told.join(" / ");
+  }, 200);
+});
+window.addEventListener("error", (event) => { document.title = "ERROR " + event.message; });
+</script>
+"""
+
+
+def _browse(path: Path, profile: Path) -> subprocess.CompletedProcess:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if not browser:
+        pytest.skip("no Chromium (Debian: chromium)")
+    command = [browser, *FLAGS.split(), f"--user-data-dir={profile}", path.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=180)
+
+
+@pytest.mark.slow
+def test_in_a_browser(page, tmp_path):
+    """Tables sort, pictures are there, a followed number marks its runs, and the console stays empty."""
+    probe = tmp_path / "probe.html"
+    probe.write_text(page[1].read_text().replace("</body>", PROBE + "</body>"))
+    done = _browse(probe, tmp_path / "profile")
+    title = re.search(r"<title>(PROBE|ERROR) (.*?)</title>", done.stdout)
+    assert title, done.stderr[-1000:]
+    failed = "loss is not &lt;finite&gt;"
+    assert title[0] == (
+        f"<title>PROBE 68.00 66.00 64.00 62.00 52.00 50.00 50.00 48.00 46.00 44.00 42.00 {failed} / "
+        f"42.00 44.00 46.00 48.00 50.00 50.00 52.00 62.00 64.00 66.00 68.00 {failed} / ssv2 / "
+        f"ssp ssp vpt vpt linear linear / 1:32 min 4.0 s – / 50 pictures, 0 empty / 300 px 300 px / "
+        "4 rows asked</title>"
+    )
+    assert _complaints(done.stderr) == []
+
+
+@pytest.mark.slow
+def test_the_console_of_the_browser_is_heard(page, tmp_path):
+    """What the test above relies on: errors are heard, and so is any request, as the page's own policy forbids them."""
+    broken = '<script>console.error("mended?")</script><img src="http://127.0.0.1:9/none.png"></body>'
+    probe = tmp_path / "broken.html"
+    probe.write_text(page[1].read_text().replace("</body>", broken))
+    told = " ".join(_complaints(_browse(probe, tmp_path / "profile").stderr))
+    assert "mended?" in told
+    assert "none.png" in told
+
+
+def _complaints(log: str) -> list[str]:
+    return [line for line in log.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.slow
+def test_report_of_real_runs(tiny):
+    """Tables, figure and page from records, a sweep and videos that the real jobs wrote."""
+    from ssp.jobs.explain import explain_dataset
+    from ssp.jobs.seed import train_cell
+    from ssp.jobs.sweep import run_sweep
+
+    method = {"ssp": {"options": {"inner_dim": 8, "attn_dim": 8, "num_prompts": 1}}}
+    config = tiny(sweep__trials=1, sweep__epochs=1, methods=method)
+    run_sweep(config, "ucf101", "ssp")
+    records = [train_cell(config, "ucf101", "ssp", seed) for seed in config.seeds]
+    explain_dataset(config, "ucf101")
+    write_tables(config)
+    write_figures(config)
+    parsed = Page(write_report(config).read_text())
+    runs, back = parsed.tables["runs"]
+    assert [row[3] for row in runs[1:]] == [f"{record.metrics.top1:.2f}" for record in records]
+    assert [row[-1] for row in back[1:]] == [record.run.mlflow_run_id for record in records]
+    assert (
+        sum(address.startswith("data:image/jpeg") for address in parsed.fetched)
+        >= config.datasets["ucf101"].clips.num_frames
+    )
+    (picture,) = [picture for picture in parsed.pictures if picture["section"] == "explained"]
+    kind, _, content = picture["src"].partition(",")
+    assert kind == "data:image/webp;base64"
+    with (
+        Image.open(io.BytesIO(base64.b64decode(content))) as embedded,
+        Image.open(Paths.of(config).explained_picture("ucf101")) as drawn,
+    ):
+        assert np.array_equal(np.asarray(embedded), np.asarray(drawn.convert("RGB")))

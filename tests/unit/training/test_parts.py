@@ -1,0 +1,128 @@
+"""Mixing, optimizer groups, schedule, seeds and precision: the parts that the training loop is made of."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from ssp.config import Augmentation, Compute
+from ssp.errors import ConfigError
+from ssp.training.execution import Execution, derive_seed
+from ssp.training.mixing import Mix, draw_mix, mixed_targets, neighbours
+from ssp.training.optim import Schedule, decays, make_optimizer
+from tests.unit.toy import small_model
+
+
+def test_neighbours_swap_and_never_straddle_even_pieces():
+    assert neighbours(6).tolist() == [1, 0, 3, 2, 5, 4]
+    assert neighbours(5).tolist() == [1, 0, 3, 2, 4]
+    assert neighbours(0).tolist() == []
+
+
+def test_mixup_keeps_its_share():
+    clips = torch.arange(4.0).reshape(4, 1, 1, 1, 1, 1).expand(4, 2, 3, 2, 8, 8)
+    mixed, keep = Mix(0.75).clips(clips)
+    assert keep == 0.75
+    assert mixed[:, 0, 0, 0, 0, 0].tolist() == [0.25, 0.75, 2.25, 2.75]
+
+
+@pytest.mark.parametrize(
+    ("centre", "keep"), [((0.5, 0.5), 0.75), ((0.0, 0.9), 0.6), ((0.3, 0.3), 0.0), ((0.5, 0.5), 1.0)]
+)
+def test_cutmix_lambda_is_the_share_of_pixels_left(centre, keep):
+    clips = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1, 1, 1).expand(2, 2, 3, 4, 10, 14)
+    mixed, share = Mix(keep, centre).clips(clips)
+    assert 1 - mixed[0].mean().item() == pytest.approx(share)
+    assert mixed[1].mean().item() == pytest.approx(share)
+    frames = mixed[0].reshape(-1, 10, 14)
+    assert (frames == frames[0]).all()  # one box for all repeats, channels and frames
+    if centre == (0.5, 0.5):
+        assert share == pytest.approx(keep, abs=0.06)
+
+
+def test_mixed_targets():
+    labels = torch.tensor([0, 2, 1])
+    assert mixed_targets(labels, 3, 0.7).tolist() == pytest.approx(
+        [pytest.approx([0.7, 0, 0.3]), pytest.approx([0.3, 0, 0.7]), pytest.approx([0, 1, 0])]
+    )
+    assert mixed_targets(labels, 3, 1.0).argmax(1).tolist() == [0, 2, 1]
+
+
+def test_draws_are_functions_of_seed_epoch_and_step():
+    both = Augmentation(mixup=0.8, cutmix=1.0)
+    draws = [draw_mix(both, 0, epoch, step) for epoch in range(10) for step in range(50)]
+    assert draws == [draw_mix(both, 0, epoch, step) for epoch in range(10) for step in range(50)]
+    assert len(set(draws)) == 500 and draws[0] != draw_mix(both, 1, 0, 0)
+    assert 200 < sum(draw.centre is None for draw in draws) < 300
+    assert all(draw_mix(Augmentation(mixup=0.8), 0, 0, step).centre is None for step in range(20))
+    assert all(draw_mix(Augmentation(cutmix=1.0), 0, 0, step).centre for step in range(20))
+    assert draw_mix(Augmentation(), 0, 0, 0) is None
+    keeps = [draw_mix(Augmentation(mixup=0.8), 0, 0, step).keep for step in range(2000)]
+    assert np.mean(keeps) == pytest.approx(0.5, abs=0.03)
+    assert np.var(keeps) == pytest.approx(1 / (4 * (2 * 0.8 + 1)), rel=0.1)  # of Beta(0.8, 0.8)
+
+
+def test_weight_decay_spares_what_has_no_zero_to_shrink_to():
+    model = small_model("full")
+    model.head.weight._no_weight_decay = True
+    optimizer = make_optimizer(model, 0.1)
+    names = {id(p): name for name, p in model.named_parameters()}
+    decayed = {names[id(p)] for g in optimizer.param_groups if g["weight_decay"] == 0.1 for p in g["params"]}
+    spared = {names[id(p)] for g in optimizer.param_groups if g["weight_decay"] == 0.0 for p in g["params"]}
+    assert decayed | spared == set(names.values()) and not decayed & spared
+    first = {name.removeprefix("layers.0.mixer.") for name in decayed if name.startswith("layers.0.")}
+    assert first == {
+        "in_proj.weight",
+        "out_proj.weight",
+        "conv1d.weight",
+        "conv1d_b.weight",
+        "x_proj.weight",
+        "x_proj_b.weight",
+        "dt_proj.weight",
+        "dt_proj_b.weight",
+    }
+    assert {"pos_embed", "cls_token", "temporal_pos_embedding", "norm_f.weight", "head.weight", "head.bias"} <= spared
+    assert {"layers.0.mixer.A_log", "layers.0.mixer.A_b_log", "layers.1.mixer.D", "layers.1.mixer.D_b"} <= spared
+
+
+def test_only_what_trains_is_optimised():
+    model = small_model("linear")
+    optimized = {id(p) for group in make_optimizer(model, 0.1).param_groups for p in group["params"]}
+    assert optimized == {id(p) for p in model.parameters() if p.requires_grad}
+    assert decays("head.weight", model.head.weight) and not decays("head.bias", model.head.bias)
+
+
+def test_schedule_warms_up_and_falls_to_zero():
+    schedule = Schedule(peak=2.0, steps=100, warmup=10)
+    rates = [schedule(step) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.2 * (i + 1) for i in range(10)])
+    assert rates[10] == 2.0 and rates[55] == pytest.approx(1.0)
+    assert all(a >= b for a, b in pairwise(rates[10:])) and 0 < rates[-1] < 0.01
+    assert Schedule(1.0, 4, 0)(0) == 1.0
+    assert math.isclose(Schedule(1.0, 2, 2)(1), 1.0)
+
+
+def test_seeds_are_distinct_and_the_same_everywhere():
+    assert derive_seed(0, "order", 1) == 452969769437431254
+    assert len({derive_seed(seed, name, i) for seed in range(10) for name in "ab" for i in range(10)}) == 200
+    assert derive_seed(1, 23) != derive_seed(12, 3)
+
+
+def test_execution_keeps_to_what_the_job_declared(monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        execution = Execution.of(Compute(threads=1), "auto")
+        assert torch.get_num_threads() == 1
+        assert (execution.device.type, execution.bfloat16, execution.name) == ("cpu", False, "cpu")
+        layer, x = torch.nn.Linear(2, 2), torch.zeros(1, 2)
+        with execution.autocast():
+            assert layer(x).dtype == torch.float32
+        with Execution.of(Compute(threads=1), "bfloat16").autocast():
+            assert layer(x).dtype == torch.bfloat16
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        with pytest.raises(ConfigError, match=r"compute\.train\.gpus: 1 asked for, but torch sees no GPU"):
+            Execution.of(Compute(gpus=1), "auto")
+    finally:
+        torch.set_num_threads(before)
