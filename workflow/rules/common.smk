@@ -1,14 +1,17 @@
 """What the rules share: how the library is called, what jobs ask for, and which files make a cell."""
 
+# `snakemake --lint` would have PYTHON, SSP and CONFIG passed as params. They decide no result: as params, another
+# environment or results folder would rerun everything. What does decide is in each rule's params.
+
 # With conda the environment's own interpreter; else the one that runs snakemake, whether or not it is on PATH.
 _conda = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
 PYTHON = "python" if _conda else sys.executable
 SSP = f"{PYTHON} -m ssp"
 CONFIG = paths.config
-ENVIRONMENT = os.path.join(workflow.basedir, cfg.environment)
+ENVIRONMENT = os.path.join(ROOT, cfg.environment)
 
 # Jobs import the library from here, also when --directory puts data and results elsewhere.
-shell.prefix("export PYTHONPATH='{workflow.basedir}'${{PYTHONPATH:+:$PYTHONPATH}}; ")
+shell.prefix("export PYTHONPATH='{ROOT}'${{PYTHONPATH:+:$PYTHONPATH}}; ")
 
 
 wildcard_constraints:
