@@ -1,6 +1,7 @@
 """C kernels for float32 on a CPU, called through ctypes: selective scan, and causal convolution with SiLU.
 
-- Built beforehand by `python -m ssp.scan.build`, never at import; without the library this backend is not available.
+- Its library comes in the wheel or from `python -m ssp.scan.build`; a missing one is compiled at the first use into the
+  user's cache, never at import. Without a compiler this backend is not available, and says what to run.
 - The kernels read and write channel-last storage with any clip and token strides. Shapes stay channel-first here: a
   transposed view of a channel-last tensor costs nothing, anything else is copied once.
 - `reverse` is a negative token stride. No flips.
@@ -9,6 +10,7 @@
 """
 
 import ctypes
+import logging
 import os
 import struct
 import time
@@ -26,13 +28,19 @@ TASKS = 8  # tasks that a small batch is cut into; more would cost more partial 
 CHANNELS = 32  # tasks own multiples of this many channels
 SMALL = 2**15  # states in all, below which one thread is faster than two
 _ABSENT = (0, 0, 0)
+log = logging.getLogger("ssp.scan")
 
 
 @cache
 def unavailable() -> str | None:
-    """It needs the library that `python -m ssp.scan.build` makes."""
-    if not build.is_built():
-        return "the C kernel is not built (run `python -m ssp.scan.build`; it needs a C compiler)"
+    """It needs a compiled library: the one that is there, or one that is compiled now."""
+    try:
+        if not build.is_built():
+            log.info("compiling the scan for CPUs, once, into %s", build.cache_folder())
+            build.build_in_cache()
+    except build.BuildError as error:
+        reason = str(error).splitlines()[0]
+        return f"the C kernel is not built: {reason}; install a C compiler and run `python -m ssp.scan.build`"
     try:
         _library()
     except OSError as error:
@@ -70,7 +78,7 @@ def _openmp() -> int | None:
 
 @cache
 def _library() -> ctypes.CDLL:
-    library = ctypes.CDLL(str(build.library()))
+    library = ctypes.CDLL(str(build.find() or build.library()))
     library.ssp_setup.argtypes = [ctypes.c_void_p]
     library.ssp_setup(_openmp())
     for name in ("scan_forward", "scan_backward", "conv_forward", "conv_backward"):
