@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 # Whether a file can be read is for the library to say, in its one line (`readable`).
 ConfigPath = Annotated[Path, typer.Option("--config", help="Config file.", metavar="FILE", readable=False)]
+# For commands whose one subject is a config: `ssp check FILE`, which also takes --config like the others.
+ConfigArgument = Annotated[Path | None, typer.Argument(help="Config file.", metavar="CONFIG", show_default=False)]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="The same, as for other commands.", metavar="FILE")]
 DatasetName = Annotated[str, typer.Option("--dataset", help="Data set, as the config names it.", metavar="NAME")]
 MethodName = Annotated[str, typer.Option("--method", help="Tuning method, as the config names it.", metavar="NAME")]
 SeedNumber = Annotated[int, typer.Option("--seed", help="One of the config's seeds.", metavar="N")]
@@ -33,3 +36,10 @@ def load(path: Path, dataset: str | None = None, method: str | None = None, chec
         if name is not None and name not in known:
             raise ConfigError(f"{option}: '{name}' is not in {path}; it has: {', '.join(known)}")
     return config
+
+
+def one_config(argument: Path | None, option: Path | None, command: str) -> Path:
+    """The config that was given in one of the two ways."""
+    if (argument is None) == (option is None):
+        raise ConfigError(f"{command}: give one config file, for example `{command} config/demo.yaml`")
+    return argument or option

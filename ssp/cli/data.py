@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ssp.cli.common import CheckpointName, ConfigPath, DatasetName, load
+from ssp.cli.common import CheckpointName, ConfigArgument, ConfigOption, ConfigPath, DatasetName, load, one_config
 from ssp.errors import ConfigError, DataError
 
 commands = typer.Typer(help="Archives, manifests, frames.", no_args_is_help=True)
@@ -60,10 +59,8 @@ def data_frames(
 
 @commands.command("check", epilog="Example: ssp data check config/paper.yaml --dataset hmdb51")
 def data_check(
-    file: Annotated[Path | None, typer.Argument(help="Config file.", metavar="CONFIG", show_default=False)] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", help="The same, as for other commands.", metavar="FILE")
-    ] = None,
+    file: ConfigArgument = None,
+    config: ConfigOption = None,
     dataset: Annotated[str | None, typer.Option("--dataset", help="Only this data set.", metavar="NAME")] = None,
 ) -> None:
     """Say whether data sets are fit for use: counts, splits, duplicates, formats, unreadable videos.
@@ -72,9 +69,7 @@ def data_check(
     """
     from ssp.data.check import check_dataset, findings
 
-    if (file is None) == (config is None):
-        raise ConfigError("ssp data check: give one config file, for example `ssp data check config/demo.yaml`")
-    loaded, failures, fit = load(file or config, dataset), [], True
+    loaded, failures, fit = load(one_config(file, config, "ssp data check"), dataset), [], True
     for name in [dataset] if dataset else loaded.datasets:
         try:
             page = check_dataset(loaded, name)

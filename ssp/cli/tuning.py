@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from ssp.cli.common import ConfigPath, DatasetName, MethodName, SeedNumber, load
+from ssp.cli.common import (
+    ConfigArgument,
+    ConfigOption,
+    ConfigPath,
+    DatasetName,
+    MethodName,
+    SeedNumber,
+    load,
+    one_config,
+)
 
 tracking_commands = typer.Typer(help="MLflow.", no_args_is_help=True)
 commands = typer.Typer()
@@ -12,20 +21,26 @@ commands = typer.Typer()
 
 @tracking_commands.command("init", epilog="Example: ssp tracking init --config config/demo.yaml")
 def tracking_init(config: ConfigPath) -> None:
-    """Make or upgrade the MLflow database (or reach the server), and a relational sweep storage if there is one.
-
-    The workflow runs this before anything that takes long, so what only the code that trains can check is checked here.
-    """
+    """Make or upgrade the MLflow database (or reach the server), and a relational sweep storage if there is one."""
     loaded = load(config)
-    from ssp.jobs.sweep import check_training
     from ssp.jobs.tracking import init_tracking
 
-    check_training(loaded)
     if loaded.sweep.storage != "journal":
         from ssp.jobs.study import open_database
 
         open_database(loaded.sweep.storage)
     typer.echo(f"tracking is ready: {init_tracking(loaded)}")
+
+
+@commands.command(epilog="Example: ssp check config/demo.yaml")
+def check(file: ConfigArgument = None, config: ConfigOption = None) -> None:
+    """Check a config (keys, methods' options, search spaces, augmentation, local files), and say what it asks for."""
+    path = one_config(file, config, "ssp check")
+    loaded = load(path)
+    from ssp.jobs.check import check_config
+
+    for line in (*check_config(loaded, str(path)), f"{path} is fine"):
+        typer.echo(line)
 
 
 @commands.command(epilog="Example: ssp sweep --config config/demo.yaml --dataset ssv2 --method ssp")

@@ -4,13 +4,14 @@ Design choices
 - A config file is complete: nothing is merged into it, defaults live here and nowhere else.
 - Unknown keys are errors; every error is one line that names the file and the key.
 - A *slice* is the part of a config that decides the outcome of one kind of job. The Snakefile passes slices as rule
-  `params` and the jobs hash them into their records, so an edit reruns exactly what it affects.
+  `params` and the jobs hash them into their records, so an edit reruns exactly what it affects. What has its default is
+  in no slice: a new key with a default makes no finished job stale.
 - Light: no torch here, so that the Snakefile parses wherever snakemake does (which brings pydantic along).
 """
 
 from __future__ import annotations
 
-from ssp.config.benchmark import SOURCES, Config, slice_hash, slice_lines
+from ssp.config.benchmark import Config, slice_hash, slice_lines
 from ssp.config.reading import load_config, parse_config, read_yaml
 from ssp.config.sections import (
     Architecture,
@@ -39,9 +40,9 @@ from ssp.config.sections import (
     Tracking,
     Validation,
 )
+from ssp.config.sources import source_names
 
 __all__ = [
-    "SOURCES",
     "Architecture",
     "Archive",
     "Augmentation",
@@ -73,4 +74,5 @@ __all__ = [
     "read_yaml",
     "slice_hash",
     "slice_lines",
+    "source_names",
 ]

@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from ssp.config.benchmark import Config
+from ssp.config.problems import problems
 from ssp.errors import ConfigError
 
 
@@ -70,7 +71,7 @@ def parse_config(data: Any, origin: str) -> Config:  # noqa: ANN401 - whatever a
         origin: name of the file, for the error message.
 
     Raises:
-        ConfigError: one line with the first wrong key and what is expected there.
+        ConfigError: one line with every wrong key and what is expected there.
     """
     if not isinstance(data, dict):
         found = "empty" if data is None else f"a {type(data).__name__}"
@@ -78,22 +79,4 @@ def parse_config(data: Any, origin: str) -> Config:  # noqa: ANN401 - whatever a
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {_first_problem(error)}") from None
-
-
-def _first_problem(error: ValidationError) -> str:
-    problems = error.errors(include_url=False)
-    first = problems[0]
-    # A union reports each alternative it tried as a path component; the user wrote only the keys.
-    keys = [str(part) for part in first["loc"] if "[" not in str(part) and part not in _UNION_PARTS]
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    if first["type"] == "extra_forbidden":
-        return f"{'.'.join(keys)}: unknown key; remove it or mend the spelling{more}"
-    if first["type"] == "missing":
-        return f"{'.'.join(keys)}: missing; this key must be given{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(first["input"], dict | list) or not keys else f", not {first['input']!r}"
-    return f"{'.'.join(keys)}: {message}{given}{more}" if keys else f"{message}{more}"
-
-
-_UNION_PARTS = {"Architecture"}
+        raise ConfigError(f"{origin}: {problems(error, Config)}") from None

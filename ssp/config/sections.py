@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeInt,
@@ -27,6 +28,12 @@ class Strict(BaseModel):
     """A model without tolerance: unknown keys, silently converted types, infinity and NaN are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=False, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_has_no_keys(cls, data: Any) -> Any:  # noqa: ANN401 - whatever YAML holds
+        """`linear:` with nothing behind it is what YAML makes of a section whose keys are all left out."""
+        return {} if data is None else data
 
 
 # -- data ------------------------------------------------------------------------------------------------------------
@@ -59,9 +66,9 @@ class Archive(Strict):
 class Expected(Strict):
     """What the published data set contains; the manifest is compared with it."""
 
-    classes: PositiveInt
+    classes: PositiveInt = Field(description="Classes of the data set, outputs of the head.")
     train: PositiveInt = Field(description="Videos of the training list (before validation is carved from it).")
-    test: PositiveInt
+    test: PositiveInt = Field(description="Videos of the test list.")
     # Left out of every copy where it is not given: a manifest does not depend on it then.
     clips: PositiveInt | None = Field(
         default=None,
@@ -73,19 +80,21 @@ class Expected(Strict):
 class Generate(Strict):
     """Demo only: a rule generates the archives of this data set from a seed instead of fetching them."""
 
-    seed: NonNegativeInt
+    seed: NonNegativeInt = Field(description="Of the videos; other data sets should have others.")
     train: PositiveInt = Field(description="Training videos over all classes.")
     test: PositiveInt = Field(description="Test videos over all classes.")
     size: tuple[PositiveInt, PositiveInt] = Field(description="Width and height in pixels.")
     seconds: tuple[float, float] = Field(description="Shortest and longest duration.")
-    fps: PositiveInt
+    fps: PositiveInt = Field(description="Frames per second.")
 
 
 class Validation(Strict):
     """How validation is carved from train: whole groups, stratified over classes, seeded."""
 
-    fraction: Fraction = 0.2
-    seed: NonNegativeInt = 0
+    fraction: Fraction = Field(
+        default=0.2, description="Share of each class's training videos, as nearly as whole groups allow."
+    )
+    seed: NonNegativeInt = Field(default=0, description="Of the draw of groups.")
 
 
 class Frames(Strict):
@@ -109,7 +118,7 @@ class Clips(Strict):
     sampling: Literal["dense", "sparse", "kinetics_sparse"] = Field(
         description="Windows of consecutive frames; one frame a segment; the same with segments of fractional length."
     )
-    num_frames: PositiveInt
+    num_frames: PositiveInt = Field(description="Frames of a clip.")
     stride: PositiveInt = Field(default=1, description="Frames between two samples (dense only).")
     test_segments: PositiveInt = Field(default=1, description="Temporal views at test.")
     test_crops: PositiveInt = Field(default=1, description="Spatial views at test.")
@@ -136,25 +145,25 @@ class Augmentation(Strict):
 class Recipe(Strict):
     """The training loop of a data set, the same for every method."""
 
-    epochs: PositiveInt
-    warmup_epochs: float = Field(default=0, ge=0)
+    epochs: PositiveInt = Field(description="Passes over the training videos.")
+    warmup_epochs: float = Field(default=0, ge=0, description="Epochs in which the learning rate rises to its peak.")
     batch_size: PositiveInt = Field(description="Videos per optimizer step, whatever the number of devices.")
     micro_batch: PositiveInt | None = Field(default=None, description="Videos per forward pass; null: the whole batch.")
-    label_smoothing: Fraction = 0.1
+    label_smoothing: Fraction = Field(default=0.1, description="Share of the label that all classes get equally.")
     clip_grad: float | None = Field(default=None, gt=0, description="Largest gradient norm; null: not clipped.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="auto: bfloat16 autocast on GPU, float32 on CPU."
     )
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = Field(default=Augmentation(), description="Training-time transforms.")
 
 
 class Range(Strict):
     """One dimension of a search space: an interval, or a list of choices."""
 
-    low: float | None = None
-    high: float | None = None
-    log: bool = False
-    choices: list[Any] | None = None
+    low: float | None = Field(default=None, description="Lower end of an interval.")
+    high: float | None = Field(default=None, description="Upper end of an interval.")
+    log: bool = Field(default=False, description="Draw the logarithm uniformly.")
+    choices: list[Any] | None = Field(default=None, description="Values to choose from, instead of an interval.")
 
     @model_validator(mode="after")
     def _interval_or_choices(self) -> Range:
@@ -172,28 +181,33 @@ class Hyperparameters(Strict):
     """The shared hyper-parameters; a method adds its own by naming options in its space."""
 
     lr: float = Field(gt=0, description="Peak learning rate.")
-    weight_decay: float = Field(default=0.05, ge=0)
+    weight_decay: float = Field(default=0.05, ge=0, description="Of matrices; biases and vectors have none.")
     drop_path: Fraction = Field(default=0.0, description="Drop path rate of the last block (linear from 0).")
+
+
+T = TypeVar("T")
+OrEmpty = Annotated[T, BeforeValidator(lambda given: {} if given is None else given)]  # as for whole sections
+Space = OrEmpty[dict[str, Range]]
 
 
 class Sweep(Strict):
     """The budget of hyper-parameter search, the same for every method."""
 
-    trials: PositiveInt
+    trials: PositiveInt = Field(description="Trials of each study; the first is the data set's `start`.")
     epochs: PositiveInt | None = Field(default=None, description="Epochs of a trial; null: those of the recipe.")
-    seed: NonNegativeInt = 0
+    seed: NonNegativeInt = Field(default=0, description="Of proposals, and of every trial's training.")
     workers: PositiveInt = Field(
         default=1, description="Parallel workers of one study; above 1 TPE is not reproducible."
     )
     storage: str = Field(default="journal", description="journal, or the URL of a relational database.")
-    space: dict[str, Range] = Field(default={}, description="Shared search space over lr, weight_decay, drop_path.")
+    space: Space = Field(default={}, description="Shared search space over lr, weight_decay, drop_path.")
 
 
 class Method(Strict):
     """A tuning method of the benchmark: its options and what it adds to (or narrows in) the shared search space."""
 
-    options: dict[str, Any] = {}
-    space: dict[str, Range] = {}
+    options: OrEmpty[dict[str, Any]] = Field(default={}, description="Options of the method that differ from its own.")
+    space: Space = Field(default={}, description="Over shared hyper-parameters and options; goes before `sweep.space`.")
 
 
 # -- backbone --------------------------------------------------------------------------------------------------------
@@ -202,32 +216,32 @@ class Method(Strict):
 class Architecture(Strict):
     """A VideoMamba that is not one of the published sizes."""
 
-    embed_dim: PositiveInt
-    depth: PositiveInt
-    patch_size: PositiveInt = 16
+    embed_dim: PositiveInt = Field(description="Width of a token, D.")
+    depth: PositiveInt = Field(description="Blocks.")
+    patch_size: PositiveInt = Field(default=16, description="Side of a square patch in pixels.")
 
 
 class Pretrain(Strict):
     """Demo only: pre-training on generated source classes, disjoint from the classes of every data set."""
 
-    seed: NonNegativeInt
+    seed: NonNegativeInt = Field(description="Of the clips and of the training.")
     clips: PositiveInt = Field(description="Generated training clips.")
     held_out: PositiveInt = Field(description="Generated clips that measure the result.")
-    steps: PositiveInt
-    batch_size: PositiveInt
-    lr: float = Field(gt=0)
+    steps: PositiveInt = Field(description="Optimizer steps.")
+    batch_size: PositiveInt = Field(description="Clips per optimizer step.")
+    lr: float = Field(gt=0, description="Peak learning rate.")
     warmup: Fraction = Field(default=0.1, description="Share of the steps that warm up.")
-    weight_decay: float = Field(default=0.05, ge=0)
-    clip_grad: float = Field(default=1.0, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0, description="As in `start`.")
+    clip_grad: float = Field(default=1.0, gt=0, description="Largest gradient norm.")
 
 
 class Checkpoint(Strict):
     """Where a pre-trained backbone comes from: addresses, a local file, or a pre-training run."""
 
-    num_frames: PositiveInt
-    archive: Archive | None = None
+    num_frames: PositiveInt = Field(description="Frames of the clips that it was pre-trained on.")
+    archive: Archive | None = Field(default=None, description="A file to fetch.")
     local: LocalPath | None = Field(default=None, description="A file that is already here; nothing is fetched then.")
-    pretrain: Pretrain | None = None
+    pretrain: Pretrain | None = Field(default=None, description="A run on generated source classes.")
 
     @model_validator(mode="after")
     def _one_origin(self) -> Checkpoint:
@@ -239,9 +253,13 @@ class Checkpoint(Strict):
 class Backbone(Strict):
     """The pre-trained video state-space model that every method tunes."""
 
-    architecture: Literal["videomamba_tiny", "videomamba_small", "videomamba_middle"] | Architecture
-    image_size: PositiveInt
-    checkpoints: dict[Name, Checkpoint]
+    architecture: Literal["videomamba_tiny", "videomamba_small", "videomamba_middle"] | Architecture = Field(
+        description="A published size, or a mapping of embed_dim, depth and patch_size."
+    )
+    image_size: PositiveInt = Field(description="Side of the square clips in pixels.")
+    checkpoints: dict[Name, Checkpoint] = Field(
+        description="Pre-trained weights by name; data sets say which they tune."
+    )
 
 
 # -- the benchmark ---------------------------------------------------------------------------------------------------
@@ -251,8 +269,8 @@ class Dataset(Strict):
     """One data set: where it comes from, how it is read, and how models are trained on it."""
 
     source: str = Field(description="Module under ssp/data/sources that knows layout and annotation format.")
-    expected: Expected
-    archives: list[Archive] = Field(min_length=1)
+    expected: Expected = Field(description="What the published data set contains.")
+    archives: list[Archive] = Field(min_length=1, description="Files that the data set comes in.")
     local: LocalPath | None = Field(
         default=None,
         description="Folder that holds these archives already, or folders of their names; nothing is fetched.",
@@ -260,13 +278,13 @@ class Dataset(Strict):
     licence_page: str | None = Field(
         default=None, description="Where a person accepts the licence and downloads archives that have no urls."
     )
-    generate: Generate | None = None
+    generate: Generate | None = Field(default=None, description="Demo only: make the archives from a seed.")
     split: PositiveInt = Field(default=1, description="Number of the published split.")
-    validation: Validation = Validation()
-    frames: Frames
-    clips: Clips
+    validation: Validation = Field(default=Validation(), description="How validation is carved from train.")
+    frames: Frames = Field(description="The frame store.")
+    clips: Clips = Field(description="Which frames make a clip.")
     checkpoint: Name = Field(description="Which of backbone.checkpoints is tuned.")
-    recipe: Recipe
+    recipe: Recipe = Field(description="The training loop.")
     start: Hyperparameters = Field(description="First trial of every study: the published setting, or a sensible one.")
 
     @field_validator("archives")
@@ -289,19 +307,19 @@ class Tracking(Strict):
 class Compute(Strict):
     """Threads, memory, time and GPUs that one kind of job asks for."""
 
-    threads: PositiveInt = 1
-    mem_mb: PositiveInt = 2000
+    threads: PositiveInt = Field(default=1, description="CPU cores.")
+    mem_mb: PositiveInt = Field(default=2000, description="Memory in MB.")
     runtime: PositiveInt = Field(default=60, description="Minutes.")
-    gpus: int = Field(default=0, ge=0)
+    gpus: int = Field(default=0, ge=0, description="GPUs; 0: CPU.")
     loader_workers: int = Field(default=0, ge=0, description="Processes that prepare clips; 0: in the job itself.")
 
 
 class ComputePlan(Strict):
     """What each stage of the workflow asks for; retries ask for more memory and time."""
 
-    data: Compute = Compute()
-    pretrain: Compute = Compute()
-    train: Compute = Compute()
+    data: Compute = Field(default=Compute(), description="Generating, unpacking, listing, decoding.")
+    pretrain: Compute = Field(default=Compute(), description="Pre-training of a demo's backbone.")
+    train: Compute = Field(default=Compute(), description="Sweeps (runtime: of one trial), trainings, explanations.")
 
 
 class Quirks(Strict):

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from ssp.backbone.videomamba import VideoMamba
 from ssp.config import Architecture
+from ssp.config.problems import problems
 from ssp.errors import ConfigError
 from ssp.methods.registry import load_method
 
@@ -77,5 +78,4 @@ def _architecture(backbone: str | Mapping[str, int] | Architecture) -> Architect
     try:
         return Architecture.model_validate(dict(backbone))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ConfigError(f"backbone: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ConfigError(f"backbone: {problems(error, Architecture)}") from None

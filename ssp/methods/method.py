@@ -49,6 +49,7 @@ from torch import Tensor
 
 from ssp.backbone.layout import Streams, TokenLayout, is_readout
 from ssp.config import Range, Strict
+from ssp.config.problems import problems
 from ssp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -70,16 +71,7 @@ class TuningMethod:
         try:
             self.options = self.Options.model_validate(options or {})
         except ValidationError as error:
-            raise ConfigError(self._complaint(error)) from None
-
-    def _complaint(self, error: ValidationError) -> str:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(["methods", self.name, "options", *map(str, first["loc"])])
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(self.Options.model_fields) or "it has none"
-            return f"{key}: unknown option; known: {known}"
-        given = "" if isinstance(first["input"], dict) else f", not {first['input']!r}"
-        return f"{key}: {first['msg'].removeprefix('Value error, ')}{given}"
+            raise ConfigError(problems(error, self.Options, ("methods", self.name, "options"), noun="option")) from None
 
     # What trains, and how it is searched.
 

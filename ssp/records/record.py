@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ssp.config.problems import problems
 from ssp.errors import RecordError
 from ssp.files import write_json
 
@@ -212,11 +213,7 @@ def load_checked(model: type[T], path: str | Path, what: str, again: str) -> T:
     except OSError as error:
         raise RecordError(f"{path}: this {what} cannot be read ({error.strerror}); mend that and {again}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        problem = f"{key}: {message}" if key else message
-        raise RecordError(f"{path}: not a valid {what}: {problem}; delete it and {again}") from None
+        raise RecordError(f"{path}: not a valid {what}: {problems(error, model)}; delete it and {again}") from None
 
 
 def git_state(folder: str | Path | None = None) -> Git:

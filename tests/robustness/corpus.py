@@ -155,16 +155,16 @@ CONFIGS = [
         TABLES,
         (CONFIG, "key 'recipe' is there twice, in line "),
     ),
-    # Options are known to the method's own class: met before anything that takes long, or by the sweep.
+    # Options are known to the method's own class: met by the check before anything that takes long, or by the sweep.
     *(
         case
-        for command, touches in (("tracking init", ()), ("sweep --dataset ucf101 --method ssp", STUDY))
+        for command, touches in (("check", ()), ("sweep --dataset ucf101 --method ssp", STUDY))
         for case in (
             Case(
                 f"config: unknown method option, {command.split(' --')[0]}",
                 setting("methods.ssp.options.num_promts", 3),
                 command,
-                ("methods.ssp.options.num_promts: unknown option; known: ",),
+                ("methods.ssp.options.num_promts: unknown option; did you mean 'num_prompts'?",),
                 touches,
             ),
             Case(

@@ -81,7 +81,7 @@ def test_a_bad_config_is_one_line_and_no_traceback(run, tmp_path):
     (tmp_path / "bad.yaml").write_text(yaml.safe_dump(data))
     done = run("-n", "--configfile", tmp_path / "bad.yaml")
     assert done.code != 0
-    assert done.errors == ["Error: bad.yaml: datasets.ucf101.recipe.epoch: unknown key; remove it or mend the spelling"]
+    assert done.errors == ["Error: bad.yaml: datasets.ucf101.recipe.epoch: unknown key; did you mean 'epochs'?"]
     assert done.out == ""
 
 

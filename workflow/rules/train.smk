@@ -33,7 +33,6 @@ rule train:
         backbone=section(cfg.cell_slice, "backbone"),
         method=section(cfg.cell_slice, "method"),
         sweep=section(cfg.cell_slice, "sweep"),
-        quirks=section(cfg.cell_slice, "quirks"),
     message:
         "Training {wildcards.method} on {wildcards.dataset}, seed {wildcards.seed}"
     shell:

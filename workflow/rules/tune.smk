@@ -2,6 +2,10 @@
 
 TRACKING = paths.results / "tracking.done"
 
+# With conda this was planned without torch, hence without asking the methods about their options (see Snakefile): the first
+# job does, before hours are spent on data.
+CHECK = f"{SSP} check --config {CONFIG} && " if _conda else ""
+
 
 # Several processes that meet a new MLflow database at once break it, so one job makes it before any other writes. It has
 # no params: no result depends on it, and a job that finds another `tracking` in the config prepares that itself. Its output
@@ -20,7 +24,7 @@ rule init_tracking:
     message:
         "Preparing the MLflow database"
     shell:
-        "{SSP} tracking init --config {CONFIG} > {log} 2>&1"
+        "({CHECK}{SSP} tracking init --config {CONFIG}) > {log} 2>&1"
 
 
 # All trials of a study share a process: importing torch and MLflow costs more than a short trial.
@@ -49,7 +53,6 @@ rule sweep:
         backbone=section(cfg.sweep_slice, "backbone"),
         method=section(cfg.sweep_slice, "method"),
         sweep=section(cfg.sweep_slice, "sweep"),
-        quirks=section(cfg.sweep_slice, "quirks"),
     message:
         "Choosing hyper-parameters of {wildcards.method} on {wildcards.dataset}"
     shell:

@@ -5,7 +5,7 @@ Design choices
   opens annotation files only; whether a video is really there is for the manifest to say.
 - Annotation files are searched by name anywhere below the folder: archives differ in their outer folders.
 - An id is the path as the data set's own lists write it: the same wherever the archive came from, unique by check.
-- A new data set is a module here and its name in `ssp.config.SOURCES`.
+- A new data set is a module here, found by its name, or one that a package offers as an entry point of `ssp.sources`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
+from ssp.config.sources import source_modules
 from ssp.errors import DataError
 
 VIDEO_SUFFIXES = (".avi", ".webm", ".mp4", ".mkv", ".mov")
@@ -101,7 +102,7 @@ def read_listing(source: str, tree: Tree, split: int) -> Listing:
     Raises:
         DataError: annotation is missing or malformed, or an id is there twice.
     """
-    listing = import_module(f"ssp.data.sources.{source}").read(tree, split)
+    listing = import_module(source_modules()[source]).read(tree, split)
     name, count = max(Counter(entry.id for entry in listing.entries).items(), key=lambda item: item[1], default=("", 0))
     if count > 1:
         raise DataError(f"{tree.folder}: '{name}' is listed {count} times; ids must be unique, remove the other lists")
