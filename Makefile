@@ -1,11 +1,14 @@
 # make demo    the whole benchmark on four small generated video data sets, on this machine (no GPU, no download of data)
 # make test    the tests
+# make quick   the tests, but for those that run the workflow
 # make lint    ruff and snakefmt
+# make docs    the pages of docs/ as a site in site/; their reference parts are written anew first
 # make bench   the benchmarks (benchmarks/), but for the 20 kills of the workflow: BENCH=benchmarks/kill_anywhere.py
 # make schema  workflow/schemas/config.schema.json from the config models
 # make clean   removes .venv and what git ignores of the build; data/ and results/ stay
 #
-# The environment (.venv) is made by the first of these and renewed when requirements change.
+# The environment (.venv), with the command `ssp` in it, is made by the first of these and renewed when requirements or
+# pyproject.toml change. Afterwards: `source .venv/bin/activate`, or `.venv/bin/ssp`.
 
 SHELL := /bin/bash
 VENV := .venv
@@ -14,39 +17,48 @@ ARGS :=
 BENCH = $(filter-out benchmarks/kill_anywhere.py, $(wildcard benchmarks/*.py))
 
 RUNTIME := $(VENV)/.runtime-installed
+PROJECT := $(VENV)/.project-installed
 DEV := $(VENV)/.dev-installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: demo test lint bench schema clean help
+.PHONY: demo test quick lint docs bench schema clean help
 
 help:
 	@sed -n 's/^# \(make\)/\1/p' Makefile
 
-demo: $(RUNTIME)
+demo: $(PROJECT)
 	@python workflow/scripts/clear_stale_lock.py
 	@python -m ssp.scan.build
 	@echo "== Running the workflow (config/demo.yaml); logs of the jobs are under results/demo/logs"
 	@tables=$$(snakemake --cores $(CORES) $(ARGS)) && echo "$${tables:-$$(python -m ssp.jobs.summary config/demo.yaml)}"
 
-test: $(DEV)
+test: $(DEV) $(PROJECT)
 	@python -m ssp.scan.build
 	@OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup $(ARGS)
+
+quick: $(DEV) $(PROJECT)
+	@python -m ssp.scan.build
+	@OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup -m "not workflow" $(ARGS)
 
 lint: $(DEV)
 	ruff check
 	ruff format --check
 	snakefmt --check Snakefile workflow
 
-bench: $(DEV)
+docs: $(DEV) $(PROJECT)
+	@python workflow/scripts/write_docs.py
+	@mkdocs build --strict --quiet
+
+bench: $(DEV) $(PROJECT)
 	@python -m ssp.scan.build
 	@for script in $(BENCH); do echo "== $$script"; python $$script $(ARGS) || exit 1; done
 
-schema: $(RUNTIME)
+schema: $(PROJECT)
 	@python workflow/scripts/write_schema.py
 
 clean:
-	rm -rf $(VENV) .snakemake .pytest_cache .ruff_cache ssp/scan/_*.so
+	rm -rf $(VENV) .snakemake .pytest_cache .ruff_cache build site *.egg-info ssp/scan/_*.so
 
 $(VENV)/bin/python:
 	@python3=; for candidate in python3.11 python3.12 python3.13 python3; do \
@@ -59,6 +71,11 @@ $(VENV)/bin/python:
 $(RUNTIME): requirements.txt | $(VENV)/bin/python
 	@echo "== Installing the pinned packages of requirements.txt (first time: about 2 minutes, 6.5 GB)"
 	@pip install --quiet --disable-pip-version-check --progress-bar off -r requirements.txt
+	@touch $@
+
+# Without --no-build-isolation pip would download setuptools a second time; torch has brought it.
+$(PROJECT): pyproject.toml setup.py $(RUNTIME)
+	@pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(DEV): requirements-dev.txt $(RUNTIME)

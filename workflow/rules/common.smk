@@ -1,6 +1,6 @@
 """What the rules share: how the library is called, what jobs ask for, and which files make a cell."""
 
-# `snakemake --lint` would have PYTHON, SSP and CONFIG passed as params. They decide no result: as params, another
+# `snakemake --lint` would have PYTHON, SSP, CHECK and CONFIG passed as params. They decide no result: as params, another
 # environment or results folder would rerun everything. What does decide is in each rule's params.
 
 # With conda the environment's own interpreter; else the one that runs snakemake, whether or not it is on PATH.
