@@ -5,7 +5,7 @@
 - Overrides: `backend=` (must be usable and fit, else `BackendError`), then the environment variable
   SSP_SCAN_BACKEND (must be usable; where it does not fit a dtype or device the automatic choice steps in).
 - Said once each: the choice, by logging; a GPU or a CPU left without its kernel, as a warning, because everything
-  then takes several times as long.
+  then takes many times as long.
 """
 
 import logging
@@ -109,7 +109,7 @@ def _warn_if_slow(choice: BackendChoice, dtype: torch.dtype, device: torch.devic
     _said.add(kernel)
     warnings.warn(
         f"no accelerated selective scan on {device.type}: {load(kernel).unavailable()}. "
-        f"Using {choice.name!r}, which is several times slower.",
+        f"Using {choice.name!r}, which is many times slower.",
         RuntimeWarning,
         stacklevel=4,
     )

@@ -1,4 +1,4 @@
-"""The C kernels: every instruction set, threads, forks, the build, and another processor."""
+"""The C kernels: every instruction set, threads, forks, and another processor."""
 
 import os
 import shutil
@@ -166,68 +166,6 @@ def test_no_second_openmp_runtime():
         pytest.skip("no /proc here")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "1", done.stdout + done.stderr
-
-
-# ---- build and import -----------------------------------------------------------------------------------------------
-
-
-def python(code, **env):
-    """Run code in a fresh interpreter at the repository's root."""
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | env, capture_output=True, text=True, timeout=120
-    )
-
-
-def test_the_build_needs_no_torch():
-    done = python("import sys, ssp.scan.build as b; b.is_built(); sys.exit('torch' in sys.modules)")
-    assert done.returncode == 0, done.stderr
-
-
-def test_importing_the_scan_needs_no_compiler_and_compiles_nothing(tmp_path):
-    shutil.copytree(ROOT / "ssp", tmp_path / "ssp", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    code = (
-        "import sys; sys.path.insert(0, '.'); import torch, ssp.scan as s; print(s.__file__);"
-        "print(s.choose_backend()); s.selective_scan(*[torch.ones(1, 2, 3)] * 2, -torch.ones(2, 1),"
-        " *[torch.ones(1, 1, 3)] * 2)"
-    )
-    env = os.environ | {"PATH": "", "CC": "/nowhere/cc", "PYTHONPATH": ""}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert str(tmp_path) in done.stdout and "name='chunked'" in done.stdout, done.stderr
-    assert done.stderr.count("no accelerated selective scan on cpu: the C kernel is not built") == 1
-    assert not list(tmp_path.rglob("*.so"))
-
-
-@pytest.mark.parametrize("compiler", ["/nowhere/cc", "false"])
-def test_a_missing_or_failing_compiler_is_loud_and_no_failure(tmp_path, compiler):
-    shutil.copytree(ROOT / "ssp" / "scan", tmp_path / "scan", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    env = os.environ | {"CC": compiler}
-    command = [sys.executable, str(tmp_path / "scan" / "build.py")]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and "WARNING: the C scan kernel could not be built" in done.stderr
-    assert compiler in done.stderr and not list(tmp_path.rglob("*.so"))
-
-
-@pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler here")
-def test_build_once_and_again_when_a_source_changes(tmp_path, monkeypatch):
-    monkeypatch.delenv("CC", raising=False)
-    sources, target = tmp_path / "sources", tmp_path / "target"
-    sources.mkdir()
-    for name in build.FILES:
-        shutil.copy(build.SOURCES / name, sources)
-    monkeypatch.setattr(build, "SOURCES", sources)
-    assert not build.is_built(target)
-    first = build.build(target)
-    assert first.exists() and build.is_built(target) and build.build(target) == first
-    with (sources / "entry.c").open("a") as file:
-        file.write("/* changed */\n")
-    assert not build.is_built(target)
-    second = build.build(target)
-    assert second != first and list(target.iterdir()) == [second]
-
-
-def test_what_is_installed_is_built_for_no_processor_in_particular():
-    flags = " ".join([*build.FLAGS, *(flag for variant in build.VARIANTS.values() for flag in variant)])
-    assert "native" not in flags and "fast-math" not in flags
 
 
 SELF_CHECK = r"""
