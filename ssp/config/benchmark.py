@@ -109,9 +109,8 @@ class Config(Strict):
         plain = self.cell_slice(dataset, method)
         clips, quirks = plain["dataset"]["clips"], plain["dataset"].get("quirks", {})
         plain["dataset"]["clips"] = {name: value for name, value in clips.items() if not name.startswith("test_")}
-        if quirks.pop("merge_ids", None) and not quirks:
-            del plain["dataset"]["quirks"]
-        return plain
+        quirks.pop("merge_ids", None)
+        return plain | {"dataset": _filled(plain["dataset"])}
 
     def cell_slice(self, dataset: str, method: str) -> dict[str, Any]:
         """What decides the results of a (data set, method) cell; with the seed, the identity of a run."""
@@ -127,19 +126,19 @@ class Config(Strict):
         dataset = self.datasets[name]
         plain = _deciding(dataset)
         del plain["frames"]["shards"]  # into how many files frames are written changes none of them
-        if not plain["frames"]:
-            del plain["frames"]
         touching = {quirk for quirk, sampling in DATA_QUIRKS.items() if sampling in (None, dataset.clips.sampling)}
         quirks = {quirk: self.quirk(quirk) for quirk in sorted(touching) if self.quirk(quirk) != NO_QUIRK}
-        return plain | ({"quirks": quirks} if quirks else {})
+        return _filled(plain | {"quirks": quirks})
 
     def _method(self, name: str) -> dict[str, Any]:
         """A method in the slice of a cell; a quirk of it is one of its options."""
-        plain, options = _deciding(self.methods[name]), self.method_options(name)
-        for quirk in METHOD_QUIRKS:
-            if options.get(quirk) == NO_QUIRK:
-                del options[quirk]
-        return plain | {"options": options} if options else {k: v for k, v in plain.items() if k != "options"}
+        options = {
+            option: value
+            for option, value in self.method_options(name).items()
+            if option not in METHOD_QUIRKS or value != NO_QUIRK
+        }
+        plain = _deciding(self.methods[name]) | {"options": options}
+        return plain if options else {key: value for key, value in plain.items() if key != "options"}
 
     def tables_slice(self) -> dict[str, Any]:
         """What decides the tables, beyond the records: the words around them and the order of rows and columns."""
@@ -175,7 +174,13 @@ _DECIDES_NOTHING: dict[type[BaseModel], dict[str, Any]] = {
 def _deciding(model: BaseModel, include: set[str] | None = None) -> dict[str, Any]:
     """What a model says beyond its defaults and decides something, as plain values."""
     exclude = _DECIDES_NOTHING.get(type(model))
-    return model.model_dump(mode="json", include=include, exclude=exclude, exclude_defaults=True)
+    return _filled(model.model_dump(mode="json", include=include, exclude=exclude, exclude_defaults=True))
+
+
+def _filled(plain: dict[str, Any]) -> dict[str, Any]:
+    """Without sections that say nothing: `validation: {fraction: 0.2}` with that default is the same as none."""
+    inner = {name: _filled(value) if isinstance(value, dict) else value for name, value in plain.items()}
+    return {name: value for name, value in inner.items() if value != {}}
 
 
 def _known(name: str, known: list[str]) -> str:

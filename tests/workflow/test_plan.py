@@ -85,6 +85,18 @@ def test_a_bad_config_is_one_line_and_no_traceback(run, tmp_path):
     assert done.out == ""
 
 
+def test_a_wrong_option_fails_before_anything_runs(run, tmp_path):
+    """Where torch is there; see test_dry_run for where it is not."""
+    text = TINY.read_text().replace("inner_dim: 8", "iner_dim: 8")
+    (tmp_path / "bad.yaml").write_text(text.replace("  full: {}", "  full: {space: {width: {choices: [1]}}}"))
+    done = run("-n", "--configfile", tmp_path / "bad.yaml")
+    assert done.code != 0
+    assert done.errors == [
+        "Error: bad.yaml: methods.full.space.width: no such hyper-parameter or option; known: lr, weight_decay, "
+        "drop_path; methods.ssp.options.iner_dim: unknown option; did you mean 'inner_dim'?"
+    ]
+
+
 def test_a_key_that_is_there_twice_is_one_line(run, tmp_path):
     text = TINY.read_text()
     (tmp_path / "bad.yaml").write_text(text + "seeds: [7]\n")

@@ -71,6 +71,28 @@ def _shards(data):
     data["datasets"]["breakfast"]["frames"]["shards"] = 2
 
 
+def _limits_of_decoding(data):
+    data["datasets"]["ucf101"]["frames"] |= {"timeout_s": 60, "max_broken": 0.5}
+
+
+def _quirk_of_ssp(data):
+    data["quirks"] = {"entropy_norm": "published"}
+
+
+def _quirk_of_sparse_clips(data):
+    data["quirks"] = {"short_videos": "published"}
+
+
+def _quirk_of_reading_test(data):
+    data["quirks"] = {"merge_ids": "published"}
+
+
+def _defaults_written_out(data):
+    data |= {"protocol": "fixed", "quirks": {"merge_ids": "fixed"}}
+    data["datasets"]["ucf101"] |= {"split": 1}
+    data["methods"]["linear"] = None
+
+
 def _no_outcome(data):
     data["compute"] = {"train": {"threads": 2, "mem_mb": 3000, "runtime": 9}}
     data["datasets"]["ucf101"]["archives"][0]["urls"] = ["https://example.org/mirror.zip"]
@@ -99,6 +121,11 @@ EVERY = {"sweep": DATASETS * METHODS, "train": DATASETS * METHODS * SEEDS, "expl
         (_recipe, {"sweep": METHODS, "train": METHODS * SEEDS, "explain": 1} | SHOW),
         (_backbone, {"pretrain": 1} | EVERY),
         (_shards, {"frames": 2, "sweep": METHODS, "train": METHODS * SEEDS, "explain": 1} | SHOW),
+        (_limits_of_decoding, {}),
+        (_quirk_of_ssp, {"sweep": DATASETS, "train": DATASETS * SEEDS, "explain": DATASETS} | SHOW),
+        (_quirk_of_sparse_clips, {"sweep": METHODS, "train": METHODS * SEEDS, "explain": 1} | SHOW),
+        (_quirk_of_reading_test, {"train": DATASETS * METHODS * SEEDS, "explain": DATASETS} | SHOW),
+        (_defaults_written_out, {}),
         (_no_outcome, {}),
         (_no_outcome_and_options, {"sweep": DATASETS, "train": DATASETS * SEEDS} | SHOW),
     ],

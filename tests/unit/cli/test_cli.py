@@ -139,6 +139,34 @@ def test_parameters_of_a_config_in_every_format(config_file, monkeypatch, capsys
     assert f"{total:,}" in outputs["table"]
 
 
+def test_check_says_what_a_config_asks_for(monkeypatch, capsys):
+    for arguments in (["config/demo.yaml"], ["--config", "config/demo.yaml"]):
+        monkeypatch.chdir(ROOT)
+        assert call(monkeypatch, "check", *arguments) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith("demo: ") and lines[-1] == "config/demo.yaml is fine"
+
+
+def test_check_names_the_file_and_all_that_is_wrong(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "config" / "demo.yaml").read_text()
+    Path("bad.yaml").write_text(text.replace("inner_dim:", "iner_dim:").replace("num_prompts: 8", "num_prompts: x"))
+    assert call(monkeypatch, "check", "bad.yaml") == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
+        "error: bad.yaml: methods.vpt.options.num_prompts: give a whole number, not 'x'; "
+        "methods.ssp.options.iner_dim: unknown option; did you mean 'inner_dim'?\n"
+    )
+
+
+@pytest.mark.parametrize("command", [["check"], ["data", "check"]])
+def test_a_check_wants_one_config(monkeypatch, capsys, command):
+    for arguments in ([], ["a.yaml", "--config", "b.yaml"]):
+        assert call(monkeypatch, *command, *arguments) == 1
+        assert capsys.readouterr().err.startswith(f"error: ssp {' '.join(command)}: give one config file")
+
+
 def test_tracking_init_makes_both_databases(tiny, tmp_path, monkeypatch, capsys):
     config = tiny(sweep__storage=f"sqlite:///{tmp_path}/studies.db")
     Path("tiny.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))

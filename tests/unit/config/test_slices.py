@@ -4,10 +4,18 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
-from ssp.config import Config, slice_lines
+import ssp.config
+from ssp.config import Config, Quirks, Strict, slice_lines
+from ssp.config.benchmark import DATA_QUIRKS, METHOD_QUIRKS, NO_QUIRK
+from ssp.data.frames import FrameStore
+from ssp.data.sampling import validation_indices
+from ssp.methods.registry import load_method, method_names
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIGS = [ROOT / "config" / "demo.yaml", ROOT / "tests" / "workflow" / "tiny.yaml"]
@@ -16,6 +24,11 @@ CONFIGS = [ROOT / "config" / "demo.yaml", ROOT / "tests" / "workflow" / "tiny.ya
 # keys that decide which jobs there are (seeds, names): each job's own results stay the same.
 NO_OUTCOME = ("name", "data_root", "environment", "tracking.", "compute.", "sweep.storage")
 PLACES = (".urls", ".local")
+
+
+def is_model(thing: object) -> bool:
+    """Whether a name of ssp.config is one of its models."""
+    return isinstance(thing, type) and issubclass(thing, BaseModel)
 
 
 def _leaves(data: Any, key: tuple = ()) -> list[tuple[tuple, Any]]:
@@ -113,3 +126,144 @@ def test_the_number_of_all_videos_counts_only_where_it_is_given():
     moved = {where for where, _ in _slices(Config.model_validate(data)) - _slices(config)}
     assert "manifest_slice ucf101" in moved
     assert all("ucf101" in where for where in moved)
+
+
+# What is new with a default, or touches something else, moves no slice.
+
+SECTIONS = [
+    model for name in ssp.config.__all__ if is_model(model := getattr(ssp.config, name)) and model is not Strict
+]
+
+
+@pytest.fixture
+def with_new_field():
+    """Gives a model of the config a field with a default, as a later version would; takes it away afterwards."""
+    changed = []
+
+    def rebuild() -> None:
+        for _ in range(4):  # a model is built from those below it as they are, and sections lie this deep
+            for model in SECTIONS:
+                model.model_rebuild(force=True)
+
+    def add(model: type[BaseModel]) -> None:
+        changed.append(model)
+        model.__pydantic_fields__["later"] = FieldInfo(annotation=int, default=7)
+        rebuild()
+
+    yield add
+    for model in changed:
+        del model.__pydantic_fields__["later"]
+    rebuild()
+
+
+@pytest.mark.parametrize("model", SECTIONS, ids=lambda model: model.__name__)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_new_key_with_a_default_moves_no_slice(with_new_field, path, model):
+    data = yaml.safe_load(path.read_text())
+    before = _slices(Config.model_validate(data))
+    with_new_field(model)
+    assert _slices(Config.model_validate(data)) == before
+
+
+def test_the_new_key_is_really_there_and_moves_slices_once_it_is_used(with_new_field):
+    with_new_field(ssp.config.Augmentation)
+    data = yaml.safe_load(CONFIGS[1].read_text())
+    before = Config.model_validate(data)
+    assert before.datasets["ucf101"].recipe.augmentation.model_dump()["later"] == 7
+    data["datasets"]["ucf101"]["recipe"]["augmentation"]["later"] = 8
+    assert {where for where, _ in _slices(Config.model_validate(data)) ^ _slices(before)} == {
+        f"{kind}_slice ucf101 {method}" for kind in ("sweep", "cell") for method in before.methods
+    }
+
+
+def test_what_equals_its_default_is_in_no_slice():
+    data = yaml.safe_load(CONFIGS[1].read_text())
+    before = _slices(Config.model_validate(data))
+    ucf101 = data["datasets"]["ucf101"]
+    ucf101["split"] = 1
+    ucf101["recipe"]["augmentation"]["flip"] = 0.5
+    ucf101["frames"]["jpeg_quality"] = 95
+    data["datasets"]["breakfast"]["clips"]["stride"] = 1
+    data["sweep"]["space"]["lr"]["choices"] = None
+    data["methods"]["linear"] = {"options": {}, "space": {}}
+    data["protocol"] = "fixed"
+    data["quirks"] = {"merge_ids": "fixed"}
+    data["methods"]["ssp"]["options"]["entropy_norm"] = "fixed"
+    assert _slices(Config.model_validate(data)) == before
+
+
+@pytest.mark.parametrize("key", ["timeout_s", "max_broken"])
+def test_limits_on_decoding_rerun_no_shard(key):
+    data = yaml.safe_load(CONFIGS[1].read_text())
+    before = _slices(Config.model_validate(data))
+    data["datasets"]["ucf101"]["frames"][key] = 0.5
+    assert _slices(Config.model_validate(data)) == before
+
+
+def test_frames_depend_on_what_the_store_says_it_was_made_with(tiny_data):
+    """Every setting that a store names is in the slice once it differs from its default, and no other."""
+    named = set(FrameStore(tiny_data / "ucf101" / "frames").meta) - {"manifest", "shard"}
+    data = yaml.safe_load(CONFIGS[1].read_text())
+    data["datasets"]["ucf101"]["frames"] = {
+        "shards": 2,
+        "short_side": 16,
+        "jpeg_quality": 50,
+        "max_broken": 0.5,
+        "timeout_s": 3,
+    }
+    assert set(data["datasets"]["ucf101"]["frames"]) == set(ssp.config.Frames.model_fields)
+    config = Config.model_validate(data)
+    assert set(config.frames_slice("ucf101")["frames"]) == named
+    assert set(config.cell_slice("ucf101", "vpt")["dataset"]["frames"]) == named - {"shards"}
+
+
+QUIRKS = {  # where each acts: kinds of slices, data sets (ucf101 is dense, breakfast sparse), methods
+    "entropy_norm": (("sweep", "cell"), ("ucf101", "breakfast"), ("ssp",)),
+    "validation_window": (("sweep", "cell"), ("ucf101",), ("linear", "vpt", "full", "ssp")),
+    "short_videos": (("sweep", "cell"), ("breakfast",), ("linear", "vpt", "full", "ssp")),
+    "merge_ids": (("cell",), ("ucf101", "breakfast"), ("linear", "vpt", "full", "ssp")),
+}
+
+
+@pytest.mark.parametrize("quirk", QUIRKS)
+def test_a_quirk_touches_what_it_acts_on(quirk):
+    kinds, datasets, methods = QUIRKS[quirk]
+    data = yaml.safe_load(CONFIGS[1].read_text())
+    before = _slices(Config.model_validate(data))
+    touched = {where for where, _ in _slices(Config.model_validate(data | {"quirks": {quirk: "published"}})) ^ before}
+    assert touched == {f"{kind}_slice {d} {m}" for kind in kinds for d in datasets for m in methods}
+    overridden = data | {"protocol": "published", "quirks": dict.fromkeys(QUIRKS, "fixed")}
+    assert _slices(Config.model_validate(overridden)) == before
+    by_protocol = data | {"protocol": "published", "quirks": dict.fromkeys(set(QUIRKS) - {quirk}, "fixed")}
+    assert {where for where, _ in _slices(Config.model_validate(by_protocol)) ^ before} == touched
+
+
+def test_all_quirks_are_placed():
+    assert set(QUIRKS) == set(Quirks.model_fields)
+
+
+def test_quirks_of_methods_are_options_of_just_these():
+    """The config knows them without torch; the classes are the truth."""
+    for quirk in Quirks.model_fields:
+        of = {name for name in method_names() if quirk in load_method(name).Options.model_fields}
+        assert of == set(METHOD_QUIRKS.get(quirk, ())), quirk
+        for name in of:
+            assert load_method(name).Options.model_fields[quirk].default == NO_QUIRK
+
+
+def test_an_option_goes_before_the_quirk_of_its_name():
+    data = yaml.safe_load(CONFIGS[1].read_text()) | {"protocol": "published"}
+    assert Config.model_validate(data).cell_slice("ucf101", "ssp")["method"]["options"]["entropy_norm"] == "published"
+    data["methods"]["ssp"]["options"]["entropy_norm"] = "fixed"
+    assert "entropy_norm" not in Config.model_validate(data).cell_slice("ucf101", "ssp")["method"]["options"]
+
+
+@pytest.mark.parametrize("sampling", ["dense", "sparse", "kinetics_sparse"])
+def test_data_quirks_change_no_other_sampling(sampling):
+    clips = ssp.config.Clips(sampling=sampling, num_frames=4)
+    for quirk in ("validation_window", "short_videos"):
+        changes = any(
+            not np.array_equal(*(validation_indices(n, clips, **{quirk: value}) for value in ("fixed", "published")))
+            for n in range(1, 30)
+        )
+        assert changes == (DATA_QUIRKS[quirk] == sampling)

@@ -1,0 +1,94 @@
+"""What a config says is checked before hours are spent on it: methods, policies, files; all that is wrong is said."""
+
+from pathlib import Path
+
+import pytest
+
+from ssp.errors import ConfigError
+from ssp.jobs.check import check_config, check_training
+from ssp.paths import Paths
+from tests.unit.tiny_benchmark import tiny_config
+
+POLICY = "datasets__ucf101__recipe__augmentation__randaugment"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """All files that the config names."""
+    (tmp_path / "generated").mkdir()
+    (tmp_path / "backbone.safetensors").touch()
+    return tmp_path
+
+
+def test_a_line_for_each_section(folder):
+    lines = check_config(tiny_config(folder, **{POLICY: "rand-m7-n4-mstd0.5-inc1"}), "my.yaml")
+    assert lines == [
+        "tiny: Tiny",
+        "backbone: VideoMamba of 2 blocks, width 16; checkpoints: f4",
+        "data set ucf101: 10 classes, 30 training and 20 test videos, 3 epochs in batches of 8",
+        "method linear: its own options; searched: lr",
+        "method full: its own options; searched: lr",
+        "method vpt: num_prompts 2; searched: lr, init",
+        "method ssp: entropy_norm fixed, inner_dim 8, attn_dim 8, num_prompts 1; searched: lr",
+        "sweep: 4 studies of 3 trials",
+        "seeds: 0, 1, which makes 8 trainings",
+    ]
+
+
+WRONG = {
+    "methods__ssp__options__iner_dim": (3, "methods.ssp.options.iner_dim: unknown option; did you mean 'inner_dim'?"),
+    "methods__ssp__options__attn_dim": (
+        20,
+        "methods.ssp.options.attn_dim: must be a multiple of 8, the number of heads",
+    ),
+    "methods__vpt__options__num_prompts": ("x", "methods.vpt.options.num_prompts: give a whole number, not 'x'"),
+    "methods__linear__space": (
+        {"width": {"choices": [1]}},
+        "methods.linear.space.width: no such hyper-parameter or option; known: lr, weight_decay, drop_path",
+    ),
+    POLICY: ("strong", "datasets.ucf101.recipe.augmentation.randaugment: 'strong' is not of the form rand-m7"),
+}
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_what_only_the_code_that_trains_knows(folder, key):
+    value, line = WRONG[key]
+    with pytest.raises(ConfigError) as error:
+        check_training(tiny_config(folder, **{key: value}), "my.yaml")
+    assert str(error.value).startswith(f"my.yaml: {line}")
+
+
+def test_all_that_is_wrong_is_in_the_line(folder):
+    config = tiny_config(folder, **{key: value for key, (value, _) in WRONG.items()})
+    with pytest.raises(ConfigError) as error:
+        check_config(config, "my.yaml")
+    assert all(line in str(error.value) for _, line in WRONG.values())
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_the_config_says_are_there(folder):
+    (folder / "backbone.safetensors").unlink()
+    (folder / "generated").rmdir()
+    config = tiny_config(folder, datasets__ucf101__generate=None)
+    check_training(config, "my.yaml")  # planning elsewhere than where the files are must be possible
+    with pytest.raises(ConfigError) as error:
+        check_config(config, "my.yaml")
+    assert str(error.value) == (
+        f"my.yaml: backbone.checkpoints.f4.local: no file {folder}/backbone.safetensors; "
+        "put it there or mend the path; "
+        f"datasets.ucf101.local: no folder {folder}/generated; put the archives there or mend the path"
+    )
+
+
+def test_a_folder_whose_archives_are_unpacked_may_be_gone(folder):
+    (folder / "generated").rmdir()
+    config = tiny_config(folder, datasets__ucf101__generate=None)
+    unpacked = Path(Paths.of(config).unpacked("ucf101"))
+    unpacked.parent.mkdir(parents=True)
+    unpacked.touch()
+    check_config(config, "my.yaml")
+
+
+def test_a_demo_makes_its_folder_itself(folder):
+    (folder / "generated").rmdir()
+    check_config(tiny_config(folder), "my.yaml")
