@@ -65,7 +65,7 @@ def test_jobs_run_in_the_environment_made_from_the_file(run, tmp_path, conda):
     assert made_from == (ROOT / "environment.yml").read_text()
     assert "-m ssp.scan.build" in jobs
     for command in ("generate", "fetch", "unpack"):
-        assert f"-m ssp data {command} --config results/tiny/config.yaml --dataset ucf101" in jobs
+        assert f"-m ssp data {command} --dataset ucf101 --config results/tiny/config.yaml" in jobs
 
 
 @pytest.mark.parametrize("environment", ["environment.yml", "environment.cuda.yml"])

@@ -17,7 +17,7 @@ rule build_scan:
     message:
         "Compiling the selective scan for this CPU"
     shell:
-        "{PYTHON} -m ssp.scan.build > {log} 2>&1"
+        PYTHON + " -m ssp.scan.build > {log} 2>&1"
 
 
 rule pretrain:
@@ -41,7 +41,7 @@ rule pretrain:
     message:
         "Pre-training backbone {wildcards.backbone} on generated source classes"
     shell:
-        "{SSP} pretrain --config {CONFIG} --checkpoint {wildcards.backbone} > {log} 2>&1"
+        ssp("pretrain --checkpoint {wildcards.backbone}")
 
 
 _by_file = {c.archive.file: name for name, c in cfg.backbone.checkpoints.items() if c.archive}
@@ -66,4 +66,4 @@ rule fetch_weights:
     message:
         "Fetching published weights {wildcards.file}"
     shell:
-        "{SSP} fetch-weights --config {CONFIG} --checkpoint {params.name} > {log} 2>&1"
+        ssp("fetch-weights --checkpoint {params.name}")

@@ -1,13 +1,8 @@
 """What the rules share: how the library is called, what jobs ask for, and which files make a cell."""
 
-# `snakemake --lint` would have PYTHON, SSP, CHECK and CONFIG passed as params. They decide no result: as params, another
-# environment or results folder would rerun everything. What does decide is in each rule's params.
-
 # With conda the environment's own interpreter; else the one that runs snakemake, whether or not it is on PATH.
-_conda = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
-PYTHON = "python" if _conda else sys.executable
-SSP = f"{PYTHON} -m ssp"
-CONFIG = paths.config
+CONDA = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+PYTHON = "python" if CONDA else sys.executable
 ENVIRONMENT = os.path.join(ROOT, cfg.environment)
 
 # Jobs import the library from here, also when --directory puts data and results elsewhere.
@@ -20,6 +15,12 @@ wildcard_constraints:
     backbone="|".join(cfg.backbone.checkpoints),
     seed=r"\d+",
     shard=r"\d+",
+
+
+def ssp(*commands):
+    """Shell command that calls the library. Interpreter and config file are no params, as they decide no result."""
+    calls = " && ".join(f"{PYTHON} -m ssp {command} --config {paths.config}" for command in commands)
+    return f"{{{{ {calls}; }}}} > {{log}} 2>&1"
 
 
 def growing(amount):

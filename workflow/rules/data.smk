@@ -24,7 +24,7 @@ rule generate:
     message:
         "Generating the archives of demo data set {wildcards.dataset}"
     shell:
-        "{SSP} data generate --config {CONFIG} --dataset {wildcards.dataset} > {log} 2>&1"
+        ssp("data generate --dataset {wildcards.dataset}")
 
 
 # On a cluster, compute nodes often have no way out: downloads run where snakemake does. The command itself tries again
@@ -47,7 +47,7 @@ rule fetch:
     message:
         "Fetching and verifying the archives of {wildcards.dataset}"
     shell:
-        "{SSP} data fetch --config {CONFIG} --dataset {wildcards.dataset} > {log} 2>&1"
+        ssp("data fetch --dataset {wildcards.dataset}")
 
 
 rule unpack:
@@ -70,7 +70,7 @@ rule unpack:
     message:
         "Unpacking {wildcards.dataset}"
     shell:
-        "{SSP} data unpack --config {CONFIG} --dataset {wildcards.dataset} > {log} 2>&1"
+        ssp("data unpack --dataset {wildcards.dataset}")
 
 
 rule manifest:
@@ -93,7 +93,7 @@ rule manifest:
     message:
         "Listing the videos of {wildcards.dataset}: labels, splits, groups, checksums"
     shell:
-        "{SSP} data manifest --config {CONFIG} --dataset {wildcards.dataset} > {log} 2>&1"
+        ssp("data manifest --dataset {wildcards.dataset}")
 
 
 rule frames:
@@ -117,4 +117,4 @@ rule frames:
     message:
         "Decoding shard {wildcards.shard} of {wildcards.dataset}"
     shell:
-        "{SSP} data frames --config {CONFIG} --dataset {wildcards.dataset} --shard {wildcards.shard} > {log} 2>&1"
+        ssp("data frames --dataset {wildcards.dataset} --shard {wildcards.shard}")

@@ -37,7 +37,7 @@ rule tables:
     message:
         "Writing the tables"
     shell:
-        "{SSP} tables --config {CONFIG} > {log} 2>&1"
+        ssp("tables")
 
 
 # After a finished run, and apart from it: nothing that trains waits for a picture. What decides it is in the record; a
@@ -68,7 +68,7 @@ rule explain:
     message:
         "Drawing what SSP attends to in test videos of {wildcards.dataset}"
     shell:
-        "{SSP} explain --config {CONFIG} --dataset {wildcards.dataset} > {log} 2>&1"
+        ssp("explain --dataset {wildcards.dataset}")
 
 
 # A job of its own: it reads frames and sweeps too, and shows what the tables cost. Its inputs are those of `train`, so it
@@ -100,4 +100,4 @@ rule report:
     message:
         "Drawing the figures and writing the report"
     shell:
-        "{SSP} report --config {CONFIG} > {log} 2>&1"
+        ssp("report")

@@ -36,5 +36,4 @@ rule train:
     message:
         "Training {wildcards.method} on {wildcards.dataset}, seed {wildcards.seed}"
     shell:
-        "{SSP} train --config {CONFIG} --dataset {wildcards.dataset} --method {wildcards.method}"
-        " --seed {wildcards.seed} > {log} 2>&1"
+        ssp("train --dataset {wildcards.dataset} --method {wildcards.method} --seed {wildcards.seed}")

@@ -2,15 +2,13 @@
 
 TRACKING = paths.results / "tracking.done"
 
-# With conda this was planned without torch, hence without asking the methods about their options (see Snakefile): the first
-# job does, before hours are spent on data.
-CHECK = f"{SSP} check --config {CONFIG} && " if _conda else ""
-
 
 # Several processes that meet a new MLflow database at once break it, so one job makes it before any other writes. It has
 # no params: no result depends on it, and a job that finds another `tracking` in the config prepares that itself. Its output
 # appears when Snakemake calls it finished: of a job that was killed with its output there, Snakemake would run that job
 # and nothing behind it, as what is behind takes it as `ancient`.
+# With conda this was planned without torch, hence without asking the methods about their options (see Snakefile): this first
+# job does, before hours are spent on data.
 rule init_tracking:
     output:
         touch(TRACKING),
@@ -24,7 +22,7 @@ rule init_tracking:
     message:
         "Preparing the MLflow database"
     shell:
-        "({CHECK}{SSP} tracking init --config {CONFIG}) > {log} 2>&1"
+        ssp(*(["check"] if CONDA else []), "tracking init")
 
 
 # All trials of a study share a process: importing torch and MLflow costs more than a short trial.
@@ -56,4 +54,4 @@ rule sweep:
     message:
         "Choosing hyper-parameters of {wildcards.method} on {wildcards.dataset}"
     shell:
-        "{SSP} sweep --config {CONFIG} --dataset {wildcards.dataset} --method {wildcards.method} > {log} 2>&1"
+        ssp("sweep --dataset {wildcards.dataset} --method {wildcards.method}")
