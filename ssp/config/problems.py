@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 # What pydantic calls things in other words than a config file does.
 _WORDS = {
-    "missing": "missing; this key must be given",
+    "missing": "missing",
     "model_type": "give a mapping of keys",
     "dict_type": "give a mapping of keys",
     "list_type": "give a list",

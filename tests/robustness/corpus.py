@@ -240,5 +240,7 @@ CONFIGS = [
         SWEEP,
         ("compute.train.gpus: 1 asked for, but torch sees no GPU",),
     ),
-    Case("config: several keys wrong", written(CONFIG, yaml.safe_dump({"name": "x"})), TABLES, (CONFIG, "more)")),
+    Case(
+        "config: several keys wrong", written(CONFIG, yaml.safe_dump({"name": "x"})), TABLES, (CONFIG, "sweep: missing")
+    ),
 ]

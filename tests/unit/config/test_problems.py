@@ -18,7 +18,7 @@ ARCHITECTURE = (
     "backbone.architecture: give 'videomamba_tiny', 'videomamba_small', 'videomamba_middle' "
     "or a mapping of embed_dim, depth, patch_size, not "
 )
-MISSING = "missing; this key must be given"
+MISSING = "missing"
 GONE = object()
 
 
