@@ -1,4 +1,4 @@
-"""The picture of the DAG in the README is the DAG."""
+"""The picture of the DAG in the documentation is the DAG."""
 
 import re
 
@@ -16,13 +16,13 @@ def _edges(mermaid: str) -> set[tuple[str, str]]:
     return {(names.get(start, start), names.get(end, end)) for start, end in arrows}
 
 
-def test_the_picture_in_the_readme_is_the_dag(run):
+def test_the_picture_in_the_documentation_is_the_dag(run):
     rules = set()
     for config in (TINY, ROOT / "config" / "paper.yaml"):  # generated and published data: together, every rule
         done = run("--rulegraph", "mermaid-js", "--configfile", config)
         assert done.code == 0, done.err
         rules |= {edge for edge in _edges(done.out) if "all" not in edge}
     assert ("sweep", "train") in rules
-    blocks = re.findall(r"```mermaid\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 1, "README.md needs one mermaid picture of the workflow"
+    blocks = re.findall(r"```mermaid\n(.*?)```", (ROOT / "docs" / "workflow.md").read_text(), re.DOTALL)
+    assert len(blocks) == 1, "docs/workflow.md needs one mermaid picture of the workflow"
     assert _edges(blocks[0]) == rules

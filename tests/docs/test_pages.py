@@ -1,0 +1,51 @@
+"""The pages say what the code says, lead nowhere wrong, and build."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from ssp.methods.registry import method_names
+from tests.docs.reading import PAGES, ROOT, anchors, links, name
+
+
+@pytest.fixture(scope="module")
+def write_docs():
+    spec = importlib.util.spec_from_file_location("write_docs", ROOT / "workflow" / "scripts" / "write_docs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_pages_written_from_the_code_are_up_to_date(write_docs):
+    for path, content in write_docs.pages().items():
+        assert (ROOT / path).read_text() == content, f"{path} has drifted from the code; run: make docs"
+
+
+def test_the_table_of_methods_names_all_that_are_registered(write_docs):
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.endswith("| implemented |")]
+    assert sorted(row.split("`")[1] for row in rows) == method_names()
+
+
+def test_the_readme_is_short_and_says_what_has_not_been_run():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 130
+    assert "No published data set has been run yet" in "\n".join(text.splitlines()[:15])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page):
+    for path, anchor in links(page):
+        target = page.parent / path if path else page
+        assert target.exists(), f"{name(page)}: no {path}"
+        if anchor:
+            assert anchor in anchors(target), f"{name(page)}: no heading {path}#{anchor}"
+
+
+def test_the_site_builds_and_draws_the_workflow(tmp_path):
+    pytest.importorskip("mkdocs", reason="mkdocs is in requirements-dev.txt")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert '<pre class="mermaid">' in (tmp_path / "workflow.html").read_text()
