@@ -92,7 +92,7 @@ def pretrain(config: ConfigPath, checkpoint: CheckpointName) -> None:
 
 
 @backbone_commands.command(
-    "fetch-weights", epilog="Example: ssp fetch-weights --config config/paper.yaml --checkpoint k400_f8"
+    "fetch-weights", epilog="Example: ssp fetch-weights --config config/paper.yaml --checkpoint f8"
 )
 def fetch_weights(config: ConfigPath, checkpoint: CheckpointName) -> None:
     """Get the published weights of a backbone and verify them."""

@@ -323,7 +323,7 @@ class ComputePlan(Strict):
 
 
 class Quirks(Strict):
-    """Defects of the published code as options; null follows `protocol`. Facts: README, 'How faithful is it'."""
+    """Defects of the published code as options; null follows `protocol`. Facts: docs/fidelity.md."""
 
     entropy_norm: Quirk | None = Field(default=None, description="SSP's gate: maximum over the batch, or per clip.")
     validation_window: Quirk | None = Field(default=None, description="Dense validation window one window too early.")

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import ssp
 from ssp.backbone.checkpoint import save_tuned
 from ssp.cli import app
+from ssp.cli.common import load
 from ssp.tables import write_tables
 from tests.docs.reading import PAGES, ROOT, blocks, commands, name
 from tests.unit.made_records import make_config, write_all
@@ -48,7 +49,9 @@ def parse_ssp(words, whole):
         command, depth = command.commands[words[depth]], depth + 1
     given = [word for word in words[depth:] if word != "--help"]
     if whole:
-        command.make_context("ssp", list(given))
+        named = command.make_context("ssp", list(given)).params
+        if isinstance(named.get("config"), Path) and not any_file(str(named["config"])):
+            load(*(named.get(name) for name in ("config", "dataset", "method", "checkpoint")))
     else:
         known = {option for parameter in getattr(command, "params", []) for option in parameter.opts}
         assert {word for word in given if word.startswith("--")} <= known, f"options of ssp {words[0]}: {known}"
@@ -143,6 +146,7 @@ def test_commands_are_found():
         "ssp sweep --confg config/demo.yaml --dataset ssv2 --method ssp",
         "ssp sweep --config config/demo.yaml --dataset ssv2",
         "ssp sweep --config config/no_such.yaml --dataset ssv2 --method ssp",
+        "ssp sweep --config config/demo.yaml --dataset no_such --method ssp",
         "ssp params --format html",
         "snakemake --cores all --no-such-option",
         "snakemake --cores all --configfile config/no_such.yaml",

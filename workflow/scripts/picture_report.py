@@ -1,6 +1,6 @@
 """Takes the picture of a report that README.md and the documentation show (docs/index.md has the command).
 
-Needs Chromium (Debian: chromium). The picture is cut off after the figure and kept in 64 colours, as it is in git.
+Needs Chromium (Debian: chromium). The picture is cut off after the figure and kept in 256 colours, as it is in git.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main() -> str | None:
         command += [f"--user-data-dir={folder}/profile", f"--screenshot={shot}", page]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        Image.open(shot).convert("RGB").quantize(64).save(options.output, optimize=True)
+        Image.open(shot).convert("RGB").quantize(256).save(options.output, optimize=True)
     print(f"Wrote {options.output} ({options.output.stat().st_size // 1024} KB)")
     return None
 

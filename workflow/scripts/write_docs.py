@@ -168,7 +168,7 @@ def cli_page() -> str:
         f"{_flat(group.help)} `ssp` is the same as `python -m ssp`. Every command explains itself with `--help`. A "
         "mistake of the user is one line on stderr and exit code 1; any other exception is a defect and keeps its "
         "traceback.",
-        table(["command", ""], rows),
+        table(["command", "what it does"], rows),
     ]
     for name, command in leaves:
         rows = [[_parameter(p), "required" if p.required else _shown(p.default), p.help or ""] for p in command.params]
