@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from ssp.config import load_config
 from ssp.methods.registry import method_names
 from tests.docs.reading import PAGES, ROOT, anchors, links, name
 
@@ -32,6 +33,15 @@ def test_the_readme_is_short_and_says_what_has_not_been_run():
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 130
     assert "No published data set has been run yet" in "\n".join(text.splitlines()[:15])
+
+
+def test_the_cost_is_that_of_the_paper_config():
+    config = load_config(ROOT / "config" / "paper.yaml")
+    cells = len(config.datasets) * len(config.methods)
+    asked = f"{cells} searches of {config.sweep.trials} trials and {cells * len(config.seeds)} trainings"
+    for page in ("README.md", "docs/cluster.md"):
+        text = " ".join((ROOT / page).read_text().split())
+        assert asked in text, f"{page}: config/paper.yaml asks for {asked}; estimate its cost anew (docs/cluster.md)"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
