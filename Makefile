@@ -48,7 +48,8 @@ lint: $(DEV)
 
 docs: $(DEV) $(PROJECT)
 	@python workflow/scripts/write_docs.py
-	@mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+	@echo "Wrote site/index.html"
 
 bench: $(DEV) $(PROJECT)
 	@python -m ssp.scan.build
