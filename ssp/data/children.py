@@ -39,7 +39,8 @@ class Child:
     """
 
     def __init__(self, work: Callable[[Any], Any], limit_s: float) -> None:
-        self._work, self._limit_s = work, limit_s
+        self.limit_s = limit_s
+        self._work = work
         self._process: multiprocessing.Process | None = None
         self._pipe: Connection | None = None
 
@@ -61,9 +62,9 @@ class Child:
             self._start()
         try:
             self._pipe.send(paths)
-            if not self._pipe.poll(self._limit_s):
+            if not self._pipe.poll(self.limit_s):
                 self._stop()
-                raise _NoAnswerError(f"not decoded within {self._limit_s:g} s; raise frames.timeout_s if it is long")
+                raise _NoAnswerError(f"not decoded within {self.limit_s:g} s; raise frames.timeout_s if it is long")
             return self._pipe.recv()
         except (EOFError, OSError):
             self._stop()
@@ -72,7 +73,7 @@ class Child:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, childs_end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(childs_end, self._work, self._limit_s), daemon=True)
+        self._process = context.Process(target=_serve, args=(childs_end, self._work, self.limit_s), daemon=True)
         self._process.start()
         childs_end.close()
         if not self._pipe.poll(START_LIMIT_S):
@@ -90,6 +91,11 @@ class Child:
             self._process.join()
             self._pipe.close()
             self._process = None
+
+    @property
+    def pid(self) -> int | None:
+        """Number of the process that answers now; none has been started before the first question."""
+        return self._process.pid if self._process else None
 
     def kill(self) -> None:
         """End the child, whatever it does; for another thread than the one that waits for an answer."""

@@ -54,7 +54,7 @@ def extract_shard(config: Config, dataset: str, shard: int) -> None:
         path.unlink(missing_ok=True)
     with (
         atomic_path(target) as temporary,
-        _Writer(temporary) as writer,
+        ShardWriter(temporary) as writer,
         Children(
             config.compute.data.threads,
             partial(jpegs.pack_video, short_side=settings.short_side, quality=settings.jpeg_quality),
@@ -67,7 +67,7 @@ def extract_shard(config: Config, dataset: str, shard: int) -> None:
             if isinstance(record, VideoError):
                 broken.append({"id": manifest["id"][row], "reason": str(record)})
             else:
-                writer.put(_key(row), record)
+                writer.put_video(row, record)
                 total += jpegs.count(record)
             report(done, len(rows))
         share = len(broken) / max(1, len(rows))
@@ -79,7 +79,7 @@ def extract_shard(config: Config, dataset: str, shard: int) -> None:
                 f"than frames.max_broken allows; {report_path} has the reasons, fetch again or raise the limit"
             )
         made_by = settings.model_dump(include={"shards", "short_side", "jpeg_quality"})
-        writer.put(META, json.dumps({"manifest": content_hash(manifest), "shard": shard} | made_by).encode())
+        writer.put_meta({"manifest": content_hash(manifest), "shard": shard} | made_by)
     _environments.pop(target.absolute(), None)
 
 
@@ -179,6 +179,11 @@ def _open_environment(path: Path, meta: dict[str, Any] | None = None) -> lmdb.En
     return _environments[path]
 
 
+def forget_open_shards() -> None:
+    """Open every shard anew at its next use: for a process in which other commands may have replaced the files."""
+    _environments.clear()
+
+
 @contextmanager
 def _no_damage(path: Path) -> Iterator[None]:
     """A block that reads a shard.
@@ -205,14 +210,22 @@ def _key(row: int) -> bytes:
     return row.to_bytes(8, "big")
 
 
-class _Writer:
-    """An LMDB file that grows as needed."""
+class ShardWriter:
+    """The LMDB file of a shard, as a context; it grows as needed."""
 
     def __init__(self, path: Path) -> None:
         # No lock file and no flush per video: the file is nobody else's until it gets its name.
         self._environment = lmdb.open(str(path), subdir=False, lock=False, sync=False, map_size=1 << 26)
 
-    def put(self, key: bytes, value: bytes) -> None:
+    def put_video(self, row: int, record: bytes) -> None:
+        """Write the frames of the video in a row of the manifest, packed by `ssp.data.jpegs`."""
+        self._put(_key(row), record)
+
+    def put_meta(self, meta: dict[str, Any]) -> None:
+        """Write which extraction the shard belongs to."""
+        self._put(META, json.dumps(meta).encode())
+
+    def _put(self, key: bytes, value: bytes) -> None:
         while True:
             try:
                 with self._environment.begin(write=True) as transaction:
@@ -221,7 +234,7 @@ class _Writer:
             except lmdb.MapFullError:
                 self._environment.set_mapsize(2 * self._environment.info()["map_size"] + len(value))
 
-    def __enter__(self) -> _Writer:
+    def __enter__(self) -> ShardWriter:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -38,7 +38,7 @@ def read_headers(folder: Path, files: list[str], processes: int, limit_s: float)
     Raises:
         DataError: a file cannot be read at all.
     """
-    with Children(processes, _examine, limit_s, BATCH) as children:
+    with Children(processes, examine, limit_s, BATCH) as children:
         answers = children.map(f"{folder}/{file}" for file in files)
         for file, answer in zip(files, answers, strict=True):
             if isinstance(answer, VideoError):  # it hung, or killed its reader
@@ -49,7 +49,12 @@ def read_headers(folder: Path, files: list[str], processes: int, limit_s: float)
                 yield answer
 
 
-def _examine(path: str) -> Header:
+def examine(path: str) -> Header:
+    """The header of one video; what a child does.
+
+    Raises:
+        DataError: the file cannot be read at all.
+    """
     try:
         return Header(probe(path), _digest(path), None)
     except VideoError as error:

@@ -39,7 +39,7 @@ def read_rar(archive: Path, title: str) -> Iterator[Item]:
         DataError: libarchive is not installed, or the archive is of a kind that is not read.
         Damaged: it is cut, or contradicts its checksums.
     """
-    libarchive = _import_libarchive(title)
+    libarchive = import_libarchive(title)
     members = _contents(archive, title)
 
     @contextmanager
@@ -69,8 +69,12 @@ def read_rar(archive: Path, title: str) -> Iterator[Item]:
             raise Damaged("it holds members without headers")
 
 
-def _import_libarchive(title: str) -> Any:  # noqa: ANN401 - a module
-    """The binding of the system's libarchive, or of the one in this conda environment."""
+def import_libarchive(title: str) -> Any:  # noqa: ANN401 - a module
+    """The binding of the system's libarchive, or of the one in this conda environment.
+
+    Raises:
+        DataError: it is not there; the message begins with the title.
+    """
     own = Path(sys.prefix) / "lib" / "libarchive.so"
     if own.exists():
         os.environ.setdefault("LIBARCHIVE", str(own))  # where ctypes does not look by itself

@@ -59,7 +59,7 @@ def call(words: str, capture: pytest.CaptureFixture) -> Answer:
     sys.argv = ["ssp", *words.split()] + ([] if "--config" in words else ["--config", CONFIG])
     code, handlers = 0, log.handlers[:]
     if frames := sys.modules.get("ssp.data.frames"):  # a real command starts with nothing open
-        frames._environments.clear()
+        frames.forget_open_shards()
     capture.readouterr()
     try:
         main()

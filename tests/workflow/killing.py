@@ -253,6 +253,7 @@ def essence(folder: Path) -> dict[str, str]:
 
 def leftovers(folder: Path) -> list[str]:
     """Temporary files, states of trainings that are over, trials and MLflow runs that seem to go on."""
+    import optuna
     from mlflow import MlflowClient
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -262,10 +263,10 @@ def leftovers(folder: Path) -> list[str]:
     found += [f"state of {cell}" for cell in safe_epochs(folder)]
     for journal in sorted(results.glob("state/sweeps/*/*.journal")):
         storage = JournalStorage(JournalFileBackend(str(journal)))
-        for study in storage.get_all_studies():
-            for trial in storage.get_all_trials(study._study_id, deepcopy=False):
+        for name in optuna.get_all_study_names(storage):
+            for trial in optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False):
                 if not trial.state.is_finished():
-                    found.append(f"{study.study_name}: trial {trial.number} {trial.state.name}")
+                    found.append(f"{name}: trial {trial.number} {trial.state.name}")
     client = MlflowClient(f"sqlite:///{results}/mlflow/mlflow.db")
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     runs = {run.info.run_id: run for run in client.search_runs(experiments, max_results=10_000)}

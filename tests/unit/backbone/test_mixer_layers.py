@@ -1,5 +1,7 @@
 """Layers of a mixer that is trained: oneDNN products and C convolutions against PyTorch's own, in float64."""
 
+import platform
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,9 @@ from ssp.backbone.mixer_layers import conv_silu, linear
 from ssp.scan import available_backends
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-onednn = pytest.mark.skipif(mixer_layers._ONEDNN is None, reason="no oneDNN linear operator here")
+onednn = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available() or platform.machine() not in ("x86_64", "AMD64"), reason="no oneDNN here"
+)
 kernel = pytest.mark.skipif("cpu" not in available_backends(), reason="the C kernel is not built")
 
 

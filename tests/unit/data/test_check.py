@@ -1,6 +1,5 @@
 """The check finds what makes a data set unfit, and finds nothing in one that is fit."""
 
-import json
 import sys
 
 import numpy as np
@@ -12,7 +11,7 @@ from ssp.cli import main
 from ssp.data import jpegs
 from ssp.data.check import check_dataset
 from ssp.data.check import findings as found_on
-from ssp.data.frames import META, _key, _Writer
+from ssp.data.frames import ShardWriter
 from ssp.data.manifest import COLUMNS, content_hash, report_of
 from ssp.errors import DataError
 from ssp.files import write_json
@@ -60,10 +59,10 @@ def prepared(tmp_path, changes=(), lengths=None, report=None, expected=None):
     )
     paths.frames("ucf101").mkdir()
     lengths = dict.fromkeys(range(12), 3) if lengths is None else lengths
-    with _Writer(paths.shard("ucf101", 0)) as writer:
+    with ShardWriter(paths.shard("ucf101", 0)) as writer:
         for row, length in lengths.items():
-            writer.put(_key(row), jpegs.pack(np.zeros((length, 16, 16, 3), np.uint8), 90))
-        writer.put(META, json.dumps({"manifest": content_hash(manifest), "shard": 0, "shards": 1}).encode())
+            writer.put_video(row, jpegs.pack(np.zeros((length, 16, 16, 3), np.uint8), 90))
+        writer.put_meta({"manifest": content_hash(manifest), "shard": 0, "shards": 1})
     return config
 
 

@@ -199,7 +199,7 @@ def test_a_broken_video_keeps_its_row_and_is_named(tmp_path, files):
     assert "cannot be decoded" in report["broken"][0]["reason"]
 
 
-examine = headers._examine
+examine = headers.examine
 
 
 def _dies_of_one(path):
@@ -211,7 +211,7 @@ def _dies_of_one(path):
 def test_a_video_that_kills_its_reader_is_broken_and_no_other(tmp_path, files, monkeypatch):
     config, _ = prepare(tmp_path, files)
     whole = write_manifest(config, "ucf101").set_index("id")
-    monkeypatch.setattr(headers, "_examine", _dies_of_one)
+    monkeypatch.setattr(headers, "examine", _dies_of_one)
     manifest = write_manifest(config, "ucf101").set_index("id")
     assert manifest.index[manifest["frames"] == 0].tolist() == ["YoYo/v_YoYo_g02_c01.avi"]
     assert (manifest["sha256"] == whole["sha256"]).all()

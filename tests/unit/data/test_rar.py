@@ -42,7 +42,7 @@ def samples(tmp_path_factory):
 @pytest.fixture(scope="session", autouse=True)
 def libarchive():
     try:
-        return rar._import_libarchive("a test")
+        return rar.import_libarchive("a test")
     except DataError as error:
         pytest.skip(str(error))
 

@@ -1,5 +1,6 @@
 """Every scan backend against the reference in float64, and the one place that chooses between them."""
 
+import importlib.util
 import logging
 import warnings
 
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssp.scan import BackendError, available_backends, choose_backend, dispatch, selective_scan
+from ssp.scan import BackendError, available_backends, dispatch, selective_scan
 from ssp.scan.interface import TENSORS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -244,75 +245,74 @@ def test_wrong_kinds_are_refused():
 
 
 @pytest.fixture
-def fresh_choice(monkeypatch):
-    """A dispatcher that has not chosen or said anything yet."""
+def fresh(monkeypatch):
+    """The module as another process imports it: it has not chosen or said anything yet."""
     monkeypatch.delenv(dispatch.VARIABLE, raising=False)
-    monkeypatch.setattr(dispatch, "_said", set())
-    dispatch._choose.cache_clear()
-    yield monkeypatch
-    dispatch._choose.cache_clear()
+    spec = importlib.util.find_spec("ssp.scan.dispatch")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_portable_backends_are_always_there():
     assert available_backends()[-2:] == ["chunked", "reference"]
 
 
-def test_float64_always_works(fresh_choice):
-    assert choose_backend(torch.float64).name == "chunked"
-    assert selective_scan(*inputs(1, 2, 2, 5)).dtype == torch.float64
+def test_float64_always_works(fresh):
+    assert fresh.choose_backend(torch.float64).name == "chunked"
+    assert fresh.selective_scan(*inputs(1, 2, 2, 5)).dtype == torch.float64
 
 
-def test_argument_beats_variable_beats_automatic(fresh_choice):
-    fresh_choice.setenv(dispatch.VARIABLE, "reference")
-    assert choose_backend() == ("reference", "asked for by SSP_SCAN_BACKEND")
-    assert choose_backend(backend="chunked") == ("chunked", "asked for by argument")
+def test_argument_beats_variable_beats_automatic(fresh, monkeypatch):
+    monkeypatch.setenv(dispatch.VARIABLE, "reference")
+    assert fresh.choose_backend() == ("reference", "asked for by SSP_SCAN_BACKEND")
+    assert fresh.choose_backend(backend="chunked") == ("chunked", "asked for by argument")
 
 
-def test_variable_yields_where_it_does_not_fit(fresh_choice):
-    fresh_choice.setattr(dispatch.load("cpu"), "unavailable", lambda: None)
-    fresh_choice.setenv(dispatch.VARIABLE, "cpu")
-    name, reason = choose_backend(torch.float64)
+def test_variable_yields_where_it_does_not_fit(fresh, monkeypatch):
+    monkeypatch.setattr(dispatch.load("cpu"), "unavailable", lambda: None)
+    monkeypatch.setenv(dispatch.VARIABLE, "cpu")
+    name, reason = fresh.choose_backend(torch.float64)
     assert name == "chunked" and "SSP_SCAN_BACKEND=cpu does not fit: it has no float64" in reason
 
 
 @pytest.mark.parametrize("where", ["argument", "variable"])
 @pytest.mark.parametrize("name", ["cpu", "turbo"])
-def test_asking_for_what_is_not_there_is_one_clear_line(fresh_choice, where, name):
-    fresh_choice.setattr(dispatch.load("cpu"), "unavailable", lambda: "it is out")
+def test_asking_for_what_is_not_there_is_one_clear_line(fresh, monkeypatch, where, name):
+    monkeypatch.setattr(dispatch.load("cpu"), "unavailable", lambda: "it is out")
     if where == "variable":
-        fresh_choice.setenv(dispatch.VARIABLE, name)
+        monkeypatch.setenv(dispatch.VARIABLE, name)
     said = {"cpu": "it is out", "turbo": "unknown scan backend 'turbo'; there are: mamba_ssm, cpu"}[name]
     with pytest.raises(BackendError, match=said) as error:
-        selective_scan(*inputs(1, 2, 2, 5, dtype=torch.float32), backend=name if where == "argument" else None)
+        fresh.selective_scan(*inputs(1, 2, 2, 5, dtype=torch.float32), backend=name if where == "argument" else None)
     assert isinstance(error.value, ValueError) and "\n" not in str(error.value)
 
 
-def test_explicit_backend_that_lacks_the_dtype_raises(fresh_choice):
-    fresh_choice.setattr(dispatch.load("cpu"), "unavailable", lambda: None)
+def test_explicit_backend_that_lacks_the_dtype_raises(fresh, monkeypatch):
+    monkeypatch.setattr(dispatch.load("cpu"), "unavailable", lambda: None)
     with pytest.raises(BackendError, match="'cpu' cannot be used: it has no float64"):
-        selective_scan(*inputs(1, 2, 2, 5), backend="cpu")
+        fresh.selective_scan(*inputs(1, 2, 2, 5), backend="cpu")
 
 
-def test_choice_is_logged_once_with_its_reason(fresh_choice, caplog):
-    fresh_choice.setattr(dispatch.load("cpu"), "unavailable", lambda: None)
+def test_choice_is_logged_once_with_its_reason(fresh, monkeypatch, caplog):
+    monkeypatch.setattr(dispatch.load("cpu"), "unavailable", lambda: None)
     with caplog.at_level(logging.INFO, "ssp.scan"):
         for _ in range(3):
-            selective_scan(*inputs(1, 2, 2, 5, dtype=torch.float32), backend="chunked")
-            choose_backend()
+            fresh.selective_scan(*inputs(1, 2, 2, 5, dtype=torch.float32), backend="chunked")
+            fresh.choose_backend()
     assert len([r for r in caplog.records if "chunked (asked for by argument)" in r.message]) == 1
     assert len([r for r in caplog.records if "cpu (first that fits float32 on cpu; not mamba_ssm: " in r.message]) == 1
 
 
 @pytest.mark.parametrize(("device", "kernel"), [("cpu", "cpu"), ("cuda", "mamba_ssm")])
-def test_no_kernel_warns_loudly_once(fresh_choice, device, kernel):
-    fresh_choice.setattr(dispatch.load(kernel), "unavailable", lambda: "it is out")
+def test_no_kernel_warns_loudly_once(fresh, monkeypatch, device, kernel):
+    monkeypatch.setattr(dispatch.load(kernel), "unavailable", lambda: "it is out")
     with pytest.warns(RuntimeWarning, match=f"no accelerated selective scan on {device}: it is out"):
-        choice = choose_backend(torch.float32, device)
+        choice = fresh.choose_backend(torch.float32, device)
     assert choice.name == "chunked" and f"not {kernel}: it is out" in choice.reason
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        dispatch._choose.cache_clear()
-        choose_backend(torch.bfloat16, device)
+        assert fresh.choose_backend(torch.float32, f"{device}:0") == choice  # another device of the same kind
 
 
 @pytest.mark.slow

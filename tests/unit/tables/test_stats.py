@@ -6,7 +6,7 @@ import pytest
 from scipy import stats as reference
 
 from ssp.errors import RecordError
-from ssp.tables.stats import _bootstrap, accuracy_interval, holm, paired_difference, spread
+from ssp.tables.stats import accuracy_interval, holm, paired_difference, spread
 
 
 def merged(hits, groups=None):
@@ -23,6 +23,12 @@ def merged(hits, groups=None):
             "views": 1,
         }
     )
+
+
+def of_groups(counts):
+    """Merged predictions with so many (hits, videos) in each group."""
+    groups = np.repeat(np.arange(len(counts)), counts[:, 1])
+    return merged(np.concatenate([np.arange(n) < hits for hits, n in counts]), groups)
 
 
 def test_spread():
@@ -58,7 +64,8 @@ def test_interval_equals_scipy_bootstrap_over_groups():
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    assert _bootstrap(counts, 0.95, 100_000, 0) == pytest.approx(tuple(expected), abs=0.004)
+    interval = accuracy_interval([of_groups(counts)], resamples=100_000)
+    assert (interval.low, interval.high) == pytest.approx([100 * x for x in expected], abs=0.4)
 
 
 def test_groups_widen_the_interval():
@@ -74,12 +81,12 @@ def test_coverage_with_eight_subjects():
     """95 % intervals contain the true accuracy about 95 % of the time, where the plain percentile interval does not."""
     rng = np.random.default_rng(7)
     inside = plain = 0
-    repeats = 1500
+    repeats = 500
     for _ in range(repeats):
         rate = rng.beta(6, 4, 8)  # accuracy of each subject, 0.6 on average
         counts = np.stack([rng.binomial(40, rate), np.full(8, 40)], axis=1)
-        low, high = _bootstrap(counts, 0.95, 1000, 0)
-        inside += low <= 0.6 <= high
+        interval = accuracy_interval([of_groups(counts)], resamples=1000)
+        inside += interval.low <= 60 <= interval.high
         means = (counts[:, 0] / 40)[rng.integers(0, 8, (1000, 8))].mean(axis=1)
         low, high = np.quantile(means, [0.025, 0.975])
         plain += low <= 0.6 <= high

@@ -296,13 +296,15 @@ def test_a_config_that_contradicts_the_layout_is_one_clear_line(tmp_path, change
 
 
 def test_nothing_half_written_stays(tmp_path, monkeypatch):
-    def fails_late(job):
-        if job[2].label == 3:
-            raise RuntimeError("encoder broke")
-        return make(job)
+    encoded = []
 
-    make = archives._make
-    monkeypatch.setattr(archives, "_make", fails_late)
+    def fails_late(*arguments):
+        encoded.append(arguments)
+        if len(encoded) % 8 == 0:
+            raise RuntimeError("encoder broke")
+        return encode(*arguments)
+
+    monkeypatch.setattr(archives, "encode", fails_late)
     for source in ("hmdb51", "ssv2"):
         with pytest.raises(RuntimeError, match="encoder broke"):
             generate(source, tmp_path / source)
