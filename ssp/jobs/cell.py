@@ -8,6 +8,8 @@ Design choices
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,20 +21,22 @@ import torch
 
 from ssp.backbone.checkpoint import checkpoint_hash, load_weights
 from ssp.backbone.videomamba import VideoMamba
-from ssp.config import Config, Quirks, slice_hash
+from ssp.config import Config, slice_hash
 from ssp.data.clips import ClipDataset, load_split
 from ssp.data.frames import FrameStore
 from ssp.data.manifest import manifest_hash
 from ssp.errors import ConfigError
+from ssp.jobs.tracking import TrackedRun
 from ssp.methods.build import build_model
-from ssp.methods.registry import load_method
 from ssp.paths import Paths
 from ssp.progress import progress
 from ssp.records.record import Chosen, Epoch, git_state, package_versions
 from ssp.scan import choose_backend
 from ssp.training.evaluate import predict
 from ssp.training.execution import Execution, derive_seed
-from ssp.training.loop import EpochResult, TrainingFailed, evaluation_batch, failures
+from ssp.training.loop import EpochResult, TrainingFailed, TrainingState, evaluation_batch, failures, fit
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -111,10 +115,8 @@ class Cell:
         )
 
     def options(self, chosen: dict[str, Any]) -> dict[str, Any]:
-        """Method options: the config's, then the chosen ones; a quirk that is an option follows the protocol."""
-        known = load_method(self.method).Options.model_fields
-        quirks = {name: self.config.quirk(name) for name in Quirks.model_fields if name in known}
-        return quirks | self.config.methods[self.method].options | chosen
+        """Method options: the config's, quirks included, then the chosen ones."""
+        return self.config.method_options(self.method) | chosen
 
     def build(self, chosen: Chosen, seed: int) -> VideoMamba:
         """The model before training, on its device: pre-trained backbone; new parameters and head from `seed`."""
@@ -157,15 +159,52 @@ class Cell:
         } | {f"ssp.version.{name}": version for name, version in package_versions().items()}
 
 
-def tracked_metrics(epoch: EpochResult) -> dict[str, float]:
-    """What MLflow shows of an epoch."""
-    return {
-        "train_loss": epoch.train_loss,
-        "val_loss": epoch.val_loss,
-        "val_top1": epoch.val_top1,
-        "lr": epoch.lr,
-        "epoch_seconds": epoch.seconds,
-    }
+def train_epochs(
+    cell: Cell,
+    model: VideoMamba,
+    chosen: Chosen,
+    seed: int,
+    run: TrackedRun,
+    title: str,
+    *,
+    epochs: int | None = None,
+    state: TrainingState | None = None,
+) -> Iterator[EpochResult]:
+    """The epochs of a training on a cell's data, shown, logged and tracked as they come.
+
+    Args:
+        cell: whose train and validation clips are taken.
+        model: from `cell.build`; trained in place.
+        chosen: hyper-parameters.
+        seed: of data order and augmentation.
+        run: the MLflow run that gets the curves.
+        title: what the progress bar says.
+        epochs: fewer than the recipe's.
+        state: where to continue.
+    """
+    recipe = cell.config.datasets[cell.dataset].recipe
+    of = epochs or recipe.epochs
+    with progress(title) as on_step:
+        for epoch in fit(
+            model,
+            cell.clips("train", seed),
+            cell.clips("val"),
+            recipe=recipe,
+            chosen=chosen,
+            seed=seed,
+            execution=cell.execution,
+            epochs=epochs,
+            state=state,
+            on_step=on_step,
+        ):
+            log.info(
+                "epoch %d/%d: train loss %.4f, val loss %.4f, val top-1 %.1f %%, %.1f s%s",
+                *(epoch.epoch, of, epoch.train_loss, epoch.val_loss, epoch.val_top1, epoch.seconds),
+                " (before the restart)" if epoch.restored else "",
+            )
+            curves = curve(epoch).model_dump(exclude={"epoch"}) | {"epoch_seconds": epoch.seconds}
+            run.log_metrics(curves, epoch.epoch, epoch.finished)
+            yield epoch
 
 
 def tracked_params(chosen: Chosen, **more: object) -> dict[str, object]:
@@ -173,14 +212,6 @@ def tracked_params(chosen: Chosen, **more: object) -> dict[str, object]:
     plain = chosen.model_dump()
     options = plain.pop("options")
     return plain | {f"option.{name}": value for name, value in options.items()} | more
-
-
-def describe(epoch: EpochResult, epochs: int) -> str:
-    """An epoch in one line."""
-    return (
-        f"epoch {epoch.epoch}/{epochs}: train loss {epoch.train_loss:.4f}, val loss {epoch.val_loss:.4f}, "
-        f"val top-1 {epoch.val_top1:.1f} %, {epoch.seconds:.1f} s" + (" (before the restart)" if epoch.restored else "")
-    )
 
 
 def curve(epoch: EpochResult) -> Epoch:

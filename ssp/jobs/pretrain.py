@@ -1,6 +1,7 @@
 """Pre-training of the demo's backbone on generated source classes.
 
-- Full training of a fresh model with the settings of `backbone.checkpoints.<name>.pretrain`; the published backbones
+- Full training of a fresh model, by the steps of every training, with the settings of
+  `backbone.checkpoints.<name>.pretrain`; the published backbones
   are fetched instead and never come here.
 - Clips are rendered once, in memory; no augmentation, since the renderer varies everything that is not the class.
 - Clip order and weights are functions of the seed: the same settings give the same bytes on the same machine and
@@ -11,14 +12,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from ssp.backbone.checkpoint import write_safetensors
 from ssp.backbone.layout import is_head
@@ -26,19 +26,22 @@ from ssp.config import Checkpoint, Config, Pretrain, slice_hash
 from ssp.data.synthetic import source
 from ssp.data.synthetic.scenes import SOURCE
 from ssp.errors import CheckpointError, ConfigError
-from ssp.files import atomic_path, write_json
+from ssp.files import write_json
 from ssp.methods.build import build_model
 from ssp.paths import Paths
 from ssp.progress import progress
 from ssp.training.execution import Execution, derive_seed
-from ssp.training.optim import Schedule, make_optimizer, set_learning_rate
+from ssp.training.loop import TrainingState, take_step
+from ssp.training.optim import Schedule, make_optimizer
 
 STATE_EVERY = 100  # steps
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as for all clips
 
 
-def run_pretrain(config: Config, checkpoint: str) -> Path:
+def run_pretrain(config: Config, checkpoint: str, state_every: int = STATE_EVERY) -> Path:
     """Pre-train a backbone and write it to `Paths.backbone(checkpoint)`, with a report beside it.
+
+    The state that a killed run continues from is written every `state_every` steps.
 
     Raises:
         ConfigError: the config has no such checkpoint, or fetches it.
@@ -63,15 +66,15 @@ def run_pretrain(config: Config, checkpoint: str) -> Path:
         num_frames=chosen.num_frames,
         img_size=config.backbone.image_size,
     ).to(execution.device)
-    state = path.with_suffix(".state")
-    losses = _train(model, clips, labels, settings, execution, state, identity)
+    state = TrainingState(path.with_suffix(".state"), identity)
+    losses = _train(model, clips, labels, settings, execution, state, state_every)
     report = _measure(model, *_rendered(config, chosen, held_out=True), settings, execution)
     report |= {"train_loss": losses[-1], "settings": settings.model_dump(mode="json"), "identity": identity}
     report["run"] = {"seconds": round(time.time() - started, 1), "device": execution.name}
     write_json(path.with_suffix(".json"), report)
     weights = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if not is_head(n)}
     write_safetensors(weights, path, {"identity": identity})
-    state.unlink(missing_ok=True)
+    state.path.unlink(missing_ok=True)
     return path
 
 
@@ -99,61 +102,48 @@ def _train(
     labels: np.ndarray,
     settings: Pretrain,
     execution: Execution,
-    state: Path,
-    identity: str,
+    state: TrainingState,
+    state_every: int,
 ) -> list[float]:
-    """Train in place from the kept state, or from the beginning; returns the loss of each `STATE_EVERY` steps."""
+    """Train in place from the kept state, or from the beginning; returns the mean loss between two states."""
     optimizer = make_optimizer(model, settings.weight_decay)
     schedule = Schedule(settings.lr, settings.steps, round(settings.warmup * settings.steps))
-    first, losses = 0, []
-    kept = _load(state, identity, execution.device)
-    if kept:
-        model.load_state_dict(kept["model"])
-        optimizer.load_state_dict(kept["optimizer"])
-        first, losses = kept["step"], kept["losses"]
+    saved = state.restore(model, optimizer, execution.device) or {"step": 0, "losses": []}
+    first, losses = saved["step"], saved["losses"]
     model.train()
-    running = 0.0
+    running: list[float] = []
     with progress("pre-train") as update:
         for step in range(first, settings.steps):
-            batch = _batch(len(clips), settings, step)
-            set_learning_rate(optimizer, schedule(step))
-            with execution.autocast():
-                logits = model(normalised(clips[batch]).to(execution.device))
-                loss = cross_entropy(logits.float(), torch.from_numpy(labels[batch]).to(execution.device))
-            if not torch.isfinite(loss):
+            batch = step_clips(len(clips), settings, step)
+            loss = take_step(
+                model,
+                optimizer,
+                [(normalised(clips[batch])[:, None], torch.from_numpy(labels[batch]))],
+                lr=schedule(step),
+                videos=len(batch),
+                clip_grad=settings.clip_grad,
+                execution=execution,
+            )
+            if not math.isfinite(loss):
                 raise CheckpointError(
                     f"pre-training: the loss is not finite at step {step}; lower backbone.checkpoints.*.pretrain.lr"
                 )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), settings.clip_grad)
-            optimizer.step()
-            running += loss.item()
+            running.append(loss)
             done = step + 1
             update(done, settings.steps)
-            if done % STATE_EVERY == 0 or done == settings.steps:
-                losses.append(running / ((done - 1) % STATE_EVERY + 1))
-                running = 0.0
-                content = {"identity": identity, "step": done, "losses": losses}
-                with atomic_path(state) as temporary:
-                    torch.save(content | {"model": model.state_dict(), "optimizer": optimizer.state_dict()}, temporary)
+            if done % state_every == 0 or done == settings.steps:
+                losses.append(math.fsum(running) / len(running))
+                running.clear()
+                state.save(model, optimizer, step=done, losses=losses)
     return losses
 
 
-def _batch(clips: int, settings: Pretrain, step: int) -> np.ndarray:
+def step_clips(clips: int, settings: Pretrain, step: int) -> np.ndarray:
     """Indices of a step's clips: a permutation per pass, cut into full batches."""
     size = min(settings.batch_size, clips)
     epoch, position = divmod(step, clips // size)
     order = np.random.default_rng(derive_seed(settings.seed, "order", epoch)).permutation(clips)
     return order[position * size : (position + 1) * size]
-
-
-def _load(state: Path, identity: str, device: torch.device) -> dict[str, Any] | None:
-    try:
-        content = torch.load(state, map_location=device, weights_only=True)
-    except Exception:  # not there, or damaged: whatever garbage makes a reader raise
-        return None
-    return content if isinstance(content, dict) and content.get("identity") == identity else None
 
 
 @torch.no_grad()

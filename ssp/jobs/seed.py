@@ -28,10 +28,9 @@ from ssp.backbone.checkpoint import save_tuned, write_safetensors
 from ssp.config import Config, slice_hash
 from ssp.errors import ConfigError, RecordError
 from ssp.files import file_sha256
-from ssp.jobs.cell import Cell, curve, describe, predict_test, tracked_metrics, tracked_params
+from ssp.jobs.cell import Cell, curve, predict_test, tracked_params, train_epochs
 from ssp.jobs.tracking import TrackedRun, Tracking
 from ssp.methods.parameters import parameter_counts
-from ssp.progress import progress
 from ssp.records.choice import Choice, load_choice
 from ssp.records.predictions import merge_views, metrics
 from ssp.records.record import (
@@ -47,7 +46,7 @@ from ssp.records.record import (
 )
 from ssp.scan import choose_backend
 from ssp.training.evaluate import empty_predictions, write_predictions
-from ssp.training.loop import EpochResult, TrainingFailed, TrainingState, failures, fit
+from ssp.training.loop import EpochResult, TrainingFailed, TrainingState, failures
 
 log = logging.getLogger(__name__)
 
@@ -142,21 +141,8 @@ def _train_and_test(
     with failures():
         model = cell.build(chosen, seed)
     outcome.parameters = Parameters(**parameter_counts(model))
-    with progress(f"{cell.name} seed {seed}") as on_step:
-        for epoch in fit(
-            model,
-            cell.clips("train", seed),
-            cell.clips("val"),
-            recipe=recipe,
-            chosen=chosen,
-            seed=seed,
-            execution=cell.execution,
-            state=state,
-            on_step=on_step,
-        ):
-            outcome.epochs.append(epoch)
-            log.info("%s", describe(epoch, recipe.epochs))
-            run.log_metrics(tracked_metrics(epoch), epoch.epoch, epoch.finished)
+    for epoch in train_epochs(cell, model, chosen, seed, run, f"{cell.name} seed {seed}", state=state):
+        outcome.epochs.append(epoch)
     # Weights first: from here on nothing trains, and test is read once.
     save_tuned(
         model,

@@ -31,18 +31,16 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from ssp.config import Config, Hyperparameters, Range, slice_hash
-from ssp.data.randaugment import RandAugment
-from ssp.errors import ConfigError
 from ssp.files import writing
-from ssp.jobs.cell import Cell, curve, describe, tracked_metrics, tracked_params
+from ssp.jobs.cell import Cell, curve, tracked_params, train_epochs
 from ssp.jobs.study import FINISHED, fail_stale_trials, finished_trials, open_study, remaining_slots, take_up
 from ssp.jobs.tracking import TrackedRun, Tracking
 from ssp.methods.registry import load_method
-from ssp.progress import progress
+from ssp.methods.space import search_space
 from ssp.records.choice import Budget, Choice, SweepRun, Trial, save_choice
 from ssp.records.record import Chosen, Epoch
 from ssp.training.execution import derive_seed
-from ssp.training.loop import TrainingFailed, failures, fit
+from ssp.training.loop import TrainingFailed, failures
 
 log = logging.getLogger(__name__)
 SHARED = tuple(Hyperparameters.model_fields)
@@ -97,36 +95,6 @@ def run_sweep(config: Config, dataset: str, method: str) -> Choice:
 # Trials.
 
 
-def search_space(cell: Cell) -> dict[str, Range]:
-    """Shared space, then the method's own, then what the config says about this method.
-
-    Raises:
-        ConfigError: a name that is neither a shared hyper-parameter nor an option of the method.
-    """
-    method = cell.config.methods[cell.method]
-    kind = load_method(cell.method)
-    space = dict(cell.config.sweep.space) | kind(cell.options({})).sweep_space() | method.space
-    for name in space:
-        if name not in SHARED and name not in kind.Options.model_fields:
-            known = ", ".join([*SHARED, *kind.Options.model_fields])
-            raise ConfigError(f"methods.{cell.method}.space.{name}: no such hyper-parameter or option; known: {known}")
-    return space
-
-
-def check_training(config: Config) -> None:
-    """Check what only the code that trains knows of a config, before hours are spent on data.
-
-    Raises:
-        ConfigError: an unknown or wrong option of a method, a space over none, or a malformed augmentation policy.
-    """
-    for dataset in config.datasets.values():
-        if policy := dataset.recipe.augmentation.randaugment:
-            RandAugment.parse(policy)
-    any_dataset = next(iter(config.datasets))  # a space is the same for all
-    for method in config.methods:
-        search_space(Cell(config, any_dataset, method))
-
-
 def start_params(cell: Cell, space: dict[str, Range]) -> dict[str, Any]:
     """The first trial. A choice that is not among the choices is left to the sampler: it could not be told apart."""
     options = load_method(cell.method)(cell.options({})).options.model_dump()
@@ -159,7 +127,7 @@ def _is_integer(cell: Cell, name: str) -> bool:
 
 def _work(cell: Cell, study: optuna.Study, slots: Iterable[int], tracking: Tracking, parent: str) -> None:
     """Run the trials of these slots, one after the other."""
-    sweep, space = cell.config.sweep, search_space(cell)
+    sweep, space = cell.config.sweep, search_space(cell.config, cell.method)
     for slot in slots:
         study.sampler = optuna.samplers.TPESampler(
             seed=derive_seed(sweep.seed, "sampler", slot) % 2**32,
@@ -200,30 +168,16 @@ def _run_trial(
 
 def _train(cell: Cell, study: optuna.Study, trial: optuna.Trial, chosen: Chosen, slot: int, run: TrackedRun) -> float:
     """Validation top-1 after the last epoch."""
-    config, recipe = cell.config, cell.config.datasets[cell.dataset].recipe
-    seed, epochs = derive_seed(config.sweep.seed, "trial"), trial_epochs(cell)
+    seed, epochs = derive_seed(cell.config.sweep.seed, "trial"), trial_epochs(cell)
     curves: list[dict] = []
     with failures():
         model = cell.build(chosen, seed)
-    with progress(f"{cell.name} trial {slot}") as on_step:
-        for epoch in fit(
-            model,
-            cell.clips("train", seed),
-            cell.clips("val"),
-            recipe=recipe,
-            chosen=chosen,
-            seed=seed,
-            execution=cell.execution,
-            epochs=epochs,
-            on_step=on_step,
-        ):
-            log.info("%s", describe(epoch, epochs))
-            run.log_metrics(tracked_metrics(epoch), epoch.epoch, epoch.finished)
-            curves.append(curve(epoch).model_dump())
-            trial.set_user_attr("epochs", curves)
-            trial.report(epoch.val_top1, epoch.epoch)
-            if epoch.epoch < epochs and trial.should_prune():
-                raise optuna.TrialPruned
+    for epoch in train_epochs(cell, model, chosen, seed, run, f"{cell.name} trial {slot}", epochs=epochs):
+        curves.append(curve(epoch).model_dump())
+        trial.set_user_attr("epochs", curves)
+        trial.report(epoch.val_top1, epoch.epoch)
+        if epoch.epoch < epochs and trial.should_prune():
+            raise optuna.TrialPruned
     return epoch.val_top1
 
 
@@ -290,7 +244,7 @@ def choose(cell: Cell, trials: dict[int, FrozenTrial], run: SweepRun) -> Choice:
         manifest_hash=cell.manifest_hash,
         backbone_hash=cell.backbone_hash,
         budget=Budget(trials=cell.config.sweep.trials, epochs=trial_epochs(cell)),
-        space=search_space(cell),
+        space=search_space(cell.config, cell.method),
         hyperparameters=best.hyperparameters if best else None,
         trial=best.number if best else None,
         value=best.value if best else None,

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ssp.report.images import data_uri
 from ssp.report.results import Results, anchor
-from ssp.tables.cells import Cell
+from ssp.tables.cells import CellResult
 
 TEXT_UP_TO = 12  # classes of a matrix that holds its shares as text
 OPEN_UP_TO = 20  # classes of a table that is shown without asking for it
@@ -57,12 +57,12 @@ def _dataset(results: Results, dataset: str) -> dict[str, Any]:
     }
 
 
-def _tested(cells: list[Cell], matrices: dict[str, np.ndarray]) -> list[tuple[Cell, np.ndarray]]:
+def _tested(cells: list[CellResult], matrices: dict[str, np.ndarray]) -> list[tuple[CellResult, np.ndarray]]:
     """Cells that have predictions."""
     return [(cell, matrices[cell.method]) for cell in cells if cell.videos]
 
 
-def confusion(cell: Cell, classes: int) -> np.ndarray:
+def confusion(cell: CellResult, classes: int) -> np.ndarray:
     """Counts (classes, classes) over all seeds of a cell: rows are true classes, columns what was predicted."""
     counts = np.zeros((classes, classes), dtype=np.int64)
     for videos in cell.videos.values():

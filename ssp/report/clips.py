@@ -21,7 +21,7 @@ from ssp.data.frames import FrameStore
 from ssp.data.sampling import test_indices
 from ssp.report.images import data_uri
 from ssp.report.results import Results, anchor
-from ssp.tables.cells import Cell
+from ssp.tables.cells import CellResult
 
 FRAMES = 8  # of a strip
 HEIGHT = 96  # pixels of a frame that is larger
@@ -57,7 +57,7 @@ def _dataset(results: Results, dataset: str) -> dict[str, Any]:
     return {"name": dataset, "strips": strips}
 
 
-def chosen(cells: list[Cell]) -> list[tuple[str, str]]:
+def chosen(cells: list[CellResult]) -> list[tuple[str, str]]:
     """(why, id) of the videos to show; fewer than three where runs do not differ, none where all failed."""
     runs = [videos.set_index("id")["rank"] == 0 for cell in cells for videos in cell.videos.values()]
     if not runs:
@@ -82,7 +82,7 @@ def _frames(store: FrameStore, row: int, clips: Clips) -> tuple[list[str], list[
     return addresses, indices.tolist()
 
 
-def _answers(results: Results, cell: Cell, video: str) -> dict[str, Any]:
+def _answers(results: Results, cell: CellResult, video: str) -> dict[str, Any]:
     """What the seeds of a method named a video: each answer once, with its seeds."""
     said: dict[int, list[int]] = {}
     label = -1

@@ -7,7 +7,7 @@ from typing import Any
 
 from ssp.report import svg
 from ssp.report.results import Results, anchor
-from ssp.tables.cells import Cell
+from ssp.tables.cells import CellResult
 
 
 def content(results: Results) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def _panels(results: Results, dataset: str) -> list[dict[str, Any]]:
     ]
 
 
-def _accuracies(results: Results, cell: Cell) -> list[svg.Line]:
+def _accuracies(results: Results, cell: CellResult) -> list[svg.Line]:
     colour = results.colour(cell.method)
     drawn = []
     for seed, record in cell.records.items():
@@ -42,7 +42,7 @@ def _accuracies(results: Results, cell: Cell) -> list[svg.Line]:
     return drawn
 
 
-def _losses(results: Results, cell: Cell) -> list[svg.Line]:
+def _losses(results: Results, cell: CellResult) -> list[svg.Line]:
     colour = results.colour(cell.method)
     drawn = []
     for seed, record in cell.records.items():

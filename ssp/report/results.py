@@ -15,7 +15,7 @@ from ssp.figures.style import COLOURS
 from ssp.paths import Paths
 from ssp.records.choice import Choice, load_choice
 from ssp.records.record import Record
-from ssp.tables.cells import Cell, collect_cells
+from ssp.tables.cells import CellResult, collect_cells
 from ssp.tables.layout import Layout, lay_out
 from ssp.tables.long import LongTables, read_tables
 
@@ -28,7 +28,7 @@ class Results:
     paths: Paths
     tables: LongTables
     layouts: dict[str, Layout]
-    cells: list[Cell]
+    cells: list[CellResult]
     """Data set by data set, methods in the config's order."""
     choices: dict[tuple[str, str], Choice]
     """By (data set, method)."""
@@ -40,7 +40,7 @@ class Results:
         """All records, in the order of cells and seeds."""
         return [record for cell in self.cells for record in cell.records.values()]
 
-    def of(self, dataset: str) -> list[Cell]:
+    def of(self, dataset: str) -> list[CellResult]:
         """The cells of a data set."""
         return [cell for cell in self.cells if cell.dataset == dataset]
 
@@ -95,11 +95,11 @@ def _data_is_there(config: Config, paths: Paths, dataset: str) -> None:
             )
 
 
-def _choice(config: Config, paths: Paths, cell: Cell) -> Choice:
+def _choice(config: Config, paths: Paths, cell: CellResult) -> Choice:
     return load_choice(paths.choice(cell.dataset, cell.method), config, cell.dataset, cell.method)
 
 
-def _class_names(paths: Paths, dataset: str, cells: list[Cell]) -> dict[int, str]:
+def _class_names(paths: Paths, dataset: str, cells: list[CellResult]) -> dict[int, str]:
     path = paths.manifest(dataset)
     known = {record.manifest_hash for cell in cells if cell.dataset == dataset for record in cell.records.values()}
     if known != {manifest_hash(path)}:

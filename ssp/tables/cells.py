@@ -26,7 +26,7 @@ from ssp.records.record import Record, load_record
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellResult:
     """All seeds of one method on one data set."""
 
     dataset: str
@@ -53,7 +53,7 @@ class Cell:
         return {seed: record.reason for seed, record in self.records.items() if record.status == "failed"}
 
 
-def collect_cells(config: Config) -> list[Cell]:
+def collect_cells(config: Config) -> list[CellResult]:
     """All cells of a config, data set by data set, methods in the config's order.
 
     Raises:
@@ -70,7 +70,7 @@ def collect_cells(config: Config) -> list[Cell]:
     return cells
 
 
-def _read_cell(config: Config, dataset: str, method: str) -> Cell:
+def _read_cell(config: Config, dataset: str, method: str) -> CellResult:
     paths = Paths.of(config)
     records, videos = {}, {}
     for seed in config.seeds:
@@ -87,7 +87,7 @@ def _read_cell(config: Config, dataset: str, method: str) -> Cell:
         records[seed] = record
         if record.status == "ok":
             videos[seed] = _read_videos(paths.predictions(dataset, method, seed), record, config, again)
-    return Cell(dataset, method, records, videos)
+    return CellResult(dataset, method, records, videos)
 
 
 def _read_videos(path: Path, record: Record, config: Config, again: str) -> pd.DataFrame:
@@ -115,7 +115,7 @@ def _first_change(old: dict, new: dict) -> str:
     return "; ".join([f"was {line}" for line in gone[:1]] + [f"now {line}" for line in come[:1]])
 
 
-def _same_origin(cells: list[Cell], config: Config) -> None:
+def _same_origin(cells: list[CellResult], config: Config) -> None:
     """A data set has one manifest and a checkpoint one file in all records, or methods would not be comparable."""
     first: dict[tuple[str, str], tuple[str | None, Path]] = {}
     for cell in cells:

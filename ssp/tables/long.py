@@ -20,7 +20,7 @@ from ssp.errors import RecordError
 from ssp.paths import Paths
 from ssp.records.published import published_accuracy, published_parameters
 from ssp.tables import stats
-from ssp.tables.cells import Cell, collect_cells
+from ssp.tables.cells import CellResult, collect_cells
 
 COLUMNS = {
     "main": ("dataset", "method", "mean", "sd", "n_seeds", "published", "status"),
@@ -125,7 +125,7 @@ def _frame(name: str, rows: list[dict]) -> pd.DataFrame:
     return frame.astype(_counts(frame)).round(8)
 
 
-def _main_row(config: Config, cell: Cell) -> dict:
+def _main_row(config: Config, cell: CellResult) -> dict:
     spread = stats.spread(list(cell.accuracies.values()))
     return {
         "dataset": cell.dataset,
@@ -138,7 +138,7 @@ def _main_row(config: Config, cell: Cell) -> dict:
     }
 
 
-def _uncertainty_row(cell: Cell) -> dict:
+def _uncertainty_row(cell: CellResult) -> dict:
     row = {"dataset": cell.dataset, "method": cell.method}
     if not cell.videos:
         return row
@@ -156,7 +156,7 @@ def _uncertainty_row(cell: Cell) -> dict:
     }
 
 
-def _differences(config: Config, dataset: str, cells: list[Cell]) -> list[dict]:
+def _differences(config: Config, dataset: str, cells: list[CellResult]) -> list[dict]:
     """Reference minus method for every other method of a data set; empty fields where the two share no seed."""
     here = {cell.method: cell for cell in cells if cell.dataset == dataset}
     reference = here[reference_method(config)]
@@ -185,7 +185,7 @@ def _differences(config: Config, dataset: str, cells: list[Cell]) -> list[dict]:
     return rows
 
 
-def _parameter_rows(config: Config, cells: list[Cell]) -> list[dict]:
+def _parameter_rows(config: Config, cells: list[CellResult]) -> list[dict]:
     """Parameter counts of each method on each data set, empty where no seed came as far as building the model."""
     rows = []
     for method in config.methods:
@@ -202,7 +202,7 @@ def _parameter_rows(config: Config, cells: list[Cell]) -> list[dict]:
     return rows
 
 
-def _seed_row(cell: Cell, seed: int) -> dict:
+def _seed_row(cell: CellResult, seed: int) -> dict:
     record = cell.records[seed]
     measured = record.metrics.model_dump() if record.metrics and record.status == "ok" else {}
     row = {"dataset": cell.dataset, "method": cell.method, "seed": seed, "status": record.status}

@@ -1,5 +1,7 @@
 """The one training loop: every method, every trial of a sweep and every cell of the benchmark goes through `fit`.
 
+Pre-training, which has its own clips and no validation, takes the same optimizer steps (`take_step`).
+
 Design choices
 - `fit` is a generator of epochs, so whoever drives it logs curves, prunes a trial or stops, and `fit` knows nothing of
   Optuna or MLflow.
@@ -18,14 +20,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 
@@ -85,13 +88,23 @@ class TrainingState:
             return None
         return state if isinstance(state, dict) and state.get("identity") == self.identity else None
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, epochs: list[EpochResult]) -> None:
-        """Write what trains, the optimizer and the curves so far."""
+    def restore(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    ) -> dict[str, Any] | None:
+        """Put model and optimizer where this training was left; gives what else was saved, None where there is none."""
+        saved = self.load(device)
+        if saved:
+            model.load_state_dict(saved["model"], strict=False)
+            optimizer.load_state_dict(saved["optimizer"])
+        return saved
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, **done: Any) -> None:  # noqa: ANN401 - plain data
+        """Write what trains, the optimizer, and what has been done so far."""
         state = {
             "identity": self.identity,
             "model": trained_tensors(model),
             "optimizer": optimizer.state_dict(),
-            "epochs": [asdict(epoch) for epoch in epochs],
+            **done,
         }
         with atomic_path(self.path) as temporary:
             torch.save(state, temporary)
@@ -147,9 +160,7 @@ def fit(
     schedule = Schedule(chosen.lr, steps * epochs, round(warmup * steps * epochs))
     optimizer = make_optimizer(model, chosen.weight_decay)
     done: list[EpochResult] = []
-    if state and (saved := state.load(execution.device)):
-        model.load_state_dict(saved["model"], strict=False)
-        optimizer.load_state_dict(saved["optimizer"])
+    if state and (saved := state.restore(model, optimizer, execution.device)):
         done = [EpochResult(**{**epoch, "restored": True}) for epoch in saved["epochs"]]
         yield from done
     with failures():
@@ -165,15 +176,19 @@ def fit(
             for step, parts in enumerate(cuts):
                 torch.manual_seed(derive_seed(seed, "step", epoch, step))  # drop path
                 lr = schedule(epoch * steps + step)
-                set_learning_rate(optimizer, lr)
-                mix = draw_mix(recipe.augmentation, seed, epoch, step)
-                loss = accumulate_gradient(model, loader, parts, mix, recipe.label_smoothing, execution)
+                loss = take_step(
+                    model,
+                    optimizer,
+                    ((clips, labels) for clips, labels, _, _ in islice(loader, len(parts))),
+                    lr=lr,
+                    videos=sum(map(len, parts)),
+                    mix=draw_mix(recipe.augmentation, seed, epoch, step),
+                    label_smoothing=recipe.label_smoothing,
+                    clip_grad=recipe.clip_grad,
+                    execution=execution,
+                )
                 if not math.isfinite(loss):
                     raise TrainingFailed(f"training loss is {loss} in epoch {epoch + 1}, step {step + 1} of {steps}")
-                if recipe.clip_grad:
-                    nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
                 losses.append(loss)
                 if on_step:
                     on_step(epoch * steps + step + 1, steps * epochs)
@@ -184,7 +199,7 @@ def fit(
             train_loss = math.fsum(losses) / steps
             done.append(EpochResult(epoch + 1, lr, train_loss, val_loss, val_top1, seconds, time.time()))
             if state:
-                state.save(model, optimizer, done)
+                state.save(model, optimizer, epochs=[asdict(epoch) for epoch in done])
             yield done[-1]
 
 
@@ -194,35 +209,55 @@ def epoch_batches(videos: int, batch_size: int, seed: int, epoch: int) -> list[l
     return [order[i * batch_size : (i + 1) * batch_size] for i in range(max(1, videos // batch_size))]
 
 
-def accumulate_gradient(
+def take_step(
     model: nn.Module,
-    loader: Iterator,
-    parts: list[list[int]],
-    mix: Mix | None,
-    label_smoothing: float,
+    optimizer: torch.optim.Optimizer,
+    parts: Iterable[tuple[Tensor, Tensor]],
+    *,
+    lr: float,
+    videos: int,
     execution: Execution,
+    mix: Mix | None = None,
+    label_smoothing: float = 0.0,
+    clip_grad: float | None = None,
 ) -> float:
-    """Add up the gradients of the micro-batches of one step; returns the mean loss of the whole batch.
+    """One optimizer step: the gradient of the whole batch, added up over its micro-batches, and the update.
 
-    Gradients are left on the parameters, unless a loss is not finite: then nothing more is computed.
+    Args:
+        model: in training mode.
+        optimizer: over what trains.
+        parts: micro-batches: clips (B, R, 3, T, H, W) of B videos, R augmentations of each, and labels (B,).
+        lr: learning rate of this step.
+        videos: of all micro-batches together.
+        execution: device and precision.
+        mix: mixup or CutMix of the step.
+        label_smoothing: of the cross-entropy.
+        clip_grad: largest gradient norm; None: not clipped.
+
+    Returns:
+        The mean loss of the batch. Where it is not finite nothing is updated.
     """
-    videos, total = sum(map(len, parts)), 0.0
-    for part in parts:
-        clips, labels, _, _ = next(loader)  # clips (B, R, 3, T, H, W)
+    set_learning_rate(optimizer, lr)
+    total = 0.0
+    for clips, labels in parts:
         clips = clips.to(execution.device, non_blocking=True)
         labels = labels.to(execution.device, non_blocking=True)
         keep = 1.0
         if mix:
             clips, keep = mix.clips(clips)
-        repeats = clips.shape[1]
         with execution.autocast():
             logits = model(clips.flatten(0, 1)).float()
-        targets = mixed_targets(labels, logits.shape[1], keep).repeat_interleave(repeats, 0)
-        loss = cross_entropy(logits, targets, label_smoothing=label_smoothing) * (len(part) / videos)
+        targets = mixed_targets(labels, logits.shape[1], keep).repeat_interleave(clips.shape[1], 0)
+        loss = cross_entropy(logits, targets, label_smoothing=label_smoothing) * (len(labels) / videos)
         total += loss.item()
         if not math.isfinite(total):
-            break
+            optimizer.zero_grad(set_to_none=True)
+            return total
         loss.backward()
+    if clip_grad:
+        nn.utils.clip_grad_norm_(model.parameters(), clip_grad)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
     return total
 
 

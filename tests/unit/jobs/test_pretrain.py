@@ -89,8 +89,7 @@ def test_the_seed_decides_the_weights():
 
 @pytest.mark.parametrize("stop", [1, 3, 4])
 def test_a_killed_run_continues_to_the_same_bytes(monkeypatch, stop):
-    monkeypatch.setattr(pretrain, "STATE_EVERY", 2)
-    whole, batch, steps = weights(config()), pretrain._batch, []
+    whole, batch, steps = weights(config()), pretrain.step_clips, []
 
     def killed(clips, settings, step):
         steps.append(step)
@@ -98,9 +97,9 @@ def test_a_killed_run_continues_to_the_same_bytes(monkeypatch, stop):
             raise KeyboardInterrupt
         return batch(clips, settings, step)
 
-    monkeypatch.setattr(pretrain, "_batch", killed)
+    monkeypatch.setattr(pretrain, "step_clips", killed)
     with pytest.raises(KeyboardInterrupt):
-        pretrain.run_pretrain(config(), "tiny")
+        pretrain.run_pretrain(config(), "tiny", state_every=2)
     assert not Paths.of(config()).backbone("tiny").exists()
     steps.clear()
     stop_again, stop = stop, None
@@ -109,17 +108,16 @@ def test_a_killed_run_continues_to_the_same_bytes(monkeypatch, stop):
 
 
 def test_the_state_of_other_settings_is_not_continued(monkeypatch):
-    monkeypatch.setattr(pretrain, "STATE_EVERY", 2)
-    fresh, batch = weights(config(lr=0.001)), pretrain._batch
+    fresh, batch = weights(config(lr=0.001)), pretrain.step_clips
 
     def killed(clips, settings, step):
         if step == 3 and settings.lr == 0.003:
             raise KeyboardInterrupt
         return batch(clips, settings, step)
 
-    monkeypatch.setattr(pretrain, "_batch", killed)
+    monkeypatch.setattr(pretrain, "step_clips", killed)
     with pytest.raises(KeyboardInterrupt):
-        pretrain.run_pretrain(config(), "tiny")
+        pretrain.run_pretrain(config(), "tiny", state_every=2)
     assert weights(config(lr=0.001)) == fresh
 
 

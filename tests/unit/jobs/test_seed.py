@@ -16,7 +16,7 @@ from ssp.jobs.cell import Cell, predict_test
 from ssp.jobs.inference import evaluate_saved
 from ssp.jobs.seed import train_cell
 from ssp.jobs.sweep import run_sweep
-from ssp.jobs.tracking import Tracking
+from ssp.jobs.tracking import TrackedRun, Tracking
 from ssp.records.predictions import merge_views, metrics, read_predictions
 from ssp.records.record import load_record
 
@@ -109,18 +109,19 @@ def test_killed_run_ends_with_the_same_bytes(cell, monkeypatch, epoch):
     for path in (cell.paths.record("ucf101", "ssp", 1), cell.paths.predictions("ucf101", "ssp", 1)):
         path.unlink()
 
-    real = ssp.jobs.seed.describe
+    real = ssp.jobs.seed.train_epochs
 
-    def kill(result, epochs):
-        if result.epoch == epoch:
-            raise KeyboardInterrupt
-        return real(result, epochs)
+    def killed(*args, **kwargs):
+        for result in real(*args, **kwargs):
+            if result.epoch == epoch:
+                raise KeyboardInterrupt
+            yield result
 
-    monkeypatch.setattr(ssp.jobs.seed, "describe", kill)
+    monkeypatch.setattr(ssp.jobs.seed, "train_epochs", killed)
     with pytest.raises(KeyboardInterrupt):
         train(cell, 1)
     assert not cell.paths.record("ucf101", "ssp", 1).exists()
-    monkeypatch.setattr(ssp.jobs.seed, "describe", real)
+    monkeypatch.setattr(ssp.jobs.seed, "train_epochs", real)
     resumed = train(cell, 1)
     assert resumed.run.resumed_after_epoch == epoch
     assert outputs() == expected and essence(resumed) == essence(whole)
@@ -135,16 +136,16 @@ def test_killed_run_ends_with_the_same_bytes(cell, monkeypatch, epoch):
     assert [r.info.status for r in siblings] == ["FINISHED", "FINISHED"]  # the whole one, and the continued one
 
 
-@pytest.mark.parametrize("step", ["save_record", "_track_result"])
-def test_killed_at_the_very_end_it_ends_as_the_same_tracked_run(cell, monkeypatch, step):
+@pytest.mark.parametrize(("owner", "step"), [(ssp.jobs.seed, "save_record"), (TrackedRun, "log_artifact")])
+def test_killed_at_the_very_end_it_ends_as_the_same_tracked_run(cell, monkeypatch, owner, step):
     def kill(*_):
         raise KeyboardInterrupt
 
-    real = getattr(ssp.jobs.seed, step)
-    monkeypatch.setattr(ssp.jobs.seed, step, kill)
+    real = getattr(owner, step)
+    monkeypatch.setattr(owner, step, kill)
     with pytest.raises(KeyboardInterrupt):
         train(cell)
-    monkeypatch.setattr(ssp.jobs.seed, step, real)
+    monkeypatch.setattr(owner, step, real)
     record = train(cell)
     assert record.run.resumed_after_epoch == record.epochs == 3
     client, run = children(cell, record)

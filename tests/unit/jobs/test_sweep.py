@@ -13,8 +13,9 @@ import ssp.jobs.sweep
 from ssp.errors import ConfigError, RecordError
 from ssp.jobs.cell import Cell
 from ssp.jobs.study import open_storage, open_study
-from ssp.jobs.sweep import run_sweep, search_space
+from ssp.jobs.sweep import run_sweep
 from ssp.jobs.tracking import Tracking
+from ssp.methods.space import search_space
 from ssp.paths import Paths
 from ssp.records.choice import load_choice
 from ssp.training.loop import EpochResult, TrainingFailed
@@ -37,7 +38,7 @@ def scripted(monkeypatch, curves):
             yield EpochResult(epoch, 0.1, 1.0, loss, top1[0] if isinstance(top1, tuple) else top1, 0.0, 1e9)
             assert epoch <= epochs
 
-    monkeypatch.setattr(ssp.jobs.sweep, "fit", fit)
+    monkeypatch.setattr(ssp.jobs.cell, "fit", fit)
 
 
 def test_spends_the_budget_on_train_and_validation_and_takes_the_best(tiny, monkeypatch):
@@ -80,19 +81,20 @@ def test_rerun_repeats_and_other_methods_see_the_same_proposals(tiny):
 def test_killed_sweep_goes_on_to_the_same_choice(tiny, monkeypatch, at):
     config = tiny(sweep__trials=4)
     whole = run_sweep(tiny(name="whole", sweep__trials=4), "ucf101", "linear")
-    trial, epoch, real = *at, ssp.jobs.sweep.describe
+    trial, epoch, real = *at, ssp.jobs.sweep.train_epochs
     seen = []
 
-    def kill(result, epochs):
-        seen.append(result.epoch)
-        if seen.count(1) == trial + 1 and result.epoch == epoch:
-            raise KeyboardInterrupt
-        return real(result, epochs)
+    def killed(*args, **kwargs):
+        for result in real(*args, **kwargs):
+            seen.append(result.epoch)
+            if seen.count(1) == trial + 1 and result.epoch == epoch:
+                raise KeyboardInterrupt
+            yield result
 
-    monkeypatch.setattr(ssp.jobs.sweep, "describe", kill)
+    monkeypatch.setattr(ssp.jobs.sweep, "train_epochs", killed)
     with pytest.raises(KeyboardInterrupt):
         run_sweep(config, "ucf101", "linear")
-    monkeypatch.setattr(ssp.jobs.sweep, "describe", real)
+    monkeypatch.setattr(ssp.jobs.sweep, "train_epochs", real)
     cell = Cell(config, "ucf101", "linear")
     assert not cell.paths.choice("ucf101", "linear").exists()
     journal = cell.paths.journal("ucf101", "linear")
@@ -110,9 +112,15 @@ def test_the_lock_of_a_killed_worker_is_seen_by_the_others(tmp_path, monkeypatch
     """Optuna releases a lock that got old; it must find the file that the lock, a link, leads to."""
     monkeypatch.chdir(tmp_path)
     journal = Path("results/sweeps/linear.journal")
-    open_storage("journal", journal)._backend._lock.acquire()
-    lock = journal.with_name("linear.journal.lock")
-    assert lock.is_symlink() and lock.exists()
+    locks, link = [], os.symlink
+
+    def watched(target, lock):
+        link(target, lock)
+        locks.append((lock, Path(lock).exists()))
+
+    monkeypatch.setattr(os, "symlink", watched)
+    optuna.create_study(storage=open_storage("journal", journal))
+    assert set(locks) == {(str(journal.absolute()) + ".lock", True)}
 
 
 @pytest.mark.parametrize("step", ["save_choice", "tracked_params"])
@@ -159,7 +167,7 @@ def test_method_options_are_searched_beside_the_shared_space(tiny):
         assert options["inner_dim"] in (4, 16) and options["attn_dim"] == 8
         assert trial.hyperparameters.drop_path == 0.0
     with pytest.raises(ConfigError, match=r"methods\.linear\.space\.width: no such hyper-parameter or option"):
-        search_space(Cell(tiny(methods__linear__space={"width": {"choices": [1]}}), "ucf101", "linear"))
+        search_space(tiny(methods__linear__space={"width": {"choices": [1]}}), "linear")
 
 
 def test_protocol_sets_the_methods_quirk(tiny):
@@ -207,7 +215,7 @@ def test_choice_of_another_config_is_not_used(tiny):
     with pytest.raises(RecordError, match=r"linear\.json: was chosen under another config.*ssp sweep"):
         load_choice(path, other, "ucf101", "linear")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"best": 1}))
-    with pytest.raises(RecordError, match=r"linear\.json: not a valid sweep choice: best: Extra inputs"):
+    with pytest.raises(RecordError, match=r"linear\.json: not a valid sweep choice: best: unknown key"):
         load_choice(path, config, "ucf101", "linear")
 
 

@@ -15,7 +15,7 @@ from ssp.report.classes import confusion, picture
 from ssp.report.clips import chosen
 from ssp.report.images import data_uri
 from ssp.report.stages import duration, read_benchmark
-from ssp.tables.cells import Cell, collect_cells
+from ssp.tables.cells import CellResult, collect_cells
 from tests.unit.made_records import make_config, write_cell
 from tests.unit.made_report import write_benchmark
 
@@ -24,7 +24,7 @@ def cell(*seeds):
     """A cell whose seeds have these (id, label, predicted)."""
     frames = [pd.DataFrame(rows, columns=["id", "label", "predicted"]) for rows in seeds]
     frames = [frame.assign(rank=(frame["label"] != frame["predicted"]).astype(int)) for frame in frames]
-    return Cell("ssv2", "ssp", {}, dict(enumerate(frames)))
+    return CellResult("ssv2", "ssp", {}, dict(enumerate(frames)))
 
 
 def test_confusion_pools_seeds():
