@@ -12,6 +12,10 @@ from pathlib import Path
 from ssp.config import Config
 
 RESULTS = Path("results")
+LAID_OUT_TABLES = ("main", "parameters", "uncertainty", "differences")
+TABLE_FORMATS = ("csv", "md", "tex")
+PLAIN_TABLES = ("seeds",)
+FIGURE, FIGURE_FORMATS = "accuracy_against_parameters", ("pdf", "png")
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,17 @@ class Paths:
     def tables(self) -> Path:
         """Folder of the tables."""
         return self.results / "tables"
+
+    @property
+    def table_files(self) -> list[Path]:
+        """All files of tables: those that are laid out in every format, the others as CSV."""
+        laid_out = [self.tables / f"{name}.{kind}" for name in LAID_OUT_TABLES for kind in TABLE_FORMATS]
+        return [*laid_out, *(self.tables / f"{name}.csv" for name in PLAIN_TABLES)]
+
+    @property
+    def figure_files(self) -> list[Path]:
+        """The figures for papers."""
+        return [self.figures / f"{FIGURE}.{kind}" for kind in FIGURE_FORMATS]
 
     @property
     def figures(self) -> Path:

@@ -62,13 +62,16 @@ def load_weights(model: VideoMamba, source: str | Path | Mapping[str, Any]) -> N
     optional = set()
     if not any(is_head(name) for name in state):
         optional |= {name for name in expected if is_head(name)}
-        log.info("%s: no head for these classes; it keeps its initialisation", origin)
-    if not model.added & state.keys():
+        log.info("%s: no head for these classes; tuning brings its own", origin)
+    is_bare = not model.added & state.keys()
+    if is_bare:
         optional |= model.added
     problem = _difference(state, expected, optional)
     if problem:
         raise CheckpointError(f"{origin}: does not fit this model: {problem}")
     _copy(state, model)
+    if is_bare:
+        model.method.after_loading(model)
 
 
 def read_checkpoint(path: str | Path) -> Mapping[str, Any]:

@@ -50,10 +50,10 @@ def write_figures(config: Config) -> list[Path]:
     paths = []
     with mpl.rc_context(STYLE):
         figure = accuracy_against_parameters(config, tables)
-        for kind, metadata in _UNDATED.items():
-            path = Paths.of(config).figures / f"accuracy_against_parameters.{kind}"
+        for path in Paths.of(config).figure_files:
+            kind = path.suffix.removeprefix(".")
             with atomic_path(path) as temporary:
-                figure.savefig(temporary, format=kind, dpi=200, metadata=metadata)
+                figure.savefig(temporary, format=kind, dpi=200, metadata=_UNDATED[kind])
             paths.append(path)
     return paths
 
@@ -77,7 +77,7 @@ def accuracy_against_parameters(config: Config, tables: LongTables) -> Figure:
     for axis in axes.flat[len(datasets) :]:
         axis.set_visible(False)
     for axis in axes[-1]:
-        axis.set_xlabel("trained parameters without the head")
+        axis.set_xlabel("trained parameters, final norm included, head not")
     for axis in axes[:, 0]:
         axis.set_ylabel("top-1 accuracy (%)")
     # A dollar sign would start a formula.

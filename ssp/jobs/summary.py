@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from ssp.config import Config, load_config
-from ssp.paths import Paths
+from ssp.paths import FIGURE_FORMATS, LAID_OUT_TABLES, TABLE_FORMATS, Paths
 
 
 def print_summary(config: Config) -> None:
@@ -28,8 +28,8 @@ def print_summary(config: Config) -> None:
             print_tables(config)
     places = {
         "report": paths.report,
-        "tables": f"{paths.tables}/{{main,parameters,uncertainty,differences}}.{{csv,md,tex}}",
-        "figures": f"{paths.figures}/*.{{pdf,png}}",
+        "tables": f"{paths.tables}/{{{','.join(LAID_OUT_TABLES)}}}.{{{','.join(TABLE_FORMATS)}}}",
+        "figures": f"{paths.figures}/*.{{{','.join(FIGURE_FORMATS)}}}",
         "records": paths.results / "records",
         "predictions": paths.results / "predictions",
         "tuned weights": paths.results / "weights",

@@ -65,6 +65,7 @@ def build_model(
     trainable = set(model.method.trainable_parameters(model))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trainable)
+    model.method.after_loading(model)
     return model
 
 

@@ -33,12 +33,15 @@ def parameter_counts(model: VideoMamba) -> dict[str, int]:
 
     Returns:
         total: all; trainable: those that train; extra: what the method added (neither head nor final norm);
-        head: weight and bias of the head, without the final norm.
+        head: weight and bias of the head, without the final norm; tuned: those that train, without head and final norm
+        (a method that trains what was there before adds nothing and tunes something).
     """
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    trains = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     return {
         "total": sum(sizes.values()),
-        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "trainable": sum(sizes[name] for name in trains),
+        "tuned": sum(sizes[name] for name in trains if not is_readout(name)),
         "extra": sum(size for name, size in sizes.items() if name in model.added),
         "head": sum(size for name, size in sizes.items() if is_head(name)),
     }

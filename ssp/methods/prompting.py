@@ -19,8 +19,9 @@ NeurIPS 2025.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import torch
@@ -76,12 +77,18 @@ class StateSpacePrompting(TuningMethod):
             return value
 
     def attach(self, model: VideoMamba) -> None:
-        """Register the shared maps and the scales under their published names."""
+        """Register the shared maps and the scales under their published names, and choose the parts."""
         options, dim = self.options, model.cls_token.shape[-1]
         model.inner_prompt = IntraFrameGathering(dim, options.inner_dim, model.bare_layout.grid)
         model.dynamic_scales = nn.ParameterList(torch.zeros(1) for _ in range(len(model.layers) - 1))
         model.prompt_attentions = nn.ModuleList(
             InterFrameSpreading(dim, options.attn_dim) for _ in range(options.num_prompts)
+        )
+        self.parts = Parts(
+            gather=model.inner_prompt,
+            summarise=last_patch,
+            gate=partial(entropy_gate, over_batch=options.entropy_norm == "published"),
+            spread=partial(spread_by_attention, model.prompt_attentions),
         )
 
     def layout(self, layout: TokenLayout) -> TokenLayout:
@@ -92,18 +99,37 @@ class StateSpacePrompting(TuningMethod):
         """Add F to the patch rows and, from block 1 on, overwrite the prompt rows."""
         frames = run.layout.split_frames(streams.hidden)
         patches, slots = frames.split([run.layout.patches, run.layout.per_frame], dim=2)
-        prompt, gathered = run.model.inner_prompt(patches)
+        prompt, gathered = self.parts.gather(patches)
         gate = summary = None
         if index > 0:
-            gate = entropy_gate(prompt.detach(), over_batch=self.options.entropy_norm == "published")
+            gate = self.parts.gate(prompt.detach())
             scale = run.model.dynamic_scales[index - 1]
             # The gate is float32 at least, for its entropy; what it acts on stays in the model's precision.
-            summary = patches[:, :, -1] * (1 + scale * gate[..., None].to(scale.dtype))  # (B, T, D)
-            slots = torch.stack([spread(summary) * gathered for spread in run.model.prompt_attentions], dim=2)
+            summary = self.parts.summarise(patches) * (1 + scale * gate[..., None].to(scale.dtype))  # (B, T, D)
+            slots = self.parts.spread(summary, gathered)
         if self.observer:
             self.observer(Observation(index, patches, prompt, gate, summary))
         frames = torch.cat([patches + prompt, slots], dim=2)
         return Streams(run.layout.join_frames(streams.hidden, frames), streams.residual)
+
+
+class Parts(NamedTuple):
+    """What SSP is made of, chosen once in `attach`: a variant exchanges a part, and `before_block` stays as it is."""
+
+    gather: Callable[[Tensor], tuple[Tensor, Tensor]]  # patches (B, T, N, D) to F (B, T, N, D) and I (B, T, D)
+    summarise: Callable[[Tensor], Tensor]  # patches (B, T, N, D) to one vector a frame (B, T, D)
+    gate: Callable[[Tensor], Tensor]  # F (B, T, N, D) to the weight of each frame (B, T)
+    spread: Callable[[Tensor, Tensor], Tensor]  # gated summaries and I, each (B, T, D), to prompt rows (B, T, P, D)
+
+
+def last_patch(patches: Tensor) -> Tensor:
+    """The last patch's row of each frame, which a forward scan has carried the frame to: (B, T, N, D) to (B, T, D)."""
+    return patches[:, :, -1]
+
+
+def spread_by_attention(spreads: Iterable[InterFrameSpreading], summary: Tensor, gathered: Tensor) -> Tensor:
+    """Prompt rows (B, T, P, D): attention over frames of the summaries, by each of P maps, times what was gathered."""
+    return torch.stack([spread(summary) * gathered for spread in spreads], dim=2)
 
 
 def entropy_gate(prompt: Tensor, *, over_batch: bool) -> Tensor:

@@ -83,6 +83,7 @@ class Parameters(_Model):
 
     total: int
     trainable: int
+    tuned: int | None = Field(default=None, description="Trainable without head and final norm; null: not noted.")
     extra: int
     head: int
 

@@ -138,6 +138,7 @@ def test_counts(variant):
     assert counts["extra"] == counts["total"] - bare["total"]
     assert counts["trainable"] == sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert counts["trainable"] >= counts["extra"] + counts["head"] + 32
+    assert counts["tuned"] == counts["trainable"] - counts["head"] - 32  # head and final norm
 
 
 def test_saved_weights_give_bit_equal_logits(variant, tmp_path):
@@ -164,7 +165,7 @@ def test_a_clip_does_not_depend_on_its_batch(variant, dtype, tolerance):
 
 def test_unknown_option(variant):
     name, _ = variant
-    with pytest.raises(ConfigError, match=rf"^methods\.{name}\.options\.nonsense: unknown option; known: .+$"):
+    with pytest.raises(ConfigError, match=rf"^methods\.{name}\.options\.nonsense: unknown option; .+$"):
         build_model(BACKBONE, name, CLASSES, method_options={"nonsense": 1})
 
 

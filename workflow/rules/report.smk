@@ -1,12 +1,7 @@
 """Tables and figures, pure functions of the records; and the report, which shows them with all that led there."""
 
-TABLES = expand(
-    paths.tables / "{table}.{kind}",
-    table=("main", "parameters", "uncertainty", "differences"),
-    kind=("csv", "md", "tex"),
-)
-TABLES.append(paths.tables / "seeds.csv")
-FIGURES = expand(paths.figures / "accuracy_against_parameters.{kind}", kind=("pdf", "png"))
+TABLES = paths.table_files
+FIGURES = paths.figure_files
 RECORDS = expand(
     [paths.record("{dataset}", "{method}", "{seed}"), paths.predictions("{dataset}", "{method}", "{seed}")],
     dataset=cfg.datasets,

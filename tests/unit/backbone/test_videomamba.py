@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ssp import build_model, parameter_counts
+from ssp import build_model, load_weights, parameter_counts
 from ssp.backbone.layout import Streams, TokenLayout
 from ssp.backbone.mixer import MixerTuning, ScanInputs
 from ssp.backbone.videomamba import DropPath, RMSNorm, VideoMamba
@@ -337,3 +337,28 @@ def test_added_rows_reach_the_logits_only_through_the_scans():
 
     with torch.no_grad():
         assert (small(Blank())(video()) - small()(video())).abs().max() > 1e-7
+
+
+class FromLoaded(TuningMethod):
+    """Starts from a frozen weight: what `after_loading` is for."""
+
+    name = "from_loaded"
+
+    def attach(self, model):
+        model.copied = torch.nn.Parameter(torch.zeros(2 * SMALL["embed_dim"]))
+
+    def after_loading(self, model):
+        with torch.no_grad():
+            model.copied.copy_(model.layers[0].mixer.D)
+
+
+def test_a_method_can_start_from_the_weights_that_were_loaded():
+    source, model = small(), small(FromLoaded())
+    load_weights(model, source.state_dict())
+    assert torch.equal(model.copied, source.layers[0].mixer.D)
+    with torch.no_grad():
+        model.copied.add_(1)
+    learnt = {key: value.clone() for key, value in model.state_dict().items()}
+    again = small(FromLoaded())
+    load_weights(again, learnt)  # with the method's own weights: they stay as they are
+    assert torch.equal(again.copied, learnt["copied"])
