@@ -41,9 +41,9 @@ def parameter_counts(model: VideoMamba) -> dict[str, int]:
     return {
         "total": sum(sizes.values()),
         "trainable": sum(sizes[name] for name in trains),
-        "tuned": sum(sizes[name] for name in trains if not is_readout(name)),
         "extra": sum(size for name, size in sizes.items() if name in model.added),
         "head": sum(size for name, size in sizes.items() if is_head(name)),
+        "tuned": sum(sizes[name] for name in trains if not is_readout(name)),
     }
 
 
@@ -63,7 +63,7 @@ def parameter_table(
         img_size: side in pixels.
 
     Returns:
-        Rows backbone x method x data set. Columns backbone, method, dataset, total, trainable, extra, head,
+        Rows backbone x method x data set. Columns backbone, method, dataset, total, trainable, extra, head, tuned,
         extra_norm_head (extra + final norm + head), published_m (millions; NaN where not published), met_by (the
         counts that give the published figure, and whether rounded or truncated to two decimals; empty where none
         does), difference_m (millions: the count that meets it, or else the nearest one, minus the published figure).

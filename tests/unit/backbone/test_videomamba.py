@@ -131,19 +131,38 @@ def test_drop_path_drops_whole_clips_and_keeps_the_mean():
     assert DropPath(0.25).eval()(branch) is branch
 
 
-def test_drop_path_enters_the_residual_and_not_the_first_block():
-    model = small(drop_path=0.9).train()
-    seen = []
+class Doubled(TuningMethod):
+    """Doubles each block's sum, and keeps what it was."""
+
+    def __init__(self):
+        super().__init__()
+        self.totals = []
+
+    def summed(self, run, index, total):
+        self.totals.append(total)
+        return 2 * total
+
+
+@pytest.mark.parametrize("factor", [1, 2], ids=["alone", "with a hook on the sum"])
+def test_drop_path_acts_on_the_branch_that_enters_the_sum(factor):
+    """Not on the sum before, the sum itself, or what is mixed; a hook sees the sum with its dropped branches."""
+    method = Doubled() if factor == 2 else TuningMethod()
+    model, seen = small(method, drop_path=0.9).train(), []
     for block in model.layers:
-        block.register_forward_hook(lambda _, given, made: seen.append((given, made)))
+        block.register_forward_hook(lambda _, given, made: seen.append((given[0], given[1], made)))
+    model.layers[0].drop_path.rate = 0.9  # it has no branch to drop, only the embedding
     model(video(16))
-    (hidden, residual, *_), made = seen[0]
-    assert residual is None and torch.equal(made.residual, hidden)
-    (hidden, residual, *_), made = seen[2]
-    branch = (made.residual - residual).flatten(1)
-    kept = branch.abs().sum(1) > 0
-    assert 0 < kept.sum() < 16
-    torch.testing.assert_close(branch[kept], hidden.flatten(1)[kept] / (1 - model.layers[2].drop_path.rate))
+    totals = method.totals if factor == 2 else [made.residual for *_, made in seen]
+    for block, (hidden, residual, made), total in zip(model.layers, seen, totals, strict=True):
+        assert torch.equal(made.residual, factor * total)
+        torch.testing.assert_close(made.hidden, block.mixer(block.norm(factor * total)))
+        if residual is None:
+            assert torch.equal(total, hidden)
+            continue
+        branch = (total - residual).flatten(1)
+        kept = branch.abs().sum(1) > 0
+        assert 0 < kept.sum() < 16 if block.drop_path.rate else kept.all()
+        torch.testing.assert_close(branch[kept], hidden.flatten(1)[kept] / (1 - block.drop_path.rate))
 
 
 def test_drop_path_applies_once_more_before_the_final_norm():
