@@ -334,3 +334,86 @@ def test_gpu_parity(tokens, dtype, tolerance, backend, monkeypatch):
             out, grad, _ = run(mixer, hidden.cuda(), tuning)
             assert (out.cpu() - out0).abs().max() <= tolerance * out0.abs().max()
             assert (grad.cpu() - grad0).abs().max() <= tolerance * grad0.abs().max()
+
+
+# ---- weights that a method makes ------------------------------------------------------------------------------------
+
+
+class AddedWeights(MixerTuning):
+    """Adds something learned to every weight, biases of the linear layers included."""
+
+    def __init__(self, mixer):
+        own = mixer.weights()
+        biases = {"in_proj_bias": own.in_proj[:, 0], "out_proj_bias": own.out_proj[:, 0]}
+        self.outer = {name: self._learned(biases.get(name, x)) for name, x in own._asdict().items() if name in NAMES}
+        self.inner = [
+            {
+                name: self._learned(way.x_proj[:, 0] if name == "x_proj_bias" else x)
+                for name, x in way._asdict().items()
+                if name != "reverse"
+            }
+            for way in own.directions
+        ]
+
+    @staticmethod
+    def _learned(like):
+        return nn.Parameter(0.1 * torch.randn_like(like))
+
+    @property
+    def learned(self):
+        return [*self.outer.values(), *(x for way in self.inner for x in way.values())]
+
+    def weights(self, weights):
+        def added(values, learned):
+            return values._replace(
+                **{name: x if (w := getattr(values, name)) is None else w + x for name, x in learned.items()}
+            )
+
+        ways = tuple(added(way, learned) for way, learned in zip(weights.directions, self.inner, strict=True))
+        return added(weights, self.outer)._replace(directions=ways)
+
+
+class AddedWeightsPlain(AddedWeights):
+    """The same, and a hook that forces the route of autograd."""
+
+    def streams(self, direction, x, z):
+        return x, z
+
+
+NAMES = ("in_proj", "in_proj_bias", "out_proj", "out_proj_bias")
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
+@pytest.mark.parametrize("backend", [None, "chunked"])
+@pytest.mark.parametrize("kernel", [4, 3])
+def test_gradients_of_made_weights_are_those_of_autograd(dtype, tolerance, backend, kernel, monkeypatch):
+    if backend:
+        monkeypatch.setenv("SSP_SCAN_BACKEND", backend)
+    mixer, hidden = make(24, dtype, d_conv=kernel), torch.randn(2, 37, 24, dtype=dtype)
+    by_hand, plain = AddedWeights(mixer), AddedWeightsPlain(mixer)
+    plain.outer, plain.inner = by_hand.outer, by_hand.inner
+    found = []
+    for tuning in (by_hand, plain):
+        leaf = hidden.clone().requires_grad_()
+        out = mixer(leaf, tuning)
+        weights = torch.cos(torch.arange(out.numel(), dtype=dtype)).view_as(out)
+        found.append((out.grad_fn.name(), [out, *torch.autograd.grad(out, [leaf, *by_hand.learned], weights)]))
+    (node, ours), (_, theirs) = found
+    assert node == "MixerFunctionBackward"
+    assert len(ours) == 2 + 4 + 2 * 8
+    for mine, other in zip(ours, theirs, strict=True):
+        assert other.abs().max() > 0
+        assert (mine - other).abs().max() <= tolerance * other.abs().max()
+
+
+def test_only_gradients_that_are_asked_for_are_computed():
+    mixer = make()
+    learned = nn.Parameter(torch.zeros(96, 24))
+
+    class InProj(MixerTuning):
+        def weights(self, weights):
+            return weights._replace(in_proj=weights.in_proj + learned)
+
+    out = mixer(torch.randn(2, 9, 24), InProj())  # hidden itself asks for none
+    (grad,) = torch.autograd.grad(out.square().sum(), learned)
+    assert grad.abs().max() > 0
