@@ -60,6 +60,6 @@ class VisualPromptTuning(TuningMethod):
         """The prompt rows."""
         return replace(layout, **{self.options.position: self.options.num_prompts})
 
-    def summed(self, run: Pass, index: int, total: Tensor) -> Tensor:
+    def summed(self, current: Pass, index: int, total: Tensor) -> Tensor:
         """Set the prompt rows of the sum to this block's prompts."""
-        return run.layout.set_rows(total, self.options.position, run.model.prompt_embeddings[index])
+        return current.layout.set_rows(total, self.options.position, current.model.prompt_embeddings[index])

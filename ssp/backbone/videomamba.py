@@ -117,25 +117,25 @@ class Tuning(Protocol):
     def after_loading(self, model: VideoMamba) -> None:
         """Whenever the frozen weights have become those that are tuned."""
 
-    def video(self, run: Pass, video: Tensor) -> Tensor:
+    def video(self, current: Pass, video: Tensor) -> Tensor:
         """Before the patch embedding."""
 
     def layout(self, layout: TokenLayout) -> TokenLayout:
         """Rows to add."""
 
-    def tokens(self, run: Pass, tokens: Tensor) -> Tensor:
+    def tokens(self, current: Pass, tokens: Tensor) -> Tensor:
         """After embedding."""
 
-    def before_block(self, run: Pass, index: int, streams: Streams) -> Streams:
+    def before_block(self, current: Pass, index: int, streams: Streams) -> Streams:
         """Before a block."""
 
-    def summed(self, run: Pass, index: int, total: Tensor) -> Tensor:
+    def summed(self, current: Pass, index: int, total: Tensor) -> Tensor:
         """Between a block's sum and its norm."""
 
-    def mixer_tuning(self, run: Pass, index: int) -> MixerTuning | None:
+    def mixer_tuning(self, current: Pass, index: int) -> MixerTuning | None:
         """Inside a block's mixer."""
 
-    def after_block(self, run: Pass, index: int, streams: Streams) -> Streams:
+    def after_block(self, current: Pass, index: int, streams: Streams) -> Streams:
         """After a block."""
 
 
@@ -201,15 +201,15 @@ class VideoMamba(nn.Module):
 
     def forward_features(self, video: Tensor) -> Tensor:
         """Class-token row (B, D) of the final sum, which final norm and head, trained in every method, read."""
-        run = Pass(self, self.method.layout(self.bare_layout))
-        video = self.method.video(run, video)
-        streams = Streams(self.method.tokens(run, run.layout.insert(self.embed(video))), None)
+        current = Pass(self, self.method.layout(self.bare_layout))
+        video = self.method.video(current, video)
+        streams = Streams(self.method.tokens(current, current.layout.insert(self.embed(video))), None)
         for index, block in enumerate(self.layers):
-            streams = self.method.before_block(run, index, streams)
-            summed = partial(self.method.summed, run, index)
-            streams = block(*streams, self.method.mixer_tuning(run, index), summed)
-            streams = self.method.after_block(run, index, streams)
-        row = run.layout.cls
+            streams = self.method.before_block(current, index, streams)
+            summed = partial(self.method.summed, current, index)
+            streams = block(*streams, self.method.mixer_tuning(current, index), summed)
+            streams = self.method.after_block(current, index, streams)
+        row = current.layout.cls
         return streams.residual[:, row] + self.drop_path(streams.hidden[:, row])
 
     def forward_head(self, features: Tensor) -> Tensor:

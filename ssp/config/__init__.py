@@ -12,6 +12,7 @@ Design choices
 from __future__ import annotations
 
 from ssp.config.benchmark import Config, slice_hash, slice_lines
+from ssp.config.plugins import source_names
 from ssp.config.reading import load_config, parse_config, read_yaml
 from ssp.config.sections import (
     Architecture,
@@ -40,7 +41,6 @@ from ssp.config.sections import (
     Tracking,
     Validation,
 )
-from ssp.config.sources import source_names
 
 __all__ = [
     "Architecture",

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, NonNegativeInt, model_validator
 
+from ssp.config.plugins import method_names, source_names
 from ssp.config.sections import (
     Backbone,
     Checkpoint,
@@ -25,8 +26,6 @@ from ssp.config.sections import (
     Sweep,
     Tracking,
 )
-from ssp.config.sources import source_names
-from ssp.methods.registry import method_names
 
 
 class Config(Strict):

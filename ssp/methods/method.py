@@ -98,7 +98,7 @@ class TuningMethod:
         `attach` runs before pre-trained weights are there, so what copies or measures them does it here.
         """
 
-    def video(self, run: Pass, video: Tensor) -> Tensor:
+    def video(self, current: Pass, video: Tensor) -> Tensor:
         """Change the video before the patch embedding; (B, 3, T, H, W)."""
         return video
 
@@ -106,25 +106,25 @@ class TuningMethod:
         """Add rows to the bare backbone's layout."""
         return layout
 
-    def tokens(self, run: Pass, tokens: Tensor) -> Tensor:
+    def tokens(self, current: Pass, tokens: Tensor) -> Tensor:
         """Change the tokens after embedding; (B, L, D), added rows are zero."""
         return tokens
 
-    def before_block(self, run: Pass, index: int, streams: Streams) -> Streams:
+    def before_block(self, current: Pass, index: int, streams: Streams) -> Streams:
         """Change the streams before block `index`."""
         return streams
 
-    def summed(self, run: Pass, index: int, total: Tensor) -> Tensor:
+    def summed(self, current: Pass, index: int, total: Tensor) -> Tensor:
         """Change the sum of block `index`, (B, L, D) in float32 or better, before it is normalised and carried on.
 
         Drop path is over by then, so what happens here is never dropped.
         """
         return total
 
-    def mixer_tuning(self, run: Pass, index: int) -> MixerTuning | None:
+    def mixer_tuning(self, current: Pass, index: int) -> MixerTuning | None:
         """What acts inside the mixer of block `index`, if anything."""
         return None
 
-    def after_block(self, run: Pass, index: int, streams: Streams) -> Streams:
+    def after_block(self, current: Pass, index: int, streams: Streams) -> Streams:
         """Change the streams after block `index`."""
         return streams

@@ -95,22 +95,22 @@ class StateSpacePrompting(TuningMethod):
         """Prompt rows behind each frame's patches."""
         return replace(layout, per_frame=self.options.num_prompts)
 
-    def before_block(self, run: Pass, index: int, streams: Streams) -> Streams:
+    def before_block(self, current: Pass, index: int, streams: Streams) -> Streams:
         """Add F to the patch rows and, from block 1 on, overwrite the prompt rows."""
-        frames = run.layout.split_frames(streams.hidden)
-        patches, slots = frames.split([run.layout.patches, run.layout.per_frame], dim=2)
+        frames = current.layout.split_frames(streams.hidden)
+        patches, slots = frames.split([current.layout.patches, current.layout.per_frame], dim=2)
         prompt, gathered = self.parts.gather(patches)
         gate = summary = None
         if index > 0:
             gate = self.parts.gate(prompt.detach())
-            scale = run.model.dynamic_scales[index - 1]
+            scale = current.model.dynamic_scales[index - 1]
             # The gate is float32 at least, for its entropy; what it acts on stays in the model's precision.
             summary = self.parts.summarise(patches) * (1 + scale * gate[..., None].to(scale.dtype))  # (B, T, D)
             slots = self.parts.spread(summary, gathered)
         if self.observer:
             self.observer(Observation(index, patches, prompt, gate, summary))
         frames = torch.cat([patches + prompt, slots], dim=2)
-        return Streams(run.layout.join_frames(streams.hidden, frames), streams.residual)
+        return Streams(current.layout.join_frames(streams.hidden, frames), streams.residual)
 
 
 class Parts(NamedTuple):

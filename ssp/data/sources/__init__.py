@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from ssp.config.sources import source_modules
+from ssp.config.plugins import source_modules
 from ssp.errors import DataError
 
 VIDEO_SUFFIXES = (".avi", ".webm", ".mp4", ".mkv", ".mov")
