@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ssp.config import source_names
-from ssp.config.sources import source_modules
+from ssp.config.plugins import source_modules
 from ssp.data.sources import Tree, read_listing
 
 ROOT = Path(__file__).resolve().parents[3]
