@@ -1,14 +1,24 @@
-"""Runs of the real Snakefile in folders of their own."""
+"""Runs and plans of the real Snakefile in folders of their own.
 
+A plan is made by a copy (fork) of a process that has imported Snakemake and PyTorch once, which would be most of its
+time. A run, and what is planned in another environment, is a command of its own.
+"""
+
+import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = Path(__file__).parent / "tiny.yaml"
+PLANS = {"-n", "--lint", "--rulegraph"}  # options with which no job runs
+LIMIT_S = 120  # for a plan
+copies = multiprocessing.get_context("forkserver")
+copies.set_forkserver_preload(["snakemake.cli", "ssp.jobs.check", "ssp.methods.method"])
 
 
 class Done(NamedTuple):
@@ -39,9 +49,26 @@ class Done(NamedTuple):
 
 def snakemake(folder: Path, *args: str | Path, **environment: str) -> Done:
     """Run the Snakefile with `folder` as working directory; one thread a process, as tests share the machine."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder, *args]
+    words = list(map(str, ["--snakefile", ROOT / "Snakefile", "--directory", folder, *args]))
+    if PLANS & set(words) and not environment:
+        with tempfile.TemporaryDirectory() as said:
+            copy = copies.Process(target=_plan, args=(folder, words, said))
+            copy.start()
+            copy.join(LIMIT_S)
+            copy.kill()
+            return Done(copy.exitcode, *((Path(said) / name).read_text() for name in ("out", "err")))
+    command = [sys.executable, "-m", "snakemake", *words]
     env = os.environ | environment
-    done = subprocess.run(
-        list(map(str, command)), cwd=folder, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def _plan(folder: Path, words: list[str], said: str) -> None:
+    """In the copy: Snakemake's own main, its words into two files."""
+    from snakemake.cli import main
+
+    os.chdir(folder)
+    for stream, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(Path(said) / name, os.O_WRONLY | os.O_CREAT), stream)
+    sys.argv = ["snakemake", *words]
+    main(words)

@@ -1,8 +1,5 @@
 """The workflow is found as Snakemake users expect: from both Snakefiles, with profiles, without a complaint of lint."""
 
-import subprocess
-import sys
-
 import pytest
 
 from tests.workflow.running import ROOT, TINY
@@ -16,12 +13,11 @@ def test_lint_has_nothing_to_say(run):
 
 
 @pytest.mark.parametrize("snakefile", ["Snakefile", "workflow/Snakefile"])
-def test_both_snakefiles_bring_the_default_target_and_the_default_profile(snakefile, tmp_path):
-    command = [sys.executable, "-m", "snakemake", "-n", "--snakefile", ROOT / snakefile, "--directory", tmp_path]
-    done = subprocess.run(map(str, [*command, "--configfile", TINY]), cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("profiles/default for setting") == 1
-    assert "\nreport " in done.stdout and "\nall " in done.stdout
+def test_both_snakefiles_bring_the_default_target_and_the_default_profile(snakefile, run):
+    done = run("-n", "--snakefile", ROOT / snakefile, "--configfile", TINY)
+    assert done.code == 0, done.err
+    assert done.err.count("profiles/default for setting") == 1
+    assert "\nreport " in done.out and "\nall " in done.out
 
 
 @pytest.mark.parametrize("profile", ["default", "slurm"])
