@@ -16,6 +16,7 @@ class FullFineTuning(TuningMethod):
     name = "full"
     title = "Full"
     source = "ECCV 2024; OpenGVLab/VideoMamba"
+    identity_at_start = True
 
     def trainable_parameters(self, model: VideoMamba) -> list[str]:
         """All of them."""

@@ -11,5 +11,6 @@ class LinearProbe(TuningMethod):
     """The interface's default: nothing added, no hook."""
 
     name = "linear"
+    identity_at_start = True
     title = "Linear"
     source = "the published training script without any tuning flag (methods: head and final norm train)"

@@ -52,6 +52,10 @@ class VisualPromptTuning(TuningMethod):
         bound = (6 / (pixels + dim)) ** 0.5 if self.options.init == "uniform" else (6 / (dim * (count + 1))) ** 0.5
         model.prompt_embeddings = nn.Parameter(nn.init.uniform_(prompts, -bound, bound))
 
+    def expected_parameters(self, model: VideoMamba) -> int:
+        """Rows of every block."""
+        return len(model.layers) * self.options.num_prompts * model.cls_token.shape[-1]
+
     def sweep_space(self) -> dict[str, Range]:
         """The two initialisations differ six-fold in scale at the default size."""
         return {"init": Range(choices=["uniform", "xavier"])}

@@ -63,6 +63,7 @@ class TuningMethod:
     name: ClassVar[str] = ""  # as registered
     title: ClassVar[str] = ""  # as in tables
     source: ClassVar[str] = ""  # paper and public code
+    identity_at_start: ClassVar[bool] = False  # before training, logits are those of the frozen backbone and head
     Options: ClassVar[type[Strict]] = Strict  # the method's options with their defaults
     test_configs: ClassVar[list[dict[str, Any]]] = [{}]  # small options of each variant, for the contract tests
 
@@ -85,6 +86,10 @@ class TuningMethod:
     def without_gradient(self, model: VideoMamba) -> dict[str, str]:
         """Trainable parameters whose gradient is exactly zero by construction, with the reason."""
         return {}
+
+    def expected_parameters(self, model: VideoMamba) -> int:
+        """How many parameters `attach` adds, by formula; the contract tests hold it to the model."""
+        return 0
 
     def sweep_space(self) -> dict[str, Range]:
         """The method's own search space, over names of its options, beside the shared one."""

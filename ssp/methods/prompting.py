@@ -91,6 +91,13 @@ class StateSpacePrompting(TuningMethod):
             spread=partial(spread_by_attention, model.prompt_attentions),
         )
 
+    def expected_parameters(self, model: VideoMamba) -> int:
+        """Gathering, P times spreading, and a scalar for every block but the first."""
+        dim, k, a = model.cls_token.shape[-1], self.options.inner_dim, self.options.attn_dim
+        gathering = (dim * k + k) + 2 * k + (k * dim + dim) + (k * model.bare_layout.patches + k) + (k * dim + dim)
+        spreading = (dim * a + a) + 4 * (a * a + a) + (a * dim + dim) + 1
+        return gathering + self.options.num_prompts * spreading + len(model.layers) - 1
+
     def layout(self, layout: TokenLayout) -> TokenLayout:
         """Prompt rows behind each frame's patches."""
         return replace(layout, per_frame=self.options.num_prompts)

@@ -131,11 +131,19 @@ def test_declared_without_gradient_is_exact(variant):
     assert set(model.method.trainable_parameters(model)) - ever == set(declared)
 
 
+def test_identity_at_the_start_where_it_is_promised(variant):
+    model, bare = build(variant).double().eval(), build(BARE).double().eval()
+    if not model.method.identity_at_start:
+        pytest.skip("not promised")
+    with torch.no_grad():
+        assert (model(videos(dtype=torch.float64)) - bare(videos(dtype=torch.float64))).abs().max() < 1e-12
+
+
 def test_counts(variant):
     model, bare = build(variant), parameter_counts(build(BARE))
     counts = parameter_counts(model)
     assert counts["head"] == bare["head"] == (32 + 1) * CLASSES
-    assert counts["extra"] == counts["total"] - bare["total"]
+    assert counts["extra"] == counts["total"] - bare["total"] == model.method.expected_parameters(model)
     assert counts["trainable"] == sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert counts["trainable"] >= counts["extra"] + counts["head"] + 32
     assert counts["tuned"] == counts["trainable"] - counts["head"] - 32  # head and final norm

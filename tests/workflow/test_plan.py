@@ -88,11 +88,11 @@ def test_a_bad_config_is_one_line_and_no_traceback(run, tmp_path):
 def test_a_wrong_option_fails_before_anything_runs(run, tmp_path):
     """Where torch is there; see test_dry_run for where it is not."""
     text = TINY.read_text().replace("inner_dim: 8", "iner_dim: 8")
-    (tmp_path / "bad.yaml").write_text(text.replace("  full: {}", "  full: {space: {width: {choices: [1]}}}"))
+    (tmp_path / "bad.yaml").write_text(text.replace("  linear: {}", "  linear: {space: {width: {choices: [1]}}}"))
     done = run("-n", "--configfile", tmp_path / "bad.yaml")
     assert done.code != 0
     assert done.errors == [
-        "Error: bad.yaml: methods.full.space.width: no such hyper-parameter or option; known: lr, weight_decay, "
+        "Error: bad.yaml: methods.linear.space.width: no such hyper-parameter or option; known: lr, weight_decay, "
         "drop_path; methods.ssp.options.iner_dim: unknown option; did you mean 'inner_dim'?"
     ]
 

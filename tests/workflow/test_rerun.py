@@ -9,7 +9,7 @@ from tests.workflow.running import TINY
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.xdist_group("tiny_run"), pytest.mark.timeout(1800)]
 
-DATASETS, METHODS, SEEDS = 2, 4, 2
+DATASETS, METHODS, SEEDS = 2, 3, 2
 
 
 def _plan(tiny_run, tmp_path, change) -> dict[str, int]:
@@ -36,7 +36,7 @@ def _options(data):
 
 
 def _space(data):
-    data["methods"]["full"]["space"] = {"lr": {"low": 0.001, "high": 0.01, "log": True}}
+    data["methods"]["linear"]["space"] = {"lr": {"low": 0.001, "high": 0.01, "log": True}}
 
 
 def _options_of_ssp(data):

@@ -219,9 +219,9 @@ def test_frames_depend_on_what_the_store_says_it_was_made_with(tiny_data):
 
 QUIRKS = {  # where each acts: kinds of slices, data sets (ucf101 is dense, breakfast sparse), methods
     "entropy_norm": (("sweep", "cell"), ("ucf101", "breakfast"), ("ssp",)),
-    "validation_window": (("sweep", "cell"), ("ucf101",), ("linear", "vpt", "full", "ssp")),
-    "short_videos": (("sweep", "cell"), ("breakfast",), ("linear", "vpt", "full", "ssp")),
-    "merge_ids": (("cell",), ("ucf101", "breakfast"), ("linear", "vpt", "full", "ssp")),
+    "validation_window": (("sweep", "cell"), ("ucf101",), ("linear", "vpt", "ssp")),
+    "short_videos": (("sweep", "cell"), ("breakfast",), ("linear", "vpt", "ssp")),
+    "merge_ids": (("cell",), ("ucf101", "breakfast"), ("linear", "vpt", "ssp")),
 }
 
 
