@@ -106,8 +106,9 @@ def test_an_empty_section_is_one_without_keys():
     data = yaml.safe_load(TINY.read_text())
     filled = parse_config(copy.deepcopy(data), "my.yaml")
     assert data["methods"]["linear"] == {}
+    data["methods"]["linear"] = {"options": None, "space": None}
+    assert parse_config(copy.deepcopy(data), "my.yaml") == filled
     data["methods"]["linear"] = None
-    data["methods"]["full"] = {"options": None, "space": None}
     data |= {"quirks": None, "tracking": None, "compute": {"train": None}}
     assert parse_config(data, "my.yaml") == filled
 
