@@ -35,10 +35,10 @@ START = f"""
 import sys, time
 from pathlib import Path
 number = int(sys.argv[1])
-def wait():
-    Path(f"here-{{number}}").touch()
+def wait(what):
+    Path(f"here-{{what}}-{{number}}").touch()
     limit = time.monotonic() + {LIMIT_S}
-    while len(list(Path().glob("here-*"))) < {WRITERS}:
+    while len(list(Path().glob(f"here-{{what}}-*"))) < {WRITERS}:
         assert time.monotonic() < limit, "a writer did not come"
         time.sleep(0.002)
 """
@@ -47,7 +47,7 @@ from ssp.config import load_config
 from ssp.jobs.tracking import Tracking
 import mlflow, mlflow.store.tracking.sqlalchemy_store
 config = load_config("{CONFIG}")
-wait()
+wait("runs")
 tracking = Tracking(config)
 parent = tracking.start(f"writer{{number}}", "sweep", tags={{"ssp.writer": str(number)}})
 for trial in range({RUNS}):
@@ -66,7 +66,7 @@ from ssp.jobs.cell import Cell
 from ssp.config import load_config
 from ssp.jobs.study import open_study
 cell = Cell(load_config("{CONFIG}"), "ucf101", "linear")
-wait()
+wait("trials")
 study = open_study(cell)
 for i in range({TRIALS}):
     trial = study.ask()
@@ -83,9 +83,9 @@ def _start(code: str, folder: Path, number: int) -> subprocess.Popen:
     return subprocess.Popen(arguments, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def _write_at_once(code: str, folder: Path) -> None:
-    """All writers; each must end well."""
-    writers = [_start(code, folder, number) for number in range(WRITERS)]
+def _write_at_once(folder: Path) -> None:
+    """All writers, runs and then trials; each must end well."""
+    writers = [_start(TRACK + OPTIMISE, folder, number) for number in range(WRITERS)]
     try:
         said = [writer.communicate(timeout=LIMIT_S)[0] for writer in writers]
     finally:
@@ -147,16 +147,11 @@ def _fresh(bench: Bench, tracking: dict | None = None, storage: str = "journal")
 # -- SQLite and journal ----------------------------------------------------------------------------------------------
 
 
-def test_sqlite_loses_no_run(bench, capfd):
+def test_sqlite_loses_no_run_and_the_journal_no_trial(bench, capfd):
     _fresh(bench)
     assert call("tracking init", capfd).code == 0
-    _write_at_once(TRACK, bench.folder)
+    _write_at_once(bench.folder)
     _all_runs_are_there(bench.folder)
-
-
-def test_the_journal_loses_no_trial(bench):
-    _fresh(bench)
-    _write_at_once(OPTIMISE, bench.folder)
     _all_trials_are_there(bench.folder, "journal")
 
 
@@ -266,9 +261,8 @@ def test_postgresql_loses_nothing(postgresql, bench, capfd):
     _fresh(bench, {"uri": runs}, trials)
     answer = call("tracking init", capfd)
     assert answer.code == 0, answer
-    _write_at_once(TRACK, bench.folder)
+    _write_at_once(bench.folder)
     _all_runs_are_there(bench.folder)
-    _write_at_once(OPTIMISE, bench.folder)
     _all_trials_are_there(bench.folder, trials)
 
 
