@@ -71,7 +71,7 @@ def test_parameters_are_the_records():
     table = read(config, "parameters.csv")
     assert table.columns.tolist() == ["method", "dataset", "total", "trainable", "extra", "head", "published_m"]
     expected = [
-        [method, dataset, *PARAMETERS[method].model_dump().values(), figure]
+        [method, dataset, *PARAMETERS[method].model_dump(exclude={"tuned"}).values(), figure]
         for method, figure in (("vpt", 1.5), ("full", 74.0))
         for dataset in ("ssv2", "breakfast")
     ]
