@@ -34,11 +34,11 @@ def content(results: Results) -> dict[str, Any]:
 
 def _main(results: Results) -> tuple[list[str], list[dict[str, Any]]]:
     """Column groups, and rows of cells: text, interval, a value to sort by, how it looks, and where it is from."""
-    frame = results.layouts["main"].frame
-    groups = list(dict.fromkeys(group for group, _ in frame.columns if group))
+    table = results.layouts["main"].table
+    groups = list(dict.fromkeys(group for group, _ in table.columns if group))
     intervals = results.tables.uncertainty.set_index(["dataset", "method"])
     rows = []
-    for _, row in frame.iterrows():
+    for _, row in table.iterrows():
         method, cells = row[("", "method")], []
         for group in groups:
             measured, published = row[(group, "top-1")], row[(group, PAPER)]

@@ -1,7 +1,7 @@
 """Tables of a config from its result records: CSV for programs, Markdown and LaTeX for readers, and the terminal.
 
-Tables are pure functions of records: same records, same bytes. `cells` reads and checks the records, `frames` makes the
-long tables, `layout` cuts the readers' tables from them, `markup` writes Markdown and LaTeX, `terminal` prints.
+Tables are pure functions of records: same records, same bytes. `cells` reads and checks the records, `long` makes the
+long tables, `layout` cuts those for readers from them, `markup` writes Markdown and LaTeX, `terminal` prints.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def write_tables(config: Config) -> list[Path]:
     folder = Paths.of(config).tables
     texts = {folder / f"{name}.csv": to_csv(getattr(tables, name)) for name in COLUMNS}
     for name, layout in lay_out(config, tables).items():
-        markdown = dataframe_to_markdown(layout.frame, layout.notes)
+        markdown = dataframe_to_markdown(layout.table, layout.notes)
         texts[folder / f"{name}.md"] = f"{layout.caption}\n\n{markdown}"
         texts[folder / f"{name}.tex"] = dataframe_to_latex(
-            layout.frame, layout.caption, f"tab:{config.name}-{name}", layout.notes
+            layout.table, layout.caption, f"tab:{config.name}-{name}", layout.notes
         )
     for path, text in texts.items():
         write_text(path, text)

@@ -28,7 +28,7 @@ PAPER = "paper"  # name of the columns of published numbers
 class Layout:
     """A table for readers: cells, the words above it and the notes below."""
 
-    frame: pd.DataFrame
+    table: pd.DataFrame
     caption: str
     notes: list[str]
 
@@ -92,12 +92,12 @@ def _main(config: Config, tables: LongTables) -> Layout:
 
 def _parameters(config: Config, tables: LongTables) -> Layout:
     names = {"dataset": "data set", "published_m": f"{PAPER} (million)"}
-    frame = tables.parameters.astype({"published_m": float}).rename(columns=names)
+    table = tables.parameters.astype({"published_m": float}).rename(columns=names)
     caption = (
         f"{_title(config)} Parameters: all of the model, those that train, new ones without head and final norm "
         f"(extra), and the head. {context(config)}"
     )
-    return Layout(frame, caption, [])
+    return Layout(table, caption, [])
 
 
 def _uncertainty(config: Config, tables: LongTables) -> Layout:
@@ -221,6 +221,6 @@ def _p_value(p: float) -> str | None:
 
 def _table(columns: dict[tuple[str, str], list]) -> pd.DataFrame:
     """Columns of any cells under two-level names."""
-    frame = pd.DataFrame({i: pd.Series(cells, dtype=object) for i, cells in enumerate(columns.values())})
-    frame.columns = pd.MultiIndex.from_tuples(columns)
-    return frame
+    table = pd.DataFrame({i: pd.Series(cells, dtype=object) for i, cells in enumerate(columns.values())})
+    table.columns = pd.MultiIndex.from_tuples(columns)
+    return table

@@ -74,17 +74,17 @@ def build_tables(config: Config) -> LongTables:
     """
     cells = collect_cells(config)
     return LongTables(
-        main=_frame("main", [_main_row(config, cell) for cell in cells]),
-        parameters=_frame("parameters", _parameter_rows(config, cells)),
-        uncertainty=_frame("uncertainty", [_uncertainty_row(cell) for cell in cells]),
-        differences=_frame("differences", [row for d in config.datasets for row in _differences(config, d, cells)]),
-        seeds=_frame("seeds", [_seed_row(cell, seed) for cell in cells for seed in cell.records]),
+        main=_table("main", [_main_row(config, cell) for cell in cells]),
+        parameters=_table("parameters", _parameter_rows(config, cells)),
+        uncertainty=_table("uncertainty", [_uncertainty_row(cell) for cell in cells]),
+        differences=_table("differences", [row for d in config.datasets for row in _differences(config, d, cells)]),
+        seeds=_table("seeds", [_seed_row(cell, seed) for cell in cells for seed in cell.records]),
     )
 
 
-def to_csv(frame: pd.DataFrame) -> str:
+def to_csv(table: pd.DataFrame) -> str:
     """A long table as CSV."""
-    return frame.to_csv(index=False, lineterminator="\n")
+    return table.to_csv(index=False, lineterminator="\n")
 
 
 def read_tables(config: Config) -> LongTables:
@@ -100,18 +100,18 @@ def read_tables(config: Config) -> LongTables:
 def _read(path: Path, name: str) -> pd.DataFrame:
     again = f"write the tables again: python -m ssp tables --config {path.parent.parent / 'config.yaml'}"
     try:
-        frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
         raise RecordError(f"{path}: cannot be read ({error}); {again}") from None
-    if tuple(frame.columns) != COLUMNS[name]:
+    if tuple(table.columns) != COLUMNS[name]:
         raise RecordError(f"{path}: columns are not {', '.join(COLUMNS[name])}; {again}")
-    return frame.astype(_counts(frame))
+    return table.astype(_counts(table))
 
 
-def _counts(frame: pd.DataFrame) -> dict[str, str]:
+def _counts(table: pd.DataFrame) -> dict[str, str]:
     """Dtypes that keep whole numbers whole beside missing ones."""
     whole = ("n_seeds", "groups", "videos", "correct", "total", "trainable", "extra", "head", "seed")
-    return {column: "Int64" for column in frame.columns if column in whole}
+    return {column: "Int64" for column in table.columns if column in whole}
 
 
 def reference_method(config: Config) -> str:
@@ -119,10 +119,10 @@ def reference_method(config: Config) -> str:
     return "ssp" if "ssp" in config.methods else next(iter(config.methods))
 
 
-def _frame(name: str, rows: list[dict]) -> pd.DataFrame:
+def _table(name: str, rows: list[dict]) -> pd.DataFrame:
     """Rows as a table, rounded far below what is shown: what is read back is the same to the last digit."""
-    frame = pd.DataFrame(rows, columns=list(COLUMNS[name]))
-    return frame.astype(_counts(frame)).round(8)
+    table = pd.DataFrame(rows, columns=list(COLUMNS[name]))
+    return table.astype(_counts(table)).round(8)
 
 
 def _main_row(config: Config, cell: CellResult) -> dict:

@@ -1,7 +1,7 @@
 """A DataFrame as aligned Markdown or as a booktabs table in LaTeX.
 
 Design choices
-- A frame's columns are what the reader sees, its index is not shown. Two-level columns become column groups.
+- A table's columns are what the reader sees, its index is not shown. Two-level columns become column groups.
 - Cells may be text, numbers, `Measured` (mean ± sd) or missing; both writers show the same digits.
 - All text is escaped: a method name or the reason of a failure can never break a table or a LaTeX run.
 - LaTeX needs the package booktabs alone and compiles in the plain article class.
@@ -45,17 +45,17 @@ class Noted:
     note: str
 
 
-def dataframe_to_markdown(frame: pd.DataFrame, notes: Sequence[str] = (), decimals: int = 2) -> str:
+def dataframe_to_markdown(table: pd.DataFrame, notes: Sequence[str] = (), decimals: int = 2) -> str:
     """An aligned Markdown table (GitHub's dialect), notes below.
 
     Args:
-        frame: what to show; the index is left out, column groups are joined with their columns' names.
+        table: what to show; the index is left out, column groups are joined with their columns' names.
         notes: lines under the table, marked [1], [2], ...
         decimals: digits of floating-point numbers.
     """
-    header = [_markdown_text(" ".join(part for part in levels if part)) for levels in _levels(frame)]
-    rows = [[_markdown_cell(value, decimals) for value in row] for row in frame.itertuples(index=False)]
-    right = [_is_numeric(frame.iloc[:, i]) for i in range(len(header))]
+    header = [_markdown_text(" ".join(part for part in levels if part)) for levels in _levels(table)]
+    rows = [[_markdown_cell(value, decimals) for value in row] for row in table.itertuples(index=False)]
+    right = [_is_numeric(table.iloc[:, i]) for i in range(len(header))]
     widths = [max(3, *(len(row[i]) for row in [header, *rows])) for i in range(len(header))]
 
     def line(cells: Iterable[str]) -> str:
@@ -70,19 +70,19 @@ def dataframe_to_markdown(frame: pd.DataFrame, notes: Sequence[str] = (), decima
 
 
 def dataframe_to_latex(
-    frame: pd.DataFrame, caption: str, label: str, notes: Sequence[str] = (), decimals: int = 2
+    table: pd.DataFrame, caption: str, label: str, notes: Sequence[str] = (), decimals: int = 2
 ) -> str:
     r"""A `table` float with booktabs rules, to be read with `\input`.
 
     Args:
-        frame: what to show; the index is left out, column groups span their columns.
+        table: what to show; the index is left out, column groups span their columns.
         caption: plain text, escaped here.
         label: target of `\ref`.
         notes: lines under the table, marked 1, 2, ...
         decimals: digits of floating-point numbers.
     """
-    levels = _levels(frame)
-    columns = "".join("r" if _is_numeric(frame.iloc[:, i]) else "l" for i in range(len(levels)))
+    levels = _levels(table)
+    columns = "".join("r" if _is_numeric(table.iloc[:, i]) else "l" for i in range(len(levels)))
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}[t]",
@@ -96,7 +96,7 @@ def dataframe_to_latex(
         *_latex_groups([group for group, _ in levels]),
         " & ".join(latex_text(name) for _, name in levels) + r" \\",
         r"\midrule",
-        *(" & ".join(_latex_cell(value, decimals) for value in row) + r" \\" for row in frame.itertuples(index=False)),
+        *(" & ".join(_latex_cell(value, decimals) for value in row) + r" \\" for row in table.itertuples(index=False)),
         r"\bottomrule",
         r"\end{tabular}",
     ]
@@ -142,9 +142,9 @@ def latex_text(text: str) -> str:
     return "".join(_LATEX.get(c, c if c.isascii() or c in letters else "?") for c in line)
 
 
-def _levels(frame: pd.DataFrame) -> list[tuple[str, str]]:
+def _levels(table: pd.DataFrame) -> list[tuple[str, str]]:
     """(group, name) of each column; the group is "" where there is none."""
-    return [(str(c[0]), str(c[1])) if isinstance(c, tuple) else ("", str(c)) for c in frame.columns]
+    return [(str(c[0]), str(c[1])) if isinstance(c, tuple) else ("", str(c)) for c in table.columns]
 
 
 def _latex_groups(groups: list[str]) -> list[str]:

@@ -47,7 +47,7 @@ def print_tables(config: Config, console: Console | None = None) -> None:
     console.print(f"\nTables: {Paths.of(config).tables}/", style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
-def print_parameters(frame: pd.DataFrame, console: Console | None = None) -> None:
+def print_parameters(parameters: pd.DataFrame, console: Console | None = None) -> None:
     """Print `parameter_table` within 80 columns: data sets in rows under their backbone and method."""
     console = console or Console()
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
@@ -55,7 +55,7 @@ def print_parameters(frame: pd.DataFrame, console: Console | None = None) -> Non
     for name in ("total", "trainable", "extra", "head", "extra+\nnorm+head", "paper\nM", "off\nby M"):
         table.add_column(name, justify="right", no_wrap=True, style="dim" if "M" in name else "")
     met: dict[str, list[str]] = {}
-    for backbone, methods in frame.groupby("backbone", sort=False):
+    for backbone, methods in parameters.groupby("backbone", sort=False):
         table.add_section()
         table.add_row(Text(str(backbone), "bold"))
         for method, rows in methods.groupby("method", sort=False):
@@ -92,12 +92,12 @@ def _accuracy_wide(tables: LongTables, main: Layout) -> Table:
     """Methods in rows; for each data set what was measured, and the published number."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("method", no_wrap=True)
-    for group, name in list(main.frame.columns)[1:]:
+    for group, name in list(main.table.columns)[1:]:
         published = name == PAPER
         table.add_column(name if published else group, justify="right", style="dim" if published else "", no_wrap=True)
-    for row in main.frame.itertuples(index=False):
+    for row in main.table.itertuples(index=False):
         cells = []
-        for (group, name), value in zip(list(main.frame.columns)[1:], row[1:], strict=True):
+        for (group, name), value in zip(list(main.table.columns)[1:], row[1:], strict=True):
             cell = _published(value) if name == PAPER else _measured(value)
             interval = "" if name == PAPER else _interval(tables.uncertainty, group, row[0])
             cells.append(Text.assemble(cell, "\n", (interval, "dim")) if interval else cell)
@@ -111,10 +111,10 @@ def _accuracy_narrow(config: Config, tables: LongTables, main: Layout) -> Table:
     table.add_column("data set, method", no_wrap=True)
     for name in ("top-1 ± sd", f"{LEVEL} interval", PAPER):
         table.add_column(name, justify="right", style="dim" if name == PAPER else "")
-    for group in dict.fromkeys(group for group, _ in main.frame.columns if group):
+    for group in dict.fromkeys(group for group, _ in main.table.columns if group):
         table.add_section()
         table.add_row(Text(group, "bold"))
-        for _, row in main.frame.iterrows():
+        for _, row in main.table.iterrows():
             method = row[("", "method")]
             interval = _interval(tables.uncertainty, group, method)
             table.add_row(f"  {method}", _measured(row[(group, "top-1")]), interval, _published(row[(group, PAPER)]))
@@ -124,12 +124,12 @@ def _accuracy_narrow(config: Config, tables: LongTables, main: Layout) -> Table:
 def _parameter_table(layout: Layout) -> Table:
     """Parameter counts, one row per method and data set."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in layout.frame.columns:
+    for name in layout.table.columns:
         justify = "left" if name in ("method", "data set") else "right"
         style = "dim" if PAPER in name else ""
         table.add_column(name.replace(" (", "\n("), justify=justify, style=style, no_wrap=True)
     last = None  # a method's name stands in its first row alone
-    for row in layout.frame.itertuples(index=False):
+    for row in layout.table.itertuples(index=False):
         counts = ["–" if pd.isna(value) else f"{value:,}" for value in row[2:-1]]
         table.add_row("" if row[0] == last else row[0], row[1], *counts, _published(row[-1]))
         last = row[0]

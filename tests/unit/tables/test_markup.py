@@ -13,7 +13,7 @@ NASTY = 'a_b & 50% of $x$ #1 {y} ~z^2 \\w <1> |q| "r" [s] *t* ± – − × é �
 
 
 def test_markdown():
-    frame = pd.DataFrame(
+    table = pd.DataFrame(
         {
             "method": ["ssp", "a|b*"],
             "count": [2418274, 0],
@@ -21,7 +21,7 @@ def test_markdown():
             "top-1": [Measured(61.04, 1.26, best=True), Noted("failed", "1")],
         }
     )
-    assert dataframe_to_markdown(frame, ["out of\nmemory"]) == (
+    assert dataframe_to_markdown(table, ["out of\nmemory"]) == (
         "| method |     count | share |          top-1 |\n"
         "| ------ | --------: | ----: | -------------: |\n"
         "| ssp    | 2,418,274 |  2.42 | **61.0 ± 1.3** |\n"
@@ -32,14 +32,14 @@ def test_markdown():
 
 
 def test_markdown_joins_column_groups():
-    frame = pd.DataFrame([["ssp", 1, 2]], columns=pd.MultiIndex.from_tuples([("", "m"), ("d", "x"), ("d", "y")]))
-    assert dataframe_to_markdown(frame).splitlines()[0] == "| m   | d x | d y |"
+    table = pd.DataFrame([["ssp", 1, 2]], columns=pd.MultiIndex.from_tuples([("", "m"), ("d", "x"), ("d", "y")]))
+    assert dataframe_to_markdown(table).splitlines()[0] == "| m   | d x | d y |"
 
 
 def test_latex():
     columns = pd.MultiIndex.from_tuples([("", "method"), ("hmdb_51", "top-1"), ("hmdb_51", "paper"), ("", "n")])
-    frame = pd.DataFrame([["ssp", Measured(61.04, 1.26, best=True), 76.66, 3]], columns=columns).astype(object)
-    text = dataframe_to_latex(frame, "5% or 50 % more", "tab:a_b", ["why & how"])
+    table = pd.DataFrame([["ssp", Measured(61.04, 1.26, best=True), 76.66, 3]], columns=columns).astype(object)
+    text = dataframe_to_latex(table, "5% or 50 % more", "tab:a_b", ["why & how"])
     assert r"\caption{5\% or 50~\% more}" in text and r"\label{tab:a-b}" in text
     assert r"\multicolumn{1}{c}{} & \multicolumn{2}{c}{hmdb\_51} & \multicolumn{1}{c}{} \\" in text
     assert r"\cmidrule(lr){2-3}" in text
@@ -48,8 +48,8 @@ def test_latex():
 
 
 def test_single_seed_has_no_spread():
-    frame = pd.DataFrame({"x": [Measured(61.04, float("nan"))]})
-    assert "| 61.0 |" in dataframe_to_markdown(frame) and "pm" not in dataframe_to_latex(frame, "c", "l")
+    table = pd.DataFrame({"x": [Measured(61.04, float("nan"))]})
+    assert "| 61.0 |" in dataframe_to_markdown(table) and "pm" not in dataframe_to_latex(table, "c", "l")
 
 
 def test_latex_text_leaves_no_special():

@@ -104,7 +104,7 @@ def test_seeds_are_averaged_not_pooled():
 
 
 @pytest.mark.parametrize(
-    ("frame", "hits"),
+    ("videos", "hits"),
     [
         (merged([1] * 40), 40),  # 100 %
         (merged([0] * 40), 0),
@@ -112,8 +112,8 @@ def test_seeds_are_averaged_not_pooled():
         (merged([1, 0] * 20, [i // 2 for i in range(40)]), 20),  # all groups alike
     ],
 )
-def test_binomial_where_resampling_says_nothing(frame, hits):
-    interval = accuracy_interval([frame, frame])
+def test_binomial_where_resampling_says_nothing(videos, hits):
+    interval = accuracy_interval([videos, videos])
     exact = reference.binomtest(hits, 40).proportion_ci(method="wilson")
     assert interval.kind == "binomial"
     assert (interval.low, interval.high) == pytest.approx((100 * exact.low, 100 * exact.high), abs=1e-9)
@@ -121,9 +121,9 @@ def test_binomial_where_resampling_says_nothing(frame, hits):
 
 def test_large_test_sets_are_quick():
     rng = np.random.default_rng(0)
-    frame = merged(rng.random(25_000) < 0.5)
+    videos = merged(rng.random(25_000) < 0.5)
     start = time.process_time()
-    accuracy_interval([frame])
+    accuracy_interval([videos])
     assert time.process_time() - start < 1
     unequal = merged(rng.random(25_000) < 0.5, np.sort(rng.integers(0, 700, 25_000)))
     start = time.process_time()
@@ -132,10 +132,10 @@ def test_large_test_sets_are_quick():
 
 
 def test_same_input_same_digits():
-    frame = merged([1, 0, 1, 1, 0, 1, 0, 0] * 5, [i // 5 for i in range(40)])
-    assert accuracy_interval([frame]) == accuracy_interval([frame])
-    assert paired_difference({0: frame}, {0: frame.assign(rank=0)}) == paired_difference(
-        {0: frame}, {0: frame.assign(rank=0)}
+    videos = merged([1, 0, 1, 1, 0, 1, 0, 0] * 5, [i // 5 for i in range(40)])
+    assert accuracy_interval([videos]) == accuracy_interval([videos])
+    assert paired_difference({0: videos}, {0: videos.assign(rank=0)}) == paired_difference(
+        {0: videos}, {0: videos.assign(rank=0)}
     )
 
 
