@@ -92,7 +92,8 @@ def test_the_parameter_table_follows_from_the_architecture(tiny_run, records):
         assert table.loc[("ssp", dataset), "extra"] == table.loc[("ssp", dataset), "trainable"] - head - width > 0
     for (dataset, method, _), record in records.items():
         counts = table.loc[(method, dataset), ["total", "trainable", "extra", "head"]]
-        assert record["parameters"] == counts.astype(int).to_dict()
+        tuned = counts["trainable"] - counts["head"] - width  # without head and final norm
+        assert record["parameters"] == counts.astype(int).to_dict() | {"tuned": tuned}
 
 
 def test_records_trace_back_to_config_and_manifest(tiny_run, records):
