@@ -12,6 +12,7 @@ from tests.robustness.corpus_archives import ARCHIVES
 from tests.robustness.corpus_data import ANNOTATIONS, MANIFESTS, VIDEOS
 from tests.robustness.corpus_results import CHECKPOINTS, RECORDS, STORES
 
+pytestmark = pytest.mark.slow
 CASES = [*CONFIGS, *ARCHIVES, *VIDEOS, *ANNOTATIONS, *MANIFESTS, *CHECKPOINTS, *RECORDS, *STORES]
 
 

@@ -18,6 +18,7 @@ import pytest
 from tests.robustness.bench import CELL, CONFIG, Bench, call, touched
 from tests.workflow.running import ROOT
 
+pytestmark = pytest.mark.slow
 COMMANDS = {  # command: the folder that cannot be written, and what must be named
     "data generate --dataset ucf101": ("local", "local/UCF101.zip: "),
     "data fetch --dataset ucf101": ("data/ucf101/archives", "data/ucf101/archives"),

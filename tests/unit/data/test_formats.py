@@ -189,6 +189,7 @@ def test_a_zip_with_fewer_members_than_it_says(tmp_path, lost):
     refused(tmp_path, {"a.zip": bytes(content)}, f"{3 - lost} members instead of 3")
 
 
+@pytest.mark.slow
 def test_a_zip_of_many_members(tmp_path):
     """More than 16 bits count, in its own format and as old programs write it."""
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:

@@ -329,6 +329,7 @@ def _sized(path):
     return path.stat().st_size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 4, 100])
 def test_a_hang_and_a_crash_cost_one_video_each(tmp_path, batch):
     """Also in a batch, where the others are tried again; order stays."""
@@ -353,6 +354,7 @@ def test_an_unforeseen_error_costs_one_video(tmp_path):
     assert second == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("work", ["0", "re.match('(a+)+$', 'a' * 50 + 'b')"], ids=["waits", "hangs"])
 def test_children_end_with_a_parent_that_is_killed(tmp_path, work):
     """Whatever they are doing: waiting for work, or hanging inside of a library."""

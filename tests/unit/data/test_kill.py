@@ -90,6 +90,7 @@ def whole(config):
     ]
 
 
+@pytest.mark.slow
 def test_a_killed_shard_leaves_no_shard_and_the_next_run_makes_it(benchmark, tmp_path):
     config, file = benchmark
     folder = Paths.of(config).frames("ucf101")

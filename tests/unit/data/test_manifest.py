@@ -208,6 +208,7 @@ def _dies_of_one(path):
     return examine(path)
 
 
+@pytest.mark.slow
 def test_a_video_that_kills_its_reader_is_broken_and_no_other(tmp_path, files, monkeypatch):
     config, _ = prepare(tmp_path, files)
     whole = write_manifest(config, "ucf101").set_index("id")

@@ -181,6 +181,7 @@ def ssv2_files(folder, templates, train, validation, test=0):
 
 
 @needs_lists
+@pytest.mark.slow
 def test_ssv2_at_full_size(tmp_path):
     templates = (ANNOTATIONS / "ssv2" / "label_map.txt").read_text().splitlines()
     files = ssv2_files(tmp_path, templates, 168_913, 24_777, 27_157)

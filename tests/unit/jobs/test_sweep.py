@@ -77,6 +77,7 @@ def test_rerun_repeats_and_other_methods_see_the_same_proposals(tiny):
     assert seeded.trials[1].params != first.trials[1].params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [(0, 1), (1, 2), (2, 1)])
 def test_killed_sweep_goes_on_to_the_same_choice(tiny, monkeypatch, at):
     config = tiny(sweep__trials=4)

@@ -17,6 +17,7 @@ from ssp.jobs.tracking import TrackedRun, Tracking, init_tracking, tracking_uri
 from ssp.paths import Paths
 
 
+@pytest.mark.slow
 def test_database_of_its_own(tiny):
     config = tiny(name="own", tracking={})
     Path("results/own/mlflow/ready.json").unlink()

@@ -152,6 +152,7 @@ print("fine")
 
 
 @ready
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_forked_workers_may_scan_after_the_parent_has():
     done = subprocess.run([sys.executable, "-c", FORK], cwd=ROOT, capture_output=True, text=True, timeout=120)

@@ -197,6 +197,7 @@ def test_the_readers_of_the_published_layouts_agree(generated, tmp_path):
     assert len(labels) == len({ours for ours, _ in labels}) == len({theirs for _, theirs in labels}) == CLASSES[source]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_with_any_number_of_processes(tmp_path):
     for source in ("hmdb51", "ssv2"):
         digests = set()
