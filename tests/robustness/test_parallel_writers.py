@@ -26,7 +26,7 @@ from ssp.config import load_config
 from tests.robustness.bench import CONFIG, Bench, call
 from tests.workflow.running import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("parallel_writers")]
+pytestmark = pytest.mark.slow
 
 WRITERS, RUNS, TRIALS = 4, 5, 8
 LIMIT_S = 400  # on a machine that is busy with other things too

@@ -11,7 +11,7 @@ from scipy.special import softmax
 from ssp.config import load_config, slice_hash
 from ssp.data.manifest import manifest_hash
 
-pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.xdist_group("tiny_run"), pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")

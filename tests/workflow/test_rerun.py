@@ -7,7 +7,7 @@ import yaml
 
 from tests.workflow.running import TINY
 
-pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.xdist_group("tiny_run"), pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 DATASETS, METHODS, SEEDS = 2, 3, 2
 
