@@ -39,7 +39,7 @@ test: $(DEV) $(PROJECT)
 
 quick: $(DEV) $(PROJECT)
 	@python -m ssp.scan.build
-	@OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup -m "not workflow" $(ARGS)
+	@OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup -m "not workflow and not slow" $(ARGS)
 
 lint: $(DEV)
 	ruff check

@@ -162,8 +162,9 @@ def _run_trial(
         trial.set_user_attr("reason", reason)
         log.warning("%s trial %d failed: %s", cell.name, slot, reason)
     trial.set_user_attr("seconds", round(time.perf_counter() - clock, 3))
-    study.tell(trial, value, state=state)
+    # The run first: a trial that is killed in between runs again, while a run would stay RUNNING for good.
     run.finish("FAILED" if reason else "FINISHED", reason or (state == TrialState.PRUNED and "pruned") or None)
+    study.tell(trial, value, state=state)
 
 
 def _train(cell: Cell, study: optuna.Study, trial: optuna.Trial, chosen: Chosen, slot: int, run: TrackedRun) -> float:
