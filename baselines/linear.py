@@ -12,5 +12,6 @@ class LinearProbe(TuningMethod):
 
     name = "linear"
     identity_at_start = True
+    no_more_than_linear = "it is the linear probe"
     title = "Linear"
     source = "the published training script without any tuning flag (methods: head and final norm train)"

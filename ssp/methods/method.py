@@ -64,6 +64,7 @@ class TuningMethod:
     title: ClassVar[str] = ""  # as in tables
     source: ClassVar[str] = ""  # paper and public code
     identity_at_start: ClassVar[bool] = False  # before training, logits are those of the frozen backbone and head
+    no_more_than_linear: ClassVar[str] = ""  # why it cannot learn what the linear probe cannot, where that is so
     Options: ClassVar[type[Strict]] = Strict  # the method's options with their defaults
     test_configs: ClassVar[list[dict[str, Any]]] = [{}]  # small options of each variant, for the contract tests
 
