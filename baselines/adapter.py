@@ -1,10 +1,13 @@
 """AdaptFormer: a small bottleneck beside every mixer, whose output is added to the mixer's.
 
 - Down to `rank`, ReLU, up again, times 0.1; the up-projection starts at zero, so the start is the frozen backbone.
-- In a transformer it stands beside the MLP, on the residual stream that is not normalised. VideoMamba has no MLP, and
-  the benchmarked papers do not say where they put it: here it stands beside the mixer and by default reads the sum that
-  the mixer's norm is given (`reads`).
-- What it gives is added to the branch, so it passes drop path with it.
+- In a transformer it stands beside the MLP and reads the residual stream, not normalised; what it gives is added after
+  the MLP's drop path. VideoMamba has no MLP, and the benchmarked papers do not say where they put it. Here it stands
+  beside the mixer and reads the sum that the mixer's norm is given.
+- `reads` has the other places: what the norm gives, or the mixer's own output (one after the other).
+- `joins`: a block's output passes drop path in the next block. Added to the branch, the bottleneck's output passes with
+  it; added to the sum, it is never dropped, as in the original.
+- Dropout inside the bottleneck, off in the published recipe, is left out.
 
 Chen et al., AdaptFormer: Adapting Vision Transformers for Scalable Visual Recognition, NeurIPS 2022.
 """
@@ -31,7 +34,11 @@ class Adapter(TuningMethod):
     name = "adapter"
     title = "Adapter"
     source = "NeurIPS 2022; ShoufaChen/AdaptFormer"
-    test_configs: ClassVar = [{"rank": 3}, {"rank": 3, "reads": "normed"}]
+    test_configs: ClassVar = [
+        {"rank": 3},
+        {"rank": 3, "reads": "normed"},
+        {"rank": 3, "reads": "branch", "joins": "sum"},
+    ]
     identity_at_start = True
 
     class Options(Strict):
@@ -39,8 +46,13 @@ class Adapter(TuningMethod):
 
         rank: PositiveInt = Field(default=64, description="Width of the bottleneck.")
         scale: float = Field(default=0.1, gt=0, description="What the bottleneck's output is multiplied by.")
-        reads: Literal["sum", "normed"] = Field(
-            default="sum", description="The residual sum as it is, or as the mixer gets it. Public code leaves it open."
+        reads: Literal["sum", "normed", "branch"] = Field(
+            default="sum",
+            description="The residual sum as it is, or as the mixer gets it, or what the mixer gives. A guess.",
+        )
+        joins: Literal["branch", "sum"] = Field(
+            default="branch",
+            description="Where its output goes: with the mixer's, through drop path, or to the sum. A guess.",
         )
 
     def attach(self, model: VideoMamba) -> None:
@@ -54,11 +66,16 @@ class Adapter(TuningMethod):
         return len(model.layers) * (2 * dim * rank + rank + dim)
 
     def after_block(self, current: Pass, index: int, streams: Streams) -> Streams:
-        """Add the bottleneck's output to the branch."""
-        block = current.model.layers[index]
-        seen = block.norm(streams.residual) if self.options.reads == "normed" else streams.residual
-        extra = current.model.adapters[index](seen.to(streams.hidden.dtype)) * self.options.scale
-        return streams._replace(hidden=streams.hidden + extra.to(streams.hidden.dtype))
+        """Add the bottleneck's output."""
+        hidden, total = streams
+        if self.options.reads == "branch":
+            seen = hidden
+        else:
+            seen = current.model.layers[index].norm(total) if self.options.reads == "normed" else total
+        extra = current.model.adapters[index](seen.to(hidden.dtype)) * self.options.scale
+        if self.options.joins == "sum":
+            return Streams(hidden, total + extra.to(total.dtype))
+        return Streams(hidden + extra.to(hidden.dtype), total)
 
 
 class Bottleneck(nn.Module):

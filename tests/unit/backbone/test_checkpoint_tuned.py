@@ -31,7 +31,7 @@ def test_holds_what_was_tuned_and_nothing_else(tmp_path):
     metadata = read_metadata(tmp_path / "w.safetensors")
     assert metadata["config"] == "seeds: [0]"
     assert json.loads(metadata["ssp"]) == describe(model())
-    assert describe(model())["options"] == {"num_prompts": 4, "position": "after_cls", "init": "uniform"}
+    assert describe(model())["options"] == {"num_prompts": 4, "position": "after_cls", "init": "uniform", "deep": True}
 
 
 def test_ssp_on_the_published_backbone_is_small(tmp_path):
