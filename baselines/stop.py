@@ -208,13 +208,19 @@ class InterFramePrompt(nn.Module):
 
     def forward(self, patches: Tensor, marked: Tensor, over_batch: bool) -> Tensor:
         """Patches (B, T, N, D) and which are marked (B, T, N) to rows (B, T, slots, D), without their strength."""
-        sequence = patches.flatten(1, 2)
-        mixed, _ = self.attention(sequence, sequence, sequence, need_weights=False)
-        volume = mixed.unflatten(1, patches.shape[1:3])[:, None]  # (B, 1, T, N, D)
+        volume = self.attend(patches.flatten(1, 2)).unflatten(1, patches.shape[1:3])[:, None]  # (B, 1, T, N, D)
         rows = self.slots(self.convs(volume)[:, 0].transpose(2, 3)).transpose(2, 3)  # (B, T, slots, D)
         scores = at_least_float32(self.scores(volume)[:, 0]).mean(dim=-1)  # (B, T, N)
         scores = (scores * (1 + marked)).mean(dim=-1)
         return rows * (1 + between_0_and_1(scores, over_batch)[..., None, None].to(rows.dtype))
+
+    def attend(self, x: Tensor) -> Tensor:
+        """Attention over a sequence (B, L, D), which is long: weights are never held, not in evaluation either."""
+        layer = self.attention
+        inputs = F.linear(x, layer.in_proj_weight, layer.in_proj_bias)
+        query, key, value = inputs.unflatten(-1, (3, layer.num_heads, layer.head_dim)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value)  # (B, heads, L, D / heads)
+        return layer.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
 @torch.no_grad()
