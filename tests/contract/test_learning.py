@@ -22,12 +22,16 @@ COLOURS = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=FRAMES)))
 LABELS = (COLOURS[:, 0] == COLOURS[:, -1]).long()
 
 
-@pytest.fixture(scope="module")
-def video():
+def clips():
     """(32, 3, 5, 8, 8): red or blue frames on one patterned ground."""
     ground = 0.5 * torch.randn(3, FRAMES, 8, 8, generator=torch.Generator().manual_seed(4))
     colour = COLOURS[:, None, :, None, None] * torch.tensor([1.0, 0.0, -1.0])[:, None, None, None]
     return ground + colour
+
+
+@pytest.fixture(scope="module")
+def video():
+    return clips()
 
 
 def build(name, options):
