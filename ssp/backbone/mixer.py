@@ -55,7 +55,11 @@ class MixerTuning:
         return weights
 
     def streams(self, direction: str, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Replace (x, z), each (B, E, L), between in_proj and conv1d. L must stay (the directions are summed)."""
+        """Replace (x, z), each (B, E, L), between in_proj and conv1d.
+
+        They may come back longer, with columns in front of where this direction's scan starts (before the first token
+        of "forward", after the last of "backward"): the mixer discards their outputs, since the directions are summed.
+        """
         return x, z
 
     def scan_inputs(self, direction: str, inputs: ScanInputs) -> ScanInputs:
@@ -110,7 +114,9 @@ class Mixer(nn.Module):
         outputs = []
         for direction, given, y in zip(DIRECTIONS, inputs, found, strict=True):
             offset = tuning.offset(direction, given)
-            outputs.append(y if offset is None else y + offset)
+            y = y if offset is None else y + offset
+            added = y.shape[-1] - x.shape[-1]
+            outputs.append(y.narrow(-1, 0 if direction == "backward" else added, x.shape[-1]) if added else y)
         total = (outputs[0] + outputs[1]).transpose(1, 2)
         return _project(self.out_proj, total, weights.out_proj, weights.out_proj_bias)
 
@@ -140,6 +146,26 @@ class Mixer(nn.Module):
             out_proj_bias=getattr(self.out_proj, "bias", None),
             directions=(ways[0], ways[1]),
         )
+
+    @torch.no_grad()
+    def set_weights(self, weights: MixerWeights) -> None:
+        """Make these the mixer's own, the inverse of `weights`: shapes are those that it has, but biases may be new."""
+
+        def put(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> None:
+            layer.weight.copy_(weight)
+            if bias is not None and layer.bias is None:
+                layer.bias = nn.Parameter(bias.to(layer.weight.dtype, copy=True), requires_grad=False)
+            elif bias is not None:
+                layer.bias.copy_(bias)
+
+        put(self.in_proj, weights.in_proj, weights.in_proj_bias)
+        put(self.out_proj, weights.out_proj, weights.out_proj_bias)
+        for way, end, A_log in zip(weights.directions, ("", "_b"), (self.A_log, self.A_b_log), strict=True):
+            put(self.get_submodule(f"conv1d{end}"), way.conv_weight, way.conv_bias)
+            put(self.get_submodule(f"x_proj{end}"), way.x_proj, way.x_proj_bias)
+            put(self.get_submodule(f"dt_proj{end}"), way.dt_proj, way.dt_bias)
+            A_log.copy_(torch.log(-way.A))
+            self.get_parameter(f"D{end}").copy_(way.D)
 
     def _is_frozen(self) -> bool:
         """Whether the mixer's own weights get no gradient, and say all about what its layers compute."""

@@ -22,7 +22,7 @@ pass meets them, and who needs them:
 | `summed` | in each block, between sum and norm | the sum (B, L, D) | VPT, VFPT, ST-Adapter |
 | `mixer_tuning` | in each block | gives a `MixerTuning`, with: | |
 | `.weights` | once a block | `MixerWeights` | LoRA, DoRA, BitFit, partial tuning, additional scan |
-| `.streams` | per direction, before conv1d | x, z (B, E, L) | affix tuning |
+| `.streams` | per direction, before conv1d | x, z (B, E, L), longer at their start if need be | affix tuning |
 | `.scan_inputs` | per direction, before the scan | `ScanInputs` | input-dependent changes of A, B, C, delta |
 | `.offset` | per direction, after the scan | `ScanInputs`; gives what to add, (B, E, L) | state offset, initial state |
 | `after_block` | after each block | `Streams` | AdaptFormer, output offsets |
@@ -32,9 +32,9 @@ pass meets them, and who needs them:
   branch, what is added to `residual` does not. Both streams have the same rows, always. Before block 0 `residual` is
   None; after a block `hidden` is what the mixer gave and `residual` the sum that its norm was given.
 - A method whose effect can be written as other weights of the mixer uses `MixerTuning.weights`: then the frozen mixer's
-  hand-written backward stays, and what it costs is the method's cost, not that of another implementation. What needs
-  a layer's input (dropout on a bottleneck, SSF's shifts), and the norms, are wrapped in `attach` with forward hooks,
-  which leave published names alone; the mixer calls hooked layers as modules.
+  hand-written backward stays, and what it costs is the method's cost, not that of another implementation. Where that is
+  all, `mergeable = True` makes `merge` work. What needs a layer's input (dropout on a bottleneck) is wrapped in
+  `attach` with forward hooks, which leave published names alone; the mixer calls hooked layers as modules.
 - Weight decay spares one-dimensional parameters and biases; `attach` sets `_no_weight_decay = True` on others.
 - A method that reads several frames or rows takes them from the layout, never from numbers of its own, so that it
   works at any clip length and image size.
@@ -64,6 +64,7 @@ class TuningMethod:
     title: ClassVar[str] = ""  # as in tables
     source: ClassVar[str] = ""  # paper and public code
     identity_at_start: ClassVar[bool] = False  # before training, logits are those of the frozen backbone and head
+    mergeable: ClassVar[bool] = False  # whether `merge` can fold all that was learned into the backbone's weights
     no_more_than_linear: ClassVar[str] = ""  # why it cannot learn what the linear probe cannot, where that is so
     Options: ClassVar[type[Strict]] = Strict  # the method's options with their defaults
     test_configs: ClassVar[list[dict[str, Any]]] = [{}]  # small options of each variant, for the contract tests
@@ -91,6 +92,20 @@ class TuningMethod:
     def expected_parameters(self, model: VideoMamba) -> int:
         """How many parameters `attach` adds, by formula; the contract tests hold it to the model."""
         return 0
+
+    def merge(self, model: VideoMamba) -> None:
+        """Fold what was learned into the backbone's own weights, so that inference costs nothing more.
+
+        Logits stay; what `attach` added is gone, and the model is a linear probe from then on.
+
+        Raises:
+            ConfigError: the method is not `mergeable`.
+        """
+        if not self.mergeable:
+            raise ConfigError(f"{self.name}: what it learns cannot be folded into the backbone's weights")
+        from ssp.methods.merging import fold  # the backbone is not imported where methods are only named
+
+        fold(model)
 
     def sweep_space(self) -> dict[str, Range]:
         """The method's own search space, over names of its options, beside the shared one."""
