@@ -23,6 +23,7 @@ class NormTuning(TuningMethod):
     title = "Norm tuning"
     source = "AAAI 2024, on transformers; here on VideoMamba's RMSNorm"
     identity_at_start = True
+    mergeable = True
 
     def trainable_parameters(self, model: VideoMamba) -> list[str]:
         """The weights of the blocks' norms, head and final norm."""
