@@ -1,30 +1,34 @@
 """Initial-state tuning: every scan starts from a learned state instead of zero.
 
-- The recurrence is linear in its state, so a start h_0 (E, N) adds, in closed form and exactly,
-  silu(z_t) * sum_n C_tn exp(A_n S_t) h_0n, with S_t the sum of the step sizes of all tokens up to t, t's included.
+- The recurrence is linear in its state, so a start h_0 (E, N) adds silu(z_t) * sum_n C_tn exp(A_n S_t) h_0n, with S_t
+  the sum of the step sizes of all tokens up to t, t's included.
 - It decays: what is far from where a scan starts hardly sees it. The class token is the first of the forward scan and
   the last of the backward one.
 - Zero at the start, so the frozen backbone. Weight decay spares it, as in the published code.
-- A scan's kernels take no initial state, hence the closed form beside them. Its backward is written by hand, so that
-  the terms, N times (B, E, L), are computed again and never held together.
+- The kernels of the scan take no initial state. So N columns stand in front of the scan, behind the convolution, and
+  load the N states one after the other: column n has B = 1 for state n alone, a small step d, and as input
+  h_0n / d, times what the columns after it will have let decay. That is exact, and costs N tokens; the published code
+  runs one scan a state with one column.
 
 As a baseline in Galim et al., Parameter-Efficient Fine-Tuning of State Space Models, ICML 2025.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
 
 from ssp.backbone.mixer import DIRECTIONS, MixerTuning, ScanInputs
 from ssp.methods.method import TuningMethod
 
 if TYPE_CHECKING:
     from ssp.backbone.videomamba import Pass, VideoMamba
+
+STEP = 1e-3  # of the columns that load a state; any would do
 
 
 class InitialStateTuning(TuningMethod):
@@ -59,46 +63,30 @@ class Started(MixerTuning):
     def __init__(self, states: nn.ParameterList) -> None:
         self.states = states
 
-    def offset(self, direction: str, inputs: ScanInputs) -> Tensor:
-        """What the gated output gains from the scan's start."""
+    def scan_inputs(self, direction: str, inputs: ScanInputs) -> ScanInputs:
+        """Inputs with N more columns where the scan starts, which leave it with the initial state."""
         exact = torch.promote_types(inputs.delta.dtype, torch.float32)
-        delta = inputs.delta.to(exact)
-        if inputs.delta_bias is not None:
-            delta = delta + inputs.delta_bias.to(exact)[:, None]
-        steps = F.softplus(delta)
-        elapsed = steps.flip(-1).cumsum(-1).flip(-1) if direction == "backward" else steps.cumsum(-1)
-        read = ReadOfStart.apply(elapsed, inputs.A.to(exact), inputs.C.to(exact), self._start(direction).to(exact))
-        return (read * F.silu(inputs.z.to(exact))).to(inputs.z.dtype)
+        start, A = self.states[DIRECTIONS.index(direction)].to(exact), inputs.A.to(exact)
+        bias = 0.0 if inputs.delta_bias is None else inputs.delta_bias.to(exact)
+        delta = (start.new_full((len(A),), math.log(math.expm1(STEP))) - bias).to(inputs.delta.dtype)
+        step = F.softplus(delta.to(exact) + bias)[:, None]  # as it is after rounding
+        states = A.shape[1]
+        after = torch.arange(states - 1, -1, -1, device=A.device)  # columns after that of a state
+        u = start / step * torch.exp(-A * step * after)  # (E, N), a column a state
+        columns = {
+            "u": u,
+            "delta": delta[:, None].expand(-1, states),
+            "B": torch.eye(states, device=A.device),
+            "C": inputs.C.new_zeros(states, states),
+            "z": u.new_zeros(u.shape),
+        }
+        longer = {name: in_front(getattr(inputs, name), own, direction) for name, own in columns.items()}
+        return ScanInputs(**vars(inputs) | longer)
 
-    def _start(self, direction: str) -> Tensor:
-        return self.states[DIRECTIONS.index(direction)]
 
-
-class ReadOfStart(torch.autograd.Function):
-    """`ReadOfStart.apply(elapsed, A, C, start)`: what C reads of a state `start` that decayed; (B, E, L)."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, elapsed: Tensor, A: Tensor, C: Tensor, start: Tensor) -> Tensor:
-        """Elapsed (B, E, L), A (E, N), C (B, N, L), start (E, N); state by state."""
-        ctx.save_for_backward(elapsed, A, C, start)
-        read = torch.zeros_like(elapsed)
-        for n in range(A.shape[1]):
-            read.add_(torch.exp(elapsed * A[:, n, None]).mul_(start[:, n, None]).mul_(C[:, None, n]))
-        return read
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, ...]:
-        """Gradients of all four."""
-        elapsed, A, C, start = ctx.saved_tensors
-        of_elapsed = torch.zeros_like(elapsed)
-        of_A, of_C, of_start = torch.empty_like(A), torch.empty_like(C), torch.empty_like(start)
-        for n in range(A.shape[1]):
-            kept = torch.exp(elapsed * A[:, n, None]).mul_(grad)
-            of_C[:, n] = torch.einsum("bel,e->bl", kept, start[:, n])
-            kept = kept.mul_(C[:, None, n])
-            of_start[:, n] = kept.sum((0, 2))
-            kept = kept.mul_(start[:, n, None])
-            of_A[:, n] = torch.einsum("bel,bel->e", kept, elapsed)
-            of_elapsed.add_(kept.mul_(A[:, n, None]))
-        return of_elapsed, of_A, of_C, of_start
+def in_front(stream: Tensor, columns: Tensor, direction: str) -> Tensor:
+    """Columns (X, k), the scan's first one first, where the scan of a stream (B, X, L) starts; channel-last storage."""
+    rows, own = stream.transpose(1, 2), columns.t().to(stream.dtype)
+    if direction == "backward":
+        return torch.cat([rows, own.flip(0).expand(len(rows), -1, -1)], dim=1).transpose(1, 2)
+    return torch.cat([own.expand(len(rows), -1, -1), rows], dim=1).transpose(1, 2)

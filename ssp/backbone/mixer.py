@@ -63,7 +63,7 @@ class MixerTuning:
         return x, z
 
     def scan_inputs(self, direction: str, inputs: ScanInputs) -> ScanInputs:
-        """Replace the inputs of the scan."""
+        """Replace the inputs of the scan; they may come back longer, like (x, z)."""
         return inputs
 
     def offset(self, direction: str, inputs: ScanInputs) -> Tensor | None:

@@ -23,8 +23,8 @@ pass meets them, and who needs them:
 | `mixer_tuning` | in each block | gives a `MixerTuning`, with: | |
 | `.weights` | once a block | `MixerWeights` | LoRA, DoRA, BitFit, partial tuning, additional scan |
 | `.streams` | per direction, before conv1d | x, z (B, E, L), longer at their start if need be | affix tuning |
-| `.scan_inputs` | per direction, before the scan | `ScanInputs` | input-dependent changes of A, B, C, delta |
-| `.offset` | per direction, after the scan | `ScanInputs`; gives what to add, (B, E, L) | state offset, initial state |
+| `.scan_inputs` | per direction, before the scan | `ScanInputs`, longer likewise | initial state; changes of A, B, C, delta by input |
+| `.offset` | per direction, after the scan | `ScanInputs`; gives what to add, (B, E, L) | state offset |
 | `after_block` | after each block | `Streams` | AdaptFormer, output offsets |
 
 - `hidden` is the last mixer's *branch output* (before block 0: the embedding), `residual` the running sum without it.
