@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from ssp.backbone.mixer import MixerTuning
+from ssp.backbone.mixer import MixerTuning, in_front
 from ssp.config import Range, Strict
 from ssp.methods.method import TuningMethod
 
@@ -80,14 +80,7 @@ class InFront(MixerTuning):
 
     def streams(self, direction: str, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Longer (x, z), each (B, E, L + k)."""
-        inner, backward = x.shape[1], direction == "backward"
-        columns = self.columns[-1 if backward else 0]  # (k, E or 2E)
-        columns = F.pad(columns, (0, 2 * inner - columns.shape[-1]))
-        if backward:
-            columns = columns.flip(0)  # the first one of the scan stands last
-        longer = []
-        for stream, own in zip((x, z), columns.chunk(2, dim=-1), strict=True):
-            own = own.to(stream.dtype).expand(len(stream), -1, -1)
-            rows = (stream.transpose(1, 2), own) if backward else (own, stream.transpose(1, 2))
-            longer.append(torch.cat(rows, dim=1).transpose(1, 2))
-        return longer[0], longer[1]
+        columns = self.columns[-1 if direction == "backward" else 0]  # (k, E or 2E)
+        columns = F.pad(columns, (0, 2 * x.shape[1] - columns.shape[-1]))
+        of_x, of_z = columns.t().chunk(2)
+        return in_front(x, of_x, direction), in_front(z, of_z, direction)

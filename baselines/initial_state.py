@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssp.backbone.mixer import DIRECTIONS, MixerTuning, ScanInputs
+from ssp.backbone.mixer import DIRECTIONS, MixerTuning, ScanInputs, in_front
 from ssp.methods.method import TuningMethod
 
 if TYPE_CHECKING:
@@ -82,11 +82,3 @@ class Started(MixerTuning):
         }
         longer = {name: in_front(getattr(inputs, name), own, direction) for name, own in columns.items()}
         return ScanInputs(**vars(inputs) | longer)
-
-
-def in_front(stream: Tensor, columns: Tensor, direction: str) -> Tensor:
-    """Columns (X, k), the scan's first one first, where the scan of a stream (B, X, L) starts; channel-last storage."""
-    rows, own = stream.transpose(1, 2), columns.t().to(stream.dtype)
-    if direction == "backward":
-        return torch.cat([rows, own.flip(0).expand(len(rows), -1, -1)], dim=1).transpose(1, 2)
-    return torch.cat([own.expand(len(rows), -1, -1), rows], dim=1).transpose(1, 2)

@@ -57,8 +57,8 @@ class MixerTuning:
     def streams(self, direction: str, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Replace (x, z), each (B, E, L), between in_proj and conv1d.
 
-        They may come back longer, with columns in front of where this direction's scan starts (before the first token
-        of "forward", after the last of "backward"): the mixer discards their outputs, since the directions are summed.
+        They may come back longer, with columns where this direction's scan starts (before the first token of "forward",
+        after the last of "backward"; `in_front`): the mixer discards their outputs, since the directions are summed.
         """
         return x, z
 
@@ -75,6 +75,17 @@ class MixerTuning:
         """Whether all that it does is in `weights`, so that the backward written by hand applies."""
         kind = type(self)
         return all(getattr(kind, hook) is getattr(MixerTuning, hook) for hook in ("streams", "scan_inputs", "offset"))
+
+
+def in_front(stream: Tensor, columns: Tensor, direction: str) -> Tensor:
+    """A stream (B, X, L) with columns (X, k), the scan's first one first, where the scan of a direction starts.
+
+    In the stream's dtype, channel-last storage; the mixer discards the outputs of these columns.
+    """
+    rows, own = stream.transpose(1, 2), columns.t().to(stream.dtype)
+    if direction == "backward":
+        return torch.cat([rows, own.flip(0).expand(len(rows), -1, -1)], dim=1).transpose(1, 2)
+    return torch.cat([own.expand(len(rows), -1, -1), rows], dim=1).transpose(1, 2)
 
 
 class Mixer(nn.Module):
