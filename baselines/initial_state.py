@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from ssp.backbone.mixer import DIRECTIONS, MixerTuning, ScanInputs, in_front
 from ssp.methods.method import TuningMethod
