@@ -23,7 +23,7 @@ pass meets them, and who needs them:
 | `mixer_tuning` | in each block | gives a `MixerTuning`, with: | |
 | `.weights` | once a block | `MixerWeights` | LoRA, DoRA, BitFit, partial tuning, additional scan |
 | `.streams` | per direction, before conv1d | x, z (B, E, L), longer at their start if need be | affix tuning |
-| `.scan_inputs` | per direction, before the scan | `ScanInputs`, longer likewise | initial state; B, C, delta by input |
+| `.scan_inputs` | per direction, before the scan | `ScanInputs`, longer likewise | initial state, B or C by input |
 | `.offset` | per direction, after the scan | `ScanInputs`; gives what to add, (B, E, L) | state offset |
 | `after_block` | after each block | `Streams` | AdaptFormer, output offsets |
 
