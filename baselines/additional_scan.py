@@ -95,7 +95,7 @@ class NewStates(nn.Module):
         count = options.states
         following = torch.log(torch.arange(17, 17 + count, dtype=torch.float32))
         self.A_log = nn.Parameter(following.repeat(channels, 1))
-        self.A_log._no_weight_decay = True
+        self.A_log.no_weight_decay = True
         self.x_proj = nn.Parameter(torch.empty(2 * count, channels))
         nn.init.uniform_(self.x_proj, -(channels**-0.5), channels**-0.5)
         if options.start == "identity":

@@ -46,7 +46,7 @@ class InitialStateTuning(TuningMethod):
             nn.ParameterList(torch.zeros_like(block.mixer.A_log) for _ in DIRECTIONS) for block in model.layers
         )
         for parameter in model.initial_state.parameters():
-            parameter._no_weight_decay = True
+            parameter.no_weight_decay = True
 
     def expected_parameters(self, model: VideoMamba) -> int:
         """E times N, in both directions."""

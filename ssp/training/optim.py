@@ -5,7 +5,7 @@ Design choices
 - No weight decay for what has no direction to shrink: 1-D tensors and biases (norms, scales), embeddings of position
   and class, and the state matrices A and D of the scan, for which zero is no neutral value (A = -exp(A_log)). The
   published training script does decay A_log, which only concerns full fine-tuning: its marks were overlooked there.
-  A method exempts more of its parameters by setting `_no_weight_decay = True` on them.
+  A method exempts more of its parameters by setting `no_weight_decay = True` on them.
 - One peak learning rate for all parameters, no layer-wise decay (for frozen backbones the published one is a no-op).
 - Linear warm-up from 0, then a half cosine to 0, per optimizer step.
 """
@@ -27,7 +27,7 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
     """Whether weight decay applies to a parameter."""
     last = name.rpartition(".")[2]
     exempt = parameter.ndim < 2 or last == "bias" or last in EMBEDDINGS or last in STATE_MATRICES
-    return not (exempt or getattr(parameter, "_no_weight_decay", False))
+    return not (exempt or getattr(parameter, "no_weight_decay", False))
 
 
 def make_optimizer(model: nn.Module, weight_decay: float) -> AdamW:

@@ -24,7 +24,7 @@ from ssp.records.published import BACKBONE, TITLES, published_parameters
 ROOT = Path(__file__).resolve().parents[2]
 NOTE = "<!-- Written by workflow/scripts/write_docs.py: change the code, then `make docs`. -->"
 START, END = "<!-- methods: written by workflow/scripts/write_docs.py -->", "<!-- end of methods -->"
-TABLES = ("README.md", "docs/methods.md")  # hold the table of methods
+TABLES = {"README.md": True, "docs/methods.md": False}  # hold the table of methods, in short or whole
 DATASET = {"hmdb51": (51, 8)}  # classes and frames; new parameters do not depend on them
 
 
@@ -221,17 +221,25 @@ def added_parameters() -> dict[str, str]:
     return {name: "0, all train" if every[name] else f"{counted['extra'][name]:,}" for name in counted.index}
 
 
-def methods_table() -> str:
-    """Registered methods in the paper's order, then the paper's that are not here, so that the state is never a lie."""
+def methods_table(short: bool = False) -> str:
+    """Registered methods in the paper's order, then the paper's that are not here, so that the state is never a lie.
+
+    With `short`, those that are not the paper's share the last row.
+    """
     added, published = added_parameters(), published_parameters()
     names = [name for name in TITLES if name in added] + [name for name in method_names() if name not in TITLES]
     rows = []
+    others = [name for name in names if name not in TITLES] if short else []
     for name in names:
+        if name in others:
+            continue
         kind = load_method(name)
         rows.append([f"`{name}`", kind.title, added[name], _millions(published.get(name)), "implemented"])
     for name in TITLES:
         if name not in added:
             rows.append([f"`{name}`", TITLES[name], "", _millions(published[name]), "not yet"])
+    if others:
+        rows.append([", ".join(f"`{name}`" for name in others), "not of the paper", "", "", "implemented"])
     head = ["method", "title", "new parameters", "published", "state"]
     return table(head, rows, right=(2, 3))
 
@@ -283,10 +291,11 @@ def with_table(text: str, methods: str) -> str:
 
 def pages() -> dict[str, str]:
     """Path from the repository root -> content, of everything that is written here."""
-    methods = methods_table()
     reference = {"config": config_page(), "cli": cli_page(), "methods": methods_page()}
     written = {f"docs/reference/{name}.md": text for name, text in reference.items()}
-    return written | {path: with_table((ROOT / path).read_text(), methods) for path in TABLES}
+    return written | {
+        path: with_table((ROOT / path).read_text(), methods_table(short)) for path, short in TABLES.items()
+    }
 
 
 if __name__ == "__main__":

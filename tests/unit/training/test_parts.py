@@ -66,7 +66,7 @@ def test_draws_are_functions_of_seed_epoch_and_step():
 
 def test_weight_decay_spares_what_has_no_zero_to_shrink_to():
     model = small_model("full")
-    model.head.weight._no_weight_decay = True
+    model.head.weight.no_weight_decay = True
     optimizer = make_optimizer(model, 0.1)
     names = {id(p): name for name, p in model.named_parameters()}
     decayed = {names[id(p)] for g in optimizer.param_groups if g["weight_decay"] == 0.1 for p in g["params"]}
