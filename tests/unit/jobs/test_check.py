@@ -28,7 +28,7 @@ def test_a_line_for_each_section(folder):
         "data set ucf101: 10 classes, 30 training and 20 test videos, 3 epochs in batches of 8",
         "method linear: its own options; searched: lr",
         "method full: its own options; searched: lr",
-        "method vpt: num_prompts 2; searched: lr, init",
+        "method vpt: num_prompts 2; searched: lr, position",
         "method ssp: entropy_norm fixed, inner_dim 8, attn_dim 8, num_prompts 1; searched: lr",
         "sweep: 4 studies of 3 trials",
         "seeds: 0, 1, which makes 8 trainings",
