@@ -140,6 +140,14 @@ class Paths:
         """The figures for papers."""
         return [self.figures / f"{FIGURE}.{kind}" for kind in FIGURE_FORMATS]
 
+    def ablation_tables(self, ablation: str) -> list[Path]:
+        """The table of an ablation in every format."""
+        return [self.tables / "ablations" / f"{ablation}.{kind}" for kind in TABLE_FORMATS]
+
+    def ablation_curves(self, ablation: str) -> list[Path]:
+        """The curve of an ablation over numbers."""
+        return [self.figures / "ablations" / f"{ablation}.{kind}" for kind in FIGURE_FORMATS]
+
     @property
     def figures(self) -> Path:
         """Folder of the figures."""
@@ -157,8 +165,8 @@ class Paths:
 
     def log(self, rule: str, *parts: str) -> Path:
         """Log file of a job."""
-        return self.results / "logs" / Path(rule, *parts).with_suffix(".log")
+        return self.results / "logs" / Path(*(rule, *parts)[:-1], f"{(rule, *parts)[-1]}.log")
 
     def benchmark(self, rule: str, *parts: str) -> Path:
         """Time and memory of a job, as Snakemake measured them."""
-        return self.results / "benchmarks" / Path(rule, *parts).with_suffix(".tsv")
+        return self.results / "benchmarks" / Path(*(rule, *parts)[:-1], f"{(rule, *parts)[-1]}.tsv")

@@ -18,20 +18,30 @@ ConfigPath = Annotated[Path, typer.Option("--config", help="Config file.", metav
 ConfigArgument = Annotated[Path | None, typer.Argument(help="Config file.", metavar="CONFIG", show_default=False)]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="The same, as for other commands.", metavar="FILE")]
 DatasetName = Annotated[str, typer.Option("--dataset", help="Data set, as the config names it.", metavar="NAME")]
-MethodName = Annotated[str, typer.Option("--method", help="Tuning method, as the config names it.", metavar="NAME")]
+MethodName = Annotated[
+    str,
+    typer.Option("--method", help="Row of the config: one of `methods`, or a point of an ablation.", metavar="NAME"),
+]
 SeedNumber = Annotated[int, typer.Option("--seed", help="One of the config's seeds.", metavar="N")]
 CheckpointName = Annotated[str, typer.Option("--checkpoint", help="One of backbone.checkpoints.", metavar="NAME")]
 
 
-def load(path: Path, dataset: str | None = None, method: str | None = None, checkpoint: str | None = None) -> Config:
+def load(
+    path: Path,
+    dataset: str | None = None,
+    method: str | None = None,
+    checkpoint: str | None = None,
+    ablation: str | None = None,
+) -> Config:
     """Read a config and check names given on the command line against it."""
     from ssp.config import load_config
 
     config = load_config(path)
     for option, name, known in (
         ("--dataset", dataset, config.datasets),
-        ("--method", method, config.methods),
+        ("--method", method, config.rows),
         ("--checkpoint", checkpoint, config.backbone.checkpoints),
+        ("NAME", ablation, config.ablations),
     ):
         if name is not None and name not in known:
             raise ConfigError(f"{option}: '{name}' is not in {path}; it has: {', '.join(known)}")

@@ -43,6 +43,29 @@ def report(config: ConfigPath) -> None:
         typer.echo(path)
 
 
+AblationName = Annotated[str, typer.Argument(help="Ablation, as the config names it.", metavar="NAME")]
+
+
+@commands.command(epilog="Example: ssp ablation components --config config/demo.yaml")
+def ablation(name: AblationName, config: ConfigPath) -> None:
+    """Make the table of an ablation from the records."""
+    loaded = load(config, ablation=name)
+    from ssp.tables.ablations import write_ablation
+
+    for path in write_ablation(loaded, name):
+        typer.echo(path)
+
+
+@commands.command(epilog="Example: ssp ablation-curve prompts --config config/demo.yaml")
+def ablation_curve(name: AblationName, config: ConfigPath) -> None:
+    """Draw the curve of an ablation over numbers, from its table."""
+    loaded = load(config, ablation=name)
+    from ssp.figures.ablation import write_curve
+
+    for path in write_curve(loaded, name):
+        typer.echo(path)
+
+
 @commands.command(epilog="Example: ssp params --format md")
 def params(
     config: Annotated[

@@ -14,7 +14,10 @@ from __future__ import annotations
 from ssp.config.benchmark import Config, slice_hash, slice_lines
 from ssp.config.plugins import source_names
 from ssp.config.reading import load_config, parse_config, read_yaml
+from ssp.config.rows import Point, Row
 from ssp.config.sections import (
+    Ablation,
+    AblationPoint,
     Architecture,
     Archive,
     Augmentation,
@@ -36,6 +39,7 @@ from ssp.config.sections import (
     Quirks,
     Range,
     Recipe,
+    Start,
     Strict,
     Sweep,
     Tracking,
@@ -43,6 +47,8 @@ from ssp.config.sections import (
 )
 
 __all__ = [
+    "Ablation",
+    "AblationPoint",
     "Architecture",
     "Archive",
     "Augmentation",
@@ -60,11 +66,14 @@ __all__ = [
     "Hyperparameters",
     "Method",
     "Name",
+    "Point",
     "Pretrain",
     "Quirk",
     "Quirks",
     "Range",
     "Recipe",
+    "Row",
+    "Start",
     "Strict",
     "Sweep",
     "Tracking",

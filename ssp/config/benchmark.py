@@ -6,12 +6,15 @@ import hashlib
 import json
 from collections.abc import Iterator
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, NonNegativeInt, model_validator
 
 from ssp.config.plugins import method_names, source_names
+from ssp.config.rows import Point, Row, ablation_points, table_rows
 from ssp.config.sections import (
+    Ablation,
     Backbone,
     Checkpoint,
     ComputePlan,
@@ -29,7 +32,7 @@ from ssp.config.sections import (
 
 
 class Config(Strict):
-    """A whole benchmark: data sets x methods x seeds on one backbone."""
+    """A whole benchmark: data sets x rows x seeds on one backbone, and ablations of rows."""
 
     name: Name = Field(description="Results go to results/<name>.")
     title: str = Field(description="One line for tables and reports: what these numbers are.")
@@ -42,7 +45,10 @@ class Config(Strict):
     seeds: list[NonNegativeInt] = Field(min_length=1, description="One training of each cell per seed.")
     backbone: Backbone = Field(description="The pre-trained model that every method tunes.")
     datasets: dict[Name, Dataset] = Field(min_length=1, description="By name; columns of the tables, in this order.")
-    methods: dict[Name, Method] = Field(min_length=1, description="By name; rows of the tables, in this order.")
+    methods: dict[Name, Method] = Field(min_length=1, description="Rows of the tables by name, in this order.")
+    reference: Name | None = Field(default=None, description="The row that others are compared with; null: the first.")
+    explained: Name | None = Field(default=None, description="The row whose attention is drawn; null: none.")
+    ablations: dict[Name, Ablation] = Field(default={}, description="Variations of rows, by name.")
     sweep: Sweep = Field(description="The budget of hyper-parameter search.")
     tracking: Tracking = Field(default=Tracking(), description="Where MLflow keeps its runs.")
     compute: ComputePlan = Field(default=ComputePlan(), description="What jobs ask for.")
@@ -54,9 +60,20 @@ class Config(Strict):
         return self
 
     def _unknown_names(self) -> Iterator[str]:
-        for name in self.methods:
-            if name not in method_names():
-                yield f"methods.{name}: unknown method{_known(name, method_names())}"
+        for name, row in self.methods.items():
+            if (method := row.method or name) not in method_names():
+                key = (
+                    f"methods.{name}.method: unknown method '{method}'"
+                    if row.method
+                    else f"methods.{name}: unknown method"
+                )
+                yield f"{key}{_known(method, method_names())}"
+            for dataset in row.starts:
+                if dataset not in self.datasets:
+                    yield f"methods.{name}.starts.{dataset}: no such data set{_known(dataset, [*self.datasets])}"
+        for key in ("reference", "explained"):
+            if (name := getattr(self, key)) not in (None, *self.methods):
+                yield f"{key}: '{name}' is none of methods{_known(name, [*self.methods])}"
         for name, dataset in self.datasets.items():
             if dataset.checkpoint not in self.backbone.checkpoints:
                 known = ", ".join(self.backbone.checkpoints)
@@ -70,15 +87,65 @@ class Config(Strict):
                 yield f"sweep.space.{name}: not a shared hyper-parameter ({known})"
         if len(set(self.seeds)) != len(self.seeds):
             yield "seeds: every seed must be there once"
+        for name, ablation in self.ablations.items():
+            if ablation.of not in self.methods:
+                yield f"ablations.{name}.of: '{ablation.of}' is none of methods{_known(ablation.of, [*self.methods])}"
+            for key, known in (("datasets", [*self.datasets]), ("seeds", self.seeds)):
+                for value in getattr(ablation, key) or ():
+                    if value not in known:
+                        yield f"ablations.{name}.{key}: {value} is none of {key} ({', '.join(map(str, known))})"
 
     def quirk(self, name: str) -> Quirk:
         """The effective value of a named quirk: its own setting, else the protocol's."""
         return getattr(self.quirks, name) or self.protocol
 
-    def method_options(self, method: str) -> dict[str, Any]:
-        """Options of a method as this config has them: its own, and the quirks that are an option of it."""
-        quirks = {name: self.quirk(name) for name, methods in METHOD_QUIRKS.items() if method in methods}
-        return quirks | self.methods[method].options
+    @cached_property
+    def rows(self) -> dict[str, Row]:
+        """All that is trained: the rows of the tables, then the points of ablations that are none of them."""
+        return self._resolved[0]
+
+    @cached_property
+    def points(self) -> dict[str, list[Point]]:
+        """The points of each ablation, in order."""
+        return self._resolved[1]
+
+    @cached_property
+    def _resolved(self) -> tuple[dict[str, Row], dict[str, list[Point]]]:
+        quirks = {method: {name: self.quirk(name) for name in names} for method, names in METHOD_QUIRKS.items()}
+        rows = table_rows(self.methods, quirks)
+        points = {name: ablation_points(ablation, rows) for name, ablation in self.ablations.items()}
+        return rows, points
+
+    @property
+    def reference_row(self) -> str:
+        """The row that all others are compared with."""
+        return self.reference or next(iter(self.methods))
+
+    def ablation_runs(self, name: str) -> tuple[list[str], list[str], list[int]]:
+        """What an ablation is made of: data sets, rows (the base row first), seeds."""
+        ablation = self.ablations[name]
+        rows = dict.fromkeys([ablation.of, *(point.row for point in self.points[name])])
+        return ablation.datasets or [*self.datasets], [*rows], ablation.seeds or self.seeds
+
+    def curve_axis(self, name: str) -> str | None:
+        """The option of an ablation that is a number in all points: the axis of its curve, if there is one."""
+        vary = self.ablations[name].vary
+        axes = vary.items() if isinstance(vary, dict) else ()
+        numbers = (
+            o for o, values in axes if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+        )
+        return next(numbers, None)
+
+    def runs(self) -> list[tuple[str, str, int]]:
+        """Every training as (data set, row, seed), those of the tables first, each once."""
+        blocks = [(list(self.datasets), list(self.methods), self.seeds), *map(self.ablation_runs, self.ablations)]
+        return [
+            *dict.fromkeys((d, r, s) for datasets, rows, seeds in blocks for d in datasets for r in rows for s in seeds)
+        ]
+
+    def studies(self) -> list[tuple[str, str]]:
+        """Every study as (data set, row), each once."""
+        return [*dict.fromkeys((dataset, self.rows[row].tuned_as) for dataset, row, _ in self.runs())]
 
     # Slices: plain JSON-able dicts, the part of the config that decides the outcome of a kind of job. What has its
     # default is left out, so that a key that is new in the models changes no slice of a config without it.
@@ -116,7 +183,7 @@ class Config(Strict):
         return {
             "dataset": {"name": dataset} | self._dataset(dataset),
             "backbone": self.backbone_slice(self.datasets[dataset].checkpoint),
-            "method": {"name": method} | self._method(method),
+            "method": self._method(dataset, method),
             "sweep": _deciding(self.sweep),
         }
 
@@ -129,29 +196,40 @@ class Config(Strict):
         quirks = {quirk: self.quirk(quirk) for quirk in sorted(touching) if self.quirk(quirk) != NO_QUIRK}
         return _filled(plain | {"quirks": quirks})
 
-    def _method(self, name: str) -> dict[str, Any]:
-        """A method in the slice of a cell; a quirk of it is one of its options."""
-        options = {
-            option: value
-            for option, value in self.method_options(name).items()
-            if option not in METHOD_QUIRKS or value != NO_QUIRK
-        }
-        plain = _deciding(self.methods[name]) | {"options": options}
-        return plain if options else {key: value for key, value in plain.items() if key != "options"}
+    def _method(self, dataset: str, name: str) -> dict[str, Any]:
+        """A row in the slice of a cell, by its settings: what it is called decides nothing."""
+        row = self.rows[name]
+        quirks = METHOD_QUIRKS.get(row.method, ())
+        options = {key: value for key, value in row.options.items() if key not in quirks or value != NO_QUIRK}
+        plain = {"name": row.method, "options": options}
+        if row.inherits:
+            plain |= {"inherits": self._method(dataset, row.inherits)}
+        else:
+            space = {key: r.model_dump(mode="json", exclude_defaults=True) for key, r in row.space.items()}
+            plain |= {"space": space, "start": row.start_on(dataset), "fixed": dict.fromkeys(sorted(row.varied), True)}
+        return _filled(plain)
 
     def tables_slice(self) -> dict[str, Any]:
         """What decides the tables, beyond the records: the words around them and the order of rows and columns."""
         return {
             "title": self.title,
             "datasets": list(self.datasets),
-            "methods": list(self.methods),
+            "methods": [[name, self.rows[name].title, self.rows[name].published] for name in self.methods],
+            "reference": self.reference_row,
             "seeds": list(self.seeds),
         }
+
+    def ablation_slice(self, name: str) -> dict[str, Any]:
+        """What decides the table and the curve of an ablation, beyond the records."""
+        datasets, _rows, seeds = self.ablation_runs(name)
+        points = [[point.title, point.row, point.values] for point in self.points[name]]
+        title, base = self.ablations[name].title, self.rows[self.ablations[name].of].title
+        return {"title": [self.title, title], "of": base, "points": points, "datasets": datasets, "seeds": seeds}
 
 
 # Where the quirks act. Options are known to a method's class alone, and asking it would take torch, which is not there
 # wherever the Snakefile is read; a test holds the classes to this.
-METHOD_QUIRKS = {"entropy_norm": ("ssp",)}
+METHOD_QUIRKS = {"ssp": ("entropy_norm",), "stop": ("frame_norm",)}
 DATA_QUIRKS = {"validation_window": "dense", "short_videos": "sparse", "merge_ids": None}  # the sampling; None: any
 NO_QUIRK: Quirk = "fixed"  # the default of `protocol`
 

@@ -203,11 +203,60 @@ class Sweep(Strict):
     space: Space = Field(default={}, description="Shared search space over lr, weight_decay, drop_path.")
 
 
-class Method(Strict):
-    """A tuning method of the benchmark: its options and what it adds to (or narrows in) the shared search space."""
+class Start(Strict):
+    """Where a row's search starts. What is left out is the data set's `start`."""
 
+    lr: float | None = Field(default=None, gt=0, description="Peak learning rate.")
+    weight_decay: float | None = Field(default=None, ge=0, description="Of matrices.")
+    drop_path: Fraction | None = Field(default=None, description="Drop path rate of the last block.")
+
+
+class Method(Strict):
+    """A row of the tables: a named setting of a tuning method, and where its hyper-parameters are searched."""
+
+    method: str | None = Field(default=None, description="The tuning method, as registered; null: the row's name.")
+    title: str | None = Field(default=None, min_length=1, description="What tables and figures print; null: the name.")
+    published: Literal[False] | str | None = Field(
+        default=None, description="Which of the paper's rows it stands beside; null: that of its name; false: none."
+    )
     options: OrEmpty[dict[str, Any]] = Field(default={}, description="Options of the method that differ from its own.")
     space: Space = Field(default={}, description="Over shared hyper-parameters and options; goes before `sweep.space`.")
+    start: OrEmpty[Start] = Field(default=Start(), description="First trial; goes before `start` of the data set.")
+    starts: OrEmpty[dict[Name, Start]] = Field(default={}, description="By data set; goes before `start`.")
+
+
+class AblationPoint(Strict):
+    """One point of an ablation: options that differ from the base row's."""
+
+    title: str | None = Field(default=None, min_length=1, description="What tables print; null: the options.")
+    options: dict[str, Any] = Field(min_length=1, description="Options that differ from those of the base row.")
+
+
+class Ablation(Strict):
+    """Trainings that differ from a row in options of its method, each compared with that row."""
+
+    title: str = Field(min_length=1, description="One line for tables, figures and the report.")
+    of: Name = Field(description="The base row, one of `methods`.")
+    vary: list[AblationPoint] | dict[str, list[Any]] = Field(
+        min_length=1, description="Named points; or one option with its values; or two options, for a grid of both."
+    )
+    hyperparameters: Literal["inherit", "search"] = Field(
+        default="inherit", description="inherit: those that the base row's study chose; search: a study for each point."
+    )
+    datasets: list[Name] | None = Field(default=None, min_length=1, description="Fewer data sets; null: all.")
+    seeds: list[NonNegativeInt] | None = Field(default=None, min_length=1, description="Fewer seeds; null: all.")
+
+    @field_validator("vary", mode="before")
+    @classmethod
+    def _either(cls, vary: Any) -> Any:  # noqa: ANN401 - whatever YAML holds
+        """One sentence here, in place of what either of the two shapes would say."""
+        if not isinstance(vary, list | dict) or (isinstance(vary, dict) and not 1 <= len(vary) <= 2):
+            raise ValueError("give a list of points, or one or two options with a list of values each")
+        axes = vary.items() if isinstance(vary, dict) else ()
+        wrong = [name for name, values in axes if not isinstance(values, list) or not values]
+        if wrong:
+            raise ValueError(f"'{wrong[0]}' needs a list of values, such as {wrong[0]}: [1, 2]")
+        return vary
 
 
 # -- backbone --------------------------------------------------------------------------------------------------------
@@ -285,7 +334,9 @@ class Dataset(Strict):
     clips: Clips = Field(description="Which frames make a clip.")
     checkpoint: Name = Field(description="Which of backbone.checkpoints is tuned.")
     recipe: Recipe = Field(description="The training loop.")
-    start: Hyperparameters = Field(description="First trial of every study: the published setting, or a sensible one.")
+    start: Hyperparameters = Field(
+        description="First trial of rows that say nothing else; drop path and weight decay of all without a search."
+    )
 
     @field_validator("archives")
     @classmethod
@@ -331,4 +382,5 @@ class Quirks(Strict):
         default=None,
         description="Sparse clips of too short videos: the first frame alone, or all (not in test).",
     )
+    frame_norm: Quirk | None = Field(default=None, description="STOP's frame scores: range of the batch, or per clip.")
     merge_ids: Quirk | None = Field(default=None, description="Views merged by file stem, or by full video id.")

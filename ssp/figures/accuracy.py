@@ -34,7 +34,7 @@ from ssp.tables.long import LongTables, read_tables
 
 _SPREAD = {"linewidth": 9, "alpha": 0.25}
 _INTERVAL = {"linewidth": 1.2}
-_UNDATED = {"pdf": {"CreationDate": None, "Creator": None, "Producer": None}, "png": {"Software": None}}
+UNDATED = {"pdf": {"CreationDate": None, "Creator": None, "Producer": None}, "png": {"Software": None}}
 
 
 def write_figures(config: Config) -> list[Path]:
@@ -53,7 +53,7 @@ def write_figures(config: Config) -> list[Path]:
         for path in Paths.of(config).figure_files:
             kind = path.suffix.removeprefix(".")
             with atomic_path(path) as temporary:
-                figure.savefig(temporary, format=kind, dpi=200, metadata=_UNDATED[kind])
+                figure.savefig(temporary, format=kind, dpi=200, metadata=UNDATED[kind])
             paths.append(path)
     return paths
 
@@ -83,7 +83,10 @@ def accuracy_against_parameters(config: Config, tables: LongTables) -> Figure:
     # A dollar sign would start a formula.
     title = textwrap.fill(config.title, 45 * columns).replace("$", r"\$")
     figure.suptitle(title, fontsize=9, color="#444444")
-    marks = [Line2D([], [], linestyle="", markersize=6, label=method, **look) for method, look in looks.items()]
+    marks = [
+        Line2D([], [], linestyle="", markersize=6, label=config.rows[name].title, **look)
+        for name, look in looks.items()
+    ]
     bars = [
         Patch(color="#444444", alpha=_SPREAD["alpha"], linewidth=0, label="± sd over seeds"),
         Line2D([], [], color="#444444", label=f"{LEVEL} over test groups", **_INTERVAL),

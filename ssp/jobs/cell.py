@@ -1,4 +1,4 @@
-"""A cell of the benchmark: one (data set, method), and all that its trials and its seeds share.
+"""A cell of the benchmark: one (data set, row), and all that its trials and its seeds share.
 
 Design choices
 - Sweep and final training build models and clips here, so both see the same thing.
@@ -21,7 +21,7 @@ import torch
 
 from ssp.backbone.checkpoint import checkpoint_hash, load_weights
 from ssp.backbone.videomamba import VideoMamba
-from ssp.config import Config, slice_hash
+from ssp.config import Config, Hyperparameters, Row, slice_hash
 from ssp.data.clips import ClipDataset, load_split
 from ssp.data.frames import FrameStore
 from ssp.data.manifest import manifest_hash
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Cell:
-    """One (data set, method) of a config."""
+    """One (data set, row) of a config; a row is called a method wherever it stands beside others."""
 
     config: Config
     dataset: str
@@ -50,7 +50,7 @@ class Cell:
     def __post_init__(self) -> None:
         for kind, name, known in (
             ("data set", self.dataset, self.config.datasets),
-            ("method", self.method, self.config.methods),
+            ("method", self.method, self.config.rows),
         ):
             if name not in known:
                 raise ConfigError(f"config '{self.config.name}': no {kind} '{name}'; it has: {', '.join(known)}")
@@ -59,6 +59,22 @@ class Cell:
     def paths(self) -> Paths:
         """Where this config's files lie."""
         return Paths.of(self.config)
+
+    @property
+    def row(self) -> Row:
+        """The row's setting."""
+        return self.config.rows[self.method]
+
+    @property
+    def start(self) -> Hyperparameters:
+        """The shared hyper-parameters of the first trial; those that are not searched stay there."""
+        start = self.config.datasets[self.dataset].start
+        return Hyperparameters(**start.model_dump() | self.row.start_on(self.dataset))
+
+    @property
+    def choice_file(self) -> Path:
+        """The choice that this cell is trained from: its own, or that of the row that it inherits from."""
+        return self.paths.choice(self.dataset, self.row.tuned_as)
 
     @property
     def name(self) -> str:
@@ -115,8 +131,8 @@ class Cell:
         )
 
     def options(self, chosen: dict[str, Any]) -> dict[str, Any]:
-        """Method options: the config's, quirks included, then the chosen ones."""
-        return self.config.method_options(self.method) | chosen
+        """Method options: the config's, quirks included, then the chosen ones, then what an ablation varies."""
+        return self.row.options | chosen | self.row.varied
 
     def build(self, chosen: Chosen, seed: int) -> VideoMamba:
         """The model before training, on its device: pre-trained backbone; new parameters and head from `seed`."""
@@ -124,7 +140,7 @@ class Cell:
         torch.manual_seed(derive_seed(seed, "weights"))
         model = build_model(
             self.config.backbone.architecture,
-            self.method,
+            self.row.method,
             dataset.expected.classes,
             num_frames=dataset.clips.num_frames,
             img_size=self.config.backbone.image_size,
@@ -149,6 +165,7 @@ class Cell:
         return {
             "ssp.dataset": self.dataset,
             "ssp.method": self.method,
+            "ssp.registered_method": self.row.method,
             "ssp.git_commit": git.commit,
             "ssp.git_dirty": str(git.dirty),
             "ssp.config_hash": slice_hash(self.config.cell_slice(self.dataset, self.method)),

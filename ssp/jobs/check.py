@@ -6,11 +6,14 @@ The workflow asks for `check_training` when it plans; where that has no torch, i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 
-from ssp.config import Config
+from ssp.config import Config, Row, Strict
 from ssp.errors import ConfigError
+from ssp.methods.registry import load_method
 from ssp.methods.space import search_space
 from ssp.paths import Paths
+from ssp.records.published import TITLES
 
 
 def check_config(config: Config, origin: str) -> list[str]:
@@ -41,8 +44,8 @@ def _refuse(origin: str, wrong: list[str]) -> None:
 
 
 def _training(config: Config) -> Iterator[str]:
-    for method in config.methods:
-        yield from _said(lambda method=method: search_space(config, method))
+    wrong = [*chain.from_iterable(_said(lambda name=name: search_space(config, name)) for name in config.rows)]
+    yield from wrong or _rows(config)
     policies = {name: dataset.recipe.augmentation.randaugment for name, dataset in config.datasets.items()}
     if any(policies.values()):
         from ssp.data.randaugment import RandAugment  # its torchvision takes longer than all else here
@@ -50,6 +53,30 @@ def _training(config: Config) -> Iterator[str]:
         for name, policy in policies.items():
             for problem in _said(lambda policy=policy: RandAugment.parse(policy)) if policy else ():
                 yield f"datasets.{name}.{problem}"
+
+
+def _rows(config: Config) -> Iterator[str]:
+    """What rows claim that a config alone cannot judge; their options are right."""
+    for name, row in config.methods.items():
+        if row.published and row.published not in TITLES:
+            yield f"methods.{name}.published: '{row.published}' is no row of the paper; known: {', '.join(TITLES)}"
+    if config.explained and not load_method(config.rows[config.explained].method).explainable:
+        yield f"explained: nothing can be drawn of '{config.rows[config.explained].method}'; name a row of ssp"
+    for name, points in config.points.items():
+        base = config.rows[config.ablations[name].of]
+        for point in points:
+            row = config.rows[point.row]
+            searched = row.varied.keys() & search_space(config, base.name).keys()
+            if row != base and not searched and _options(row) == _options(base):
+                said = ", ".join(f"{key}: {value}" for key, value in row.varied.items())
+                yield (
+                    f"ablations.{name}: '{point.title}' is what '{base.name}' does anyway and would be trained twice; "
+                    f"say so in methods.{base.name}.options ({said}), or leave it out"
+                )
+
+
+def _options(row: Row) -> Strict:
+    return load_method(row.method)(row.options).options
 
 
 def _said(check: Callable[[], object]) -> Iterator[str]:
@@ -82,9 +109,11 @@ def _summary(config: Config) -> Iterator[str]:
             f"{recipe.epochs} epochs in batches of {recipe.batch_size}"
         )
     for name in config.methods:
-        options = config.method_options(name)
+        options = config.rows[name].options
         chosen = ", ".join(f"{option} {value}" for option, value in options.items()) or "its own options"
         yield f"method {name}: {chosen}; searched: {', '.join(search_space(config, name)) or 'nothing'}"
-    cells = len(config.datasets) * len(config.methods)
-    yield f"sweep: {cells} studies of {config.sweep.trials} trials"
-    yield f"seeds: {', '.join(map(str, config.seeds))}, which makes {cells * len(config.seeds)} trainings"
+    for name, ablation in config.ablations.items():
+        titles = "; ".join(point.title for point in config.points[name])
+        yield f"ablation {name}: {ablation.of} with {titles}"
+    yield f"sweep: {len(config.studies())} studies of {config.sweep.trials} trials"
+    yield f"seeds: {', '.join(map(str, config.seeds))}, which makes {len(config.runs())} trainings"

@@ -15,13 +15,13 @@ import pandas as pd
 from scipy.special import softmax
 
 from ssp.config import Config, slice_hash
-from ssp.errors import RecordError
+from ssp.errors import ConfigError, RecordError
 from ssp.figures.attention import Shown, draw_explanations, frames_of
 from ssp.files import atomic_path, file_sha256, write_json
 from ssp.jobs.cell import Cell
 from ssp.jobs.inference import central_view, class_names, saved_model
 from ssp.methods.observe import explain_clip
-from ssp.records.explained import METHOD, Explained, ExplainedClip, Origin
+from ssp.records.explained import Explained, ExplainedClip, Origin
 from ssp.records.predictions import merge_views, recorded_predictions
 from ssp.records.record import Record, load_record
 
@@ -29,15 +29,17 @@ log = logging.getLogger(__name__)
 
 
 def explain_dataset(config: Config, dataset: str) -> Explained:
-    """Write the picture and the facts of a data set, from the run of SSP with the config's first seed.
+    """Write the picture and the facts of a data set, from the run of the explained row with the config's first seed.
 
     Raises:
-        ConfigError: the config has no SSP, or no such data set.
+        ConfigError: the config explains no row, or has no such data set.
         RecordError: the record or its predictions are missing, broken, or of another config or other data.
         CheckpointError: its weights are missing or do not fit.
         DataError: manifest or frames are missing.
     """
-    cell, seed = Cell(config, dataset, METHOD), config.seeds[0]
+    if not config.explained:
+        raise ConfigError(f"config '{config.name}': `explained` names no row; name one of ssp, such as explained: ssp")
+    cell, seed = Cell(config, dataset, config.explained), config.seeds[0]
     record = _record(cell, seed)
     facts, picture = cell.paths.explained(dataset), cell.paths.explained_picture(dataset)
     if record.status == "failed":
@@ -51,7 +53,7 @@ def explain_dataset(config: Config, dataset: str) -> Explained:
             temporary.write_bytes(content)
         explained = Explained(
             made_from=Origin.of(record),
-            weights=file_sha256(cell.paths.weights(dataset, METHOD, seed)),
+            weights=file_sha256(cell.paths.weights(dataset, cell.method, seed)),
             picture=file_sha256(picture),
             clips=clips,
         )
@@ -61,10 +63,10 @@ def explain_dataset(config: Config, dataset: str) -> Explained:
 
 def _record(cell: Cell, seed: int) -> Record:
     """The run's record; it must be of this config and these data."""
-    path = cell.paths.record(cell.dataset, METHOD, seed)
+    path = cell.paths.record(cell.dataset, cell.method, seed)
     record = load_record(path)
     for what, found, expected in (
-        ("config", record.config_hash, slice_hash(cell.config.cell_slice(cell.dataset, METHOD))),
+        ("config", record.config_hash, slice_hash(cell.config.cell_slice(cell.dataset, cell.method))),
         ("manifest", record.manifest_hash, cell.manifest_hash),
     ):
         if found != expected:
@@ -90,7 +92,7 @@ def choose_videos(videos: pd.DataFrame) -> list[str]:
 
 def _explain(cell: Cell, seed: int, record: Record) -> tuple[list[ExplainedClip], list[Shown]]:
     """Facts and pictures of the chosen videos."""
-    path = cell.paths.predictions(cell.dataset, METHOD, seed)
+    path = cell.paths.predictions(cell.dataset, cell.method, seed)
     predictions = recorded_predictions(path, record.predictions.sha256, "run the workflow again")
     model, _ = saved_model(cell, seed)
     clips, names = cell.clips("test"), class_names(cell)

@@ -72,9 +72,10 @@ def train_cell(config: Config, dataset: str, method: str, seed: int) -> Record:
     """
     started, clock = datetime.now(UTC), time.perf_counter()
     cell = Cell(config, dataset, method)
-    if seed not in config.seeds:
-        raise ConfigError(f"config '{config.name}': no seed {seed}; it has: {', '.join(map(str, config.seeds))}")
-    choice = load_choice(cell.paths.choice(dataset, method), config, dataset, method)
+    seeds = [known for d, m, known in config.runs() if (d, m) == (dataset, method)]
+    if seed not in seeds:
+        raise ConfigError(f"config '{config.name}': no seed {seed}; it has: {', '.join(map(str, seeds))}")
+    choice = _take_over(cell, load_choice(cell.choice_file, config, dataset, cell.row.tuned_as))
     _check_origin(cell, choice)
     tracking = Tracking(config)
     state = TrainingState(cell.paths.training_state(dataset, method, seed), _identity(cell, choice, seed))
@@ -105,6 +106,14 @@ def train_cell(config: Config, dataset: str, method: str, seed: int) -> Record:
     return record
 
 
+def _take_over(cell: Cell, choice: Choice) -> Choice:
+    """A choice with the options of this cell, where it is that of the row that an ablation varies."""
+    if not choice.hyperparameters:
+        return choice
+    options = cell.options(choice.hyperparameters.options)
+    return choice.model_copy(update={"hyperparameters": choice.hyperparameters.model_copy(update={"options": options})})
+
+
 def _check_origin(cell: Cell, choice: Choice) -> None:
     """Refuse a choice that was made on other data or from another backbone than there are now."""
     for what, theirs, ours in (
@@ -113,8 +122,8 @@ def _check_origin(cell: Cell, choice: Choice) -> None:
     ):
         if theirs not in (ours, None):
             raise RecordError(
-                f"{cell.paths.choice(cell.dataset, cell.method)}: was chosen {what} now; "
-                f"run `ssp sweep --dataset {cell.dataset} --method {cell.method}` again"
+                f"{cell.choice_file}: was chosen {what} now; "
+                f"run `ssp sweep --dataset {cell.dataset} --method {cell.row.tuned_as}` again"
             )
 
 

@@ -1,10 +1,10 @@
-"""Hyper-parameter search: one Optuna study per (data set, method), the same number of trials for each.
+"""Hyper-parameter search: one Optuna study per (data set, row), the same number of trials for each.
 
 Design choices
 - Sees train and validation only. A trial's value is the validation top-1 after its last epoch, because the last epoch
   is what a cell tests; the best trial wins, ties go to the lower validation loss, then to the earlier trial.
-- The first trial is the data set's `start`, as it stands, even outside the space: a published setting must not be
-  moved to be tried. Method options start from the config, or from the method's defaults.
+- The first trial is the row's start, else the data set's, as it stands, even outside the space: a published setting
+  must not be moved to be tried. Method options start from the config, or from the method's defaults.
 - Space: the shared one, extended or narrowed by the method's own `sweep_space()`, and that by the config's
   `methods.<name>.space`. What is in no space keeps its start.
 - TPE (Optuna) after a third of the trials, at least two, drawn at random; a median pruner compares epochs once two
@@ -97,14 +97,14 @@ def run_sweep(config: Config, dataset: str, method: str) -> Choice:
 
 def start_params(cell: Cell, space: dict[str, Range]) -> dict[str, Any]:
     """The first trial. A choice that is not among the choices is left to the sampler: it could not be told apart."""
-    options = load_method(cell.method)(cell.options({})).options.model_dump()
-    start = cell.config.datasets[cell.dataset].start.model_dump() | options
+    options = load_method(cell.row.method)(cell.options({})).options.model_dump()
+    start = cell.start.model_dump() | options
     return {name: start[name] for name, r in space.items() if r.choices is None or start[name] in r.choices}
 
 
 def hyperparameters(cell: Cell, params: dict[str, Any]) -> Chosen:
     """Suggested values over the start; whatever is not shared is an option of the method."""
-    start = cell.config.datasets[cell.dataset].start.model_dump()
+    start = cell.start.model_dump()
     options = {name: value for name, value in params.items() if name not in SHARED}
     return Chosen(**{name: params.get(name, start[name]) for name in SHARED}, options=cell.options(options))
 
@@ -121,7 +121,7 @@ def _is_integer(cell: Cell, name: str) -> bool:
     """Whether a method's option takes whole numbers only."""
     if name in SHARED:
         return False
-    schema = load_method(cell.method).Options.model_json_schema()["properties"][name]
+    schema = load_method(cell.row.method).Options.model_json_schema()["properties"][name]
     return schema.get("type") == "integer"
 
 

@@ -64,17 +64,20 @@ class TuningMethod:
     title: ClassVar[str] = ""  # as in tables
     source: ClassVar[str] = ""  # paper and public code
     identity_at_start: ClassVar[bool] = False  # before training, logits are those of the frozen backbone and head
+    explainable: ClassVar[bool] = False  # whether `explain` can draw what it attends to
     mergeable: ClassVar[bool] = False  # whether `merge` can fold all that was learned into the backbone's weights
     no_more_than_linear: ClassVar[str] = ""  # why it cannot learn what the linear probe cannot, where that is so
     Options: ClassVar[type[Strict]] = Strict  # the method's options with their defaults
     test_configs: ClassVar[list[dict[str, Any]]] = [{}]  # small options of each variant, for the contract tests
 
-    def __init__(self, options: dict[str, Any] | None = None) -> None:
-        """Check the options; ConfigError, one line, for an unknown or wrong one."""
+    def __init__(self, options: dict[str, Any] | None = None, *, where: str | None = None) -> None:
+        """Check the options, which stand at `where` in a config; ConfigError, one line, for an unknown or wrong one."""
         try:
             self.options = self.Options.model_validate(options or {})
         except ValidationError as error:
-            raise ConfigError(problems(error, self.Options, ("methods", self.name, "options"), noun="option")) from None
+            raise ConfigError(
+                problems(error, self.Options, (where or f"methods.{self.name}.options",), noun="option")
+            ) from None
 
     # What trains, and how it is searched.
 

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from ssp.backbone.layout import is_head, is_readout
+from ssp.config import Row
 from ssp.methods.build import BACKBONES, build_model
 from ssp.methods.registry import method_names
 from ssp.records.published import BACKBONE, published_parameters
@@ -70,17 +71,40 @@ def parameter_table(
     """
     backbones = backbones if isinstance(backbones, Mapping) else {name: name for name in backbones}
     methods = {name: {} for name in method_names()} if methods is None else methods
+    rows = {name: Row(name, name, name, options, published=name) for name, options in methods.items()}
+    return _row_table(backbones, rows, datasets, img_size)
+
+
+def config_parameter_table(config: Config) -> pd.DataFrame:
+    """The parameter table of a config's backbone, rows (with their options; points of ablations, too) and data sets."""
+    architecture = config.backbone.architecture
+    return _row_table(
+        {architecture if isinstance(architecture, str) else config.name: architecture},
+        config.rows,
+        {name: (d.expected.classes, d.clips.num_frames) for name, d in config.datasets.items()},
+        config.backbone.image_size,
+    )
+
+
+def _row_table(
+    backbones: Mapping[str, Any], settings: Mapping[str, Row], datasets: Mapping[str, tuple[int, int]], img_size: int
+) -> pd.DataFrame:
     published = published_parameters()
     rows = []
     for backbone, architecture in backbones.items():
-        for method, options in methods.items():
-            figure = published.get(method) if backbone == BACKBONE else None
+        for method, setting in settings.items():
+            figure = published.get(setting.published) if backbone == BACKBONE else None
             models: dict[int, VideoMamba] = {}
             for dataset, (classes, frames) in datasets.items():
                 with torch.device("meta"):
                     if frames not in models:
                         models[frames] = build_model(
-                            architecture, method, classes, num_frames=frames, img_size=img_size, method_options=options
+                            architecture,
+                            setting.method,
+                            classes,
+                            num_frames=frames,
+                            img_size=img_size,
+                            method_options=setting.options,
                         )
                     model = models[frames]
                     model.head = nn.Linear(model.head.in_features, classes)
@@ -94,18 +118,6 @@ def parameter_table(
                     | _compare(counts, figure)
                 )
     return pd.DataFrame(rows).astype({"published_m": float, "difference_m": float})
-
-
-def config_parameter_table(config: Config) -> pd.DataFrame:
-    """The parameter table of a config's backbone, methods (with its options) and data sets."""
-    architecture = config.backbone.architecture
-    named = isinstance(architecture, str)
-    return parameter_table(
-        {architecture if named else config.name: architecture},
-        {name: method.options for name, method in config.methods.items()},
-        {name: (d.expected.classes, d.clips.num_frames) for name, d in config.datasets.items()},
-        img_size=config.backbone.image_size,
-    )
 
 
 def _compare(counts: Mapping[str, int], figure: float | None) -> dict[str, Any]:

@@ -54,6 +54,7 @@ class StateSpacePrompting(TuningMethod):
     """SSP behind the interface of every method."""
 
     name = "ssp"
+    explainable = True
     title = "SSP"
     source = "NeurIPS 2025; zhoujiahuan1991/NeurIPS2025-SSP"
     test_configs: ClassVar = [{"inner_dim": 12, "attn_dim": 16, "num_prompts": 2}]

@@ -20,12 +20,10 @@ from ssp.errors import RecordError
 from ssp.paths import Paths
 from ssp.records.record import Record, load_checked
 
-METHOD = "ssp"
-
 
 def explained_datasets(config: Config) -> list[str]:
-    """Data sets that an explanation is made of: all of a config that has SSP, none of another."""
-    return list(config.datasets) if METHOD in config.methods else []
+    """Data sets that an explanation is made of: all, where the config names a row to explain."""
+    return list(config.datasets) if config.explained else []
 
 
 class _Model(BaseModel):

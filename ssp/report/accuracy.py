@@ -38,8 +38,8 @@ def _main(results: Results) -> tuple[list[str], list[dict[str, Any]]]:
     groups = list(dict.fromkeys(group for group, _ in table.columns if group))
     intervals = results.tables.uncertainty.set_index(["dataset", "method"])
     rows = []
-    for _, row in table.iterrows():
-        method, cells = row[("", "method")], []
+    for method, (_, row) in zip(results.config.methods, table.iterrows(), strict=True):
+        title, cells = row[("", "method")], []
         for group in groups:
             measured, published = row[(group, "top-1")], row[(group, PAPER)]
             interval = intervals.loc[(group, method)] if (group, method) in intervals.index else None
@@ -55,7 +55,7 @@ def _main(results: Results) -> tuple[list[str], list[dict[str, Any]]]:
                     "anchor": anchor(group, method) if group in results.config.datasets else "",
                 }
             )
-        rows.append({"method": method, "cells": cells})
+        rows.append({"method": title, "cells": cells})
     return groups, rows
 
 

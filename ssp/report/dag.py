@@ -28,8 +28,10 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "sweep": ("frames", "pretrain", "fetch_weights", "build_scan", "init_tracking"),
     "train": ("sweep",),
     "tables": ("train",),
+    "ablation": ("train",),
+    "ablation_curve": ("ablation",),
     "explain": ("train",),
-    "report": ("tables", "explain"),
+    "report": ("tables", "ablation", "ablation_curve", "explain"),
 }
 """Rules in the order of work, with what they need directly; a config that has no use for a rule leaves it out."""
 
@@ -39,7 +41,6 @@ BOX, GAP, ROW = (128, 44), 12, 66  # width and height of a box, space between co
 
 def jobs(config: Config) -> dict[str, list[tuple[str, ...]]]:
     """The jobs of each rule of a config, by what tells them apart; rules in the order of work."""
-    cells = [(dataset, method) for dataset in config.datasets for method in config.methods]
     used = {name: config.backbone.checkpoints[name] for name in {d.checkpoint for d in config.datasets.values()}}
     found = {
         "generate": [(name,) for name, dataset in config.datasets.items() if dataset.generate],
@@ -51,9 +52,11 @@ def jobs(config: Config) -> dict[str, list[tuple[str, ...]]]:
         "pretrain": [(name,) for name, checkpoint in sorted(used.items()) if checkpoint.pretrain],
         "fetch_weights": [(c.archive.file,) for _, c in sorted(used.items()) if c.archive],
         "init_tracking": [()],
-        "sweep": cells,
-        "train": [(*cell, f"seed{seed}") for cell in cells for seed in config.seeds],
+        "sweep": config.studies(),
+        "train": [(dataset, row, f"seed{seed}") for dataset, row, seed in config.runs()],
         "tables": [()],
+        "ablation": [(name,) for name in config.ablations],
+        "ablation_curve": [(name,) for name in config.ablations if config.curve_axis(name)],
         "explain": [(name,) for name in explained_datasets(config)],
         "report": [()],
     }

@@ -10,18 +10,18 @@ from typing import Any
 
 from PIL import Image
 
-from ssp.records.explained import METHOD, Explained, ExplainedClip, explained_datasets, load_explained
+from ssp.records.explained import Explained, ExplainedClip, explained_datasets, load_explained
 from ssp.report.images import data_uri
 from ssp.report.results import Results, anchor
 
 
 def content(results: Results) -> dict[str, Any] | None:
-    """For each data set the picture as an address with its caption, or why there is none; None without SSP."""
+    """For each data set the picture as an address with its caption, or why there is none; None where none is drawn."""
     datasets = explained_datasets(results.config)
     if not datasets:
         return None
     return {
-        "method": METHOD,
+        "method": results.config.rows[results.config.explained].title,
         "seed": results.config.seeds[0],
         "command": _command(results, datasets[0]),
         "datasets": [_dataset(results, dataset) for dataset in datasets],
@@ -30,15 +30,15 @@ def content(results: Results) -> dict[str, Any] | None:
 
 def _command(results: Results, dataset: str) -> list[str]:
     """What draws the same for any video; in parts that are not broken between lines."""
-    options = f"--config {results.paths.config}", f"--dataset {dataset}", f"--method {METHOD}"
+    options = f"--config {results.paths.config}", f"--dataset {dataset}", f"--method {results.config.explained}"
     return ["python -m ssp predict VIDEO", *options, f"--seed {results.config.seeds[0]}", "--explain OUT.png"]
 
 
 def _dataset(results: Results, dataset: str) -> dict[str, Any]:
-    cell = next(cell for cell in results.of(dataset) if cell.method == METHOD)
+    cell = next(cell for cell in results.of(dataset) if cell.method == results.config.explained)
     record = cell.records[results.config.seeds[0]]
     explained, picture = load_explained(results.config, record)
-    about: dict[str, Any] = {"name": dataset, "anchor": anchor(dataset, METHOD), "reason": record.reason}
+    about: dict[str, Any] = {"name": dataset, "anchor": anchor(dataset, cell.method), "reason": record.reason}
     if not picture:
         return about | {"picture": None}
     with Image.open(io.BytesIO(picture)) as image:

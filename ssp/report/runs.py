@@ -37,7 +37,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
     started = sorted(record.run.started for record in records)
     return [
         ("data sets", ", ".join(config.datasets)),
-        ("methods", ", ".join(config.methods)),
+        ("methods", ", ".join(config.rows[name].title for name in config.methods)),
         ("backbone", f"VideoMamba, {backbone}, {config.backbone.image_size} px"),
         ("runs", f"{len(records)}" + (f", {failed} of them failed" if failed else "")),
         ("trials of sweeps", str(trials)),

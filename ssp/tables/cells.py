@@ -11,6 +11,7 @@ Design choices
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from ssp.records.record import Record, load_record
 
 @dataclass(frozen=True)
 class CellResult:
-    """All seeds of one method on one data set."""
+    """All seeds of one row on one data set."""
 
     dataset: str
     method: str
@@ -54,26 +55,35 @@ class CellResult:
 
 
 def collect_cells(config: Config) -> list[CellResult]:
-    """All cells of a config, data set by data set, methods in the config's order.
+    """The cells of the tables, data set by data set, rows in the config's order.
+
+    Raises:
+        RecordError: as `read_cells`.
+    """
+    return read_cells(config, list(config.datasets), list(config.methods), config.seeds)
+
+
+def read_cells(config: Config, datasets: Sequence[str], rows: Sequence[str], seeds: Sequence[int]) -> list[CellResult]:
+    """Cells of a config, data set by data set.
 
     Raises:
         RecordError: a record is missing, broken, or of another config; or predictions contradict their record.
     """
-    names = [(dataset, method) for dataset in config.datasets for method in config.methods]
+    names = [(dataset, row) for dataset in datasets for row in rows]
     console = Console(stderr=True)
     quiet = not sys.stderr.isatty()
     cells = [
-        _read_cell(config, dataset, method)
-        for dataset, method in track(names, "Reading records", console=console, disable=quiet, transient=True)
+        _read_cell(config, dataset, row, seeds)
+        for dataset, row in track(names, "Reading records", console=console, disable=quiet, transient=True)
     ]
     _same_origin(cells, config)
     return cells
 
 
-def _read_cell(config: Config, dataset: str, method: str) -> CellResult:
+def _read_cell(config: Config, dataset: str, method: str, seeds: Sequence[int]) -> CellResult:
     paths = Paths.of(config)
     records, videos = {}, {}
-    for seed in config.seeds:
+    for seed in seeds:
         path = paths.record(dataset, method, seed)
         again = f"python -m ssp train --config {paths.config} --dataset {dataset} --method {method} --seed {seed}"
         if not path.is_file():

@@ -17,7 +17,7 @@ import pandas as pd
 from ssp.config import Config
 from ssp.records import published
 from ssp.tables import stats
-from ssp.tables.long import LongTables, reference_method
+from ssp.tables.long import LongTables
 from ssp.tables.markup import DECIMALS, Measured, Noted
 
 LEVEL = f"{100 * stats.LEVEL:.0f} %"
@@ -56,8 +56,19 @@ def context(config: Config) -> str:
     return words
 
 
-def _title(config: Config) -> str:
+def titled(config: Config) -> str:
+    """The config's title as a sentence."""
     return config.title.rstrip(". ") + "."
+
+
+def _titles(config: Config) -> list[str]:
+    """The rows of the tables, as tables print them."""
+    return [config.rows[name].title for name in config.methods]
+
+
+def _with_titles(config: Config, table: pd.DataFrame) -> pd.DataFrame:
+    """A long table with titles in place of names."""
+    return table.assign(method=[config.rows[name].title for name in table["method"]])
 
 
 def _budget(config: Config) -> str:
@@ -69,7 +80,7 @@ def _budget(config: Config) -> str:
 
 
 def _main(config: Config, tables: LongTables) -> Layout:
-    failures = _Failures(tables.seeds)
+    failures = _Failures(config, tables.seeds)
     main = tables.main.set_index(["dataset", "method"])
     groups: dict[str, tuple[list, list]] = {}
     for dataset in config.datasets:
@@ -80,21 +91,21 @@ def _main(config: Config, tables: LongTables) -> Layout:
         averages = _averages(config, tables.seeds)
         published = [_published_average(main.xs(method, level="method")["published"]) for method in config.methods]
         groups["average"] = (_bold([averages[method] for method in config.methods]), published)
-    columns = {("", "method"): list(config.methods)}
+    columns = {("", "method"): _titles(config)}
     for name, (measured, published) in groups.items():
         columns |= {(name, "top-1"): measured, (name, PAPER): published}
     caption = (
-        f"{_title(config)} Top-1 accuracy in percent, mean ± standard deviation over seeds. {_budget(config)} "
+        f"{titled(config)} Top-1 accuracy in percent, mean ± standard deviation over seeds. {_budget(config)} "
         f"Bold: best of a column. {context(config)}"
     )
-    return Layout(_table(columns), caption, failures.notes)
+    return Layout(two_level_table(columns), caption, failures.notes)
 
 
 def _parameters(config: Config, tables: LongTables) -> Layout:
     names = {"dataset": "data set", "published_m": f"{PAPER} (million)"}
-    table = tables.parameters.astype({"published_m": float}).rename(columns=names)
+    table = _with_titles(config, tables.parameters).astype({"published_m": float}).rename(columns=names)
     caption = (
-        f"{_title(config)} Parameters: all of the model, those that train, new ones without head and final norm "
+        f"{titled(config)} Parameters: all of the model, those that train, new ones without head and final norm "
         f"(extra), and the head. {context(config)}"
     )
     return Layout(table, caption, [])
@@ -102,7 +113,7 @@ def _parameters(config: Config, tables: LongTables) -> Layout:
 
 def _uncertainty(config: Config, tables: LongTables) -> Layout:
     table = tables.uncertainty.set_index(["dataset", "method"])
-    columns: dict[tuple[str, str], list] = {("", "method"): list(config.methods)}
+    columns: dict[tuple[str, str], list] = {("", "method"): _titles(config)}
     sizes, binomial = [], False
     for dataset in config.datasets:
         rows = [table.loc[(dataset, method)] for method in config.methods]
@@ -113,29 +124,29 @@ def _uncertainty(config: Config, tables: LongTables) -> Layout:
             sizes.append(f"{dataset} {known[0]['videos']:,} videos in {known[0]['groups']:,} groups")
         binomial |= any(row["interval"] == "binomial" for row in known)
     caption = (
-        f"{_title(config)} Two uncertainties of the top-1 accuracy, in percent: its standard deviation over seeds, "
+        f"{titled(config)} Two uncertainties of the top-1 accuracy, in percent: its standard deviation over seeds, "
         f"and the {LEVEL} interval of the mean over seeds for another draw of test groups (bootstrap "
         f"over groups, {stats.RESAMPLES:,} resamples). Test sets: {', '.join(sizes) or 'none tested'}."
     )
     if binomial:
         caption += " Where test groups do not differ, the interval is binomial over videos."
-    return Layout(_table(columns), caption, [])
+    return Layout(two_level_table(columns), caption, [])
 
 
 def _differences(config: Config, tables: LongTables) -> Layout:
-    reference = reference_method(config)
-    table = tables.differences
+    reference = config.rows[config.reference_row].title
+    table = _with_titles(config, tables.differences)
     columns = {
         "data set": table["dataset"],
         f"{reference} minus": table["method"],
-        "points": table["difference"].map(_signed),
-        LEVEL: [_signed_interval(*ends) for ends in zip(table["low"], table["high"], strict=True)],
+        "points": table["difference"].map(signed),
+        LEVEL: [signed_interval(*ends) for ends in zip(table["low"], table["high"], strict=True)],
         "p": table["p"].map(_p_value),
         "p (Holm)": table["p_holm"].map(_p_value),
         "seeds": table["n_seeds"],
     }
     caption = (
-        f"{_title(config)} Top-1 accuracy of {reference} minus that of each other method, in percentage points, paired "
+        f"{titled(config)} Top-1 accuracy of {reference} minus that of each other method, in percentage points, paired "
         f"by video and seed, with {LEVEL} interval (bootstrap over test groups) and p-value (sign flips of groups; "
         f"Holm: adjusted for the comparisons within a data set)."
     )
@@ -145,8 +156,9 @@ def _differences(config: Config, tables: LongTables) -> Layout:
 class _Failures:
     """Notes on failed seeds, numbered in the order in which cells are shown."""
 
-    def __init__(self, seeds: pd.DataFrame) -> None:
+    def __init__(self, config: Config, seeds: pd.DataFrame) -> None:
         self.notes: list[str] = []
+        self._config = config
         self._seeds = seeds
 
     def mark(self, dataset: str, method: str) -> str:
@@ -158,7 +170,7 @@ class _Failures:
         others = "" if len(failed) == len(cell) else " (the mean is over the other seeds)"
         by_reason = failed.groupby("reason", sort=False)["seed"].agg(lambda seeds: ", ".join(map(str, seeds)))
         reasons = "; ".join(f"failed with seed {seeds}: {reason}" for reason, seeds in by_reason.items())
-        self.notes.append(f"{method} on {dataset} {reasons}{others}")
+        self.notes.append(f"{self._config.rows[method].title} on {dataset} {reasons}{others}")
         return str(len(self.notes))
 
 
@@ -203,7 +215,7 @@ def interval_text(low: float, high: float) -> str | None:
     return None if pd.isna(low) else f"{low:.{DECIMALS}f}–{high:.{DECIMALS}f}"
 
 
-def _signed(value: float) -> str | None:
+def signed(value: float) -> str | None:
     """A difference with its sign, a true minus, and no sign where it rounds to zero."""
     if pd.isna(value):
         return None
@@ -211,15 +223,16 @@ def _signed(value: float) -> str | None:
     return text[1:] if not float(text) else text.replace("-", "−")
 
 
-def _signed_interval(low: float, high: float) -> str | None:
-    return None if pd.isna(low) else f"{_signed(low)} to {_signed(high)}"
+def signed_interval(low: float, high: float) -> str | None:
+    """Both ends of an interval of differences; None where there is none."""
+    return None if pd.isna(low) else f"{signed(low)} to {signed(high)}"
 
 
 def _p_value(p: float) -> str | None:
     return None if pd.isna(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _table(columns: dict[tuple[str, str], list]) -> pd.DataFrame:
+def two_level_table(columns: dict[tuple[str, str], list]) -> pd.DataFrame:
     """Columns of any cells under two-level names."""
     table = pd.DataFrame({i: pd.Series(cells, dtype=object) for i, cells in enumerate(columns.values())})
     table.columns = pd.MultiIndex.from_tuples(columns)

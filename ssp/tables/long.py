@@ -4,7 +4,7 @@ Design choices
 - Accuracies are in percent. Missing is an empty field: no published number, no spread with one seed, a failed cell.
 - Order is the config's order of data sets, methods and seeds, so equal records give equal bytes.
 - A cell with failed seeds is `partial`: its mean is over the surviving seeds and must not be compared as if complete.
-- Every method is compared with one reference: `ssp` where the config has it, else its first method. P-values are
+- Every row is compared with the config's reference. P-values are
   adjusted (Holm) over the comparisons of a data set.
 """
 
@@ -114,11 +114,6 @@ def _counts(table: pd.DataFrame) -> dict[str, str]:
     return {column: "Int64" for column in table.columns if column in whole}
 
 
-def reference_method(config: Config) -> str:
-    """The method that all others are compared with."""
-    return "ssp" if "ssp" in config.methods else next(iter(config.methods))
-
-
 def _table(name: str, rows: list[dict]) -> pd.DataFrame:
     """Rows as a table, rounded far below what is shown: what is read back is the same to the last digit."""
     table = pd.DataFrame(rows, columns=list(COLUMNS[name]))
@@ -127,13 +122,14 @@ def _table(name: str, rows: list[dict]) -> pd.DataFrame:
 
 def _main_row(config: Config, cell: CellResult) -> dict:
     spread = stats.spread(list(cell.accuracies.values()))
+    published = config.rows[cell.method].published, config.datasets[cell.dataset].source
     return {
         "dataset": cell.dataset,
         "method": cell.method,
         "mean": spread.mean,
         "sd": spread.sd,
         "n_seeds": spread.n,
-        "published": published_accuracy().get((cell.method, config.datasets[cell.dataset].source)),
+        "published": published_accuracy().get(published),
         "status": cell.status,
     }
 
@@ -159,7 +155,7 @@ def _uncertainty_row(cell: CellResult) -> dict:
 def _differences(config: Config, dataset: str, cells: list[CellResult]) -> list[dict]:
     """Reference minus method for every other method of a data set; empty fields where the two share no seed."""
     here = {cell.method: cell for cell in cells if cell.dataset == dataset}
-    reference = here[reference_method(config)]
+    reference = here[config.reference_row]
     rows = []
     for cell in here.values():
         if cell.method == reference.method:
@@ -197,7 +193,7 @@ def _parameter_rows(config: Config, cells: list[CellResult]) -> list[dict]:
             rows.append(
                 {"method": method, "dataset": cell.dataset}
                 | counts
-                | {"published_m": published_parameters().get(method)}
+                | {"published_m": published_parameters().get(config.rows[method].published)}
             )
     return rows
 

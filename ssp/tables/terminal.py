@@ -30,7 +30,7 @@ def print_tables(config: Config, console: Console | None = None) -> None:
     tables = read_tables(config)
     layouts = lay_out(config, tables)
     console.print(f"\n{config.title}", style="bold", markup=False, highlight=False)
-    wide = _accuracy_wide(tables, layouts["main"])
+    wide = _accuracy_wide(config, tables, layouts["main"])
     fits = _width(console, wide) <= console.width
     _show(console, wide if fits else _accuracy_narrow(config, tables, layouts["main"]))
     for i, note in enumerate(layouts["main"].notes, 1):
@@ -88,18 +88,18 @@ def _show(console: Console, table: Table) -> None:
     console.print(Segments(console.render(table, options)), crop=False, soft_wrap=True)
 
 
-def _accuracy_wide(tables: LongTables, main: Layout) -> Table:
+def _accuracy_wide(config: Config, tables: LongTables, main: Layout) -> Table:
     """Methods in rows; for each data set what was measured, and the published number."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("method", no_wrap=True)
     for group, name in list(main.table.columns)[1:]:
         published = name == PAPER
         table.add_column(name if published else group, justify="right", style="dim" if published else "", no_wrap=True)
-    for row in main.table.itertuples(index=False):
+    for method, row in zip(config.methods, main.table.itertuples(index=False), strict=True):
         cells = []
         for (group, name), value in zip(list(main.table.columns)[1:], row[1:], strict=True):
             cell = _published(value) if name == PAPER else _measured(value)
-            interval = "" if name == PAPER else _interval(tables.uncertainty, group, row[0])
+            interval = "" if name == PAPER else _interval(tables.uncertainty, group, method)
             cells.append(Text.assemble(cell, "\n", (interval, "dim")) if interval else cell)
         table.add_row(row[0], *cells)
     return table
@@ -114,10 +114,11 @@ def _accuracy_narrow(config: Config, tables: LongTables, main: Layout) -> Table:
     for group in dict.fromkeys(group for group, _ in main.table.columns if group):
         table.add_section()
         table.add_row(Text(group, "bold"))
-        for _, row in main.table.iterrows():
-            method = row[("", "method")]
-            interval = _interval(tables.uncertainty, group, method)
-            table.add_row(f"  {method}", _measured(row[(group, "top-1")]), interval, _published(row[(group, PAPER)]))
+        for name, (_, row) in zip(config.methods, main.table.iterrows(), strict=True):
+            interval = _interval(tables.uncertainty, group, name)
+            table.add_row(
+                f"  {row[('', 'method')]}", _measured(row[(group, "top-1")]), interval, _published(row[(group, PAPER)])
+            )
     return table
 
 

@@ -60,6 +60,8 @@ def make_config(
         },
         "datasets": {name: dataset | {"source": name} for name in datasets},
         "methods": {name: {} for name in methods},
+        "reference": "ssp" if "ssp" in methods else None,
+        "explained": "ssp" if "ssp" in methods else None,
         "sweep": {"trials": 6},
     }
     return parse_config(config | changes, "made.yaml")
@@ -114,7 +116,7 @@ def write_cell(config, dataset, method, seed, hits=None, reason=None, name="v{:0
         "scan": Scan(backend="chunked", reason="made for a test"),
         "manifest_hash": f"manifest of {dataset}",
         "epochs": 1,
-        "parameters": PARAMETERS[method],
+        "parameters": PARAMETERS[config.rows[method].method],
         "metrics": metrics,
         "predictions": PredictionsFile(path=str(file), sha256=hashlib.sha256(file.read_bytes()).hexdigest()),
         "run": Run(started="2000-01-01T00:00:00Z", seconds=1.0, host="here", peak_memory_mb=1.0),

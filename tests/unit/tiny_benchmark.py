@@ -34,6 +34,8 @@ PLAIN = {
         "vpt": {"options": {"num_prompts": 2}},
         "ssp": {"options": {"inner_dim": 8, "attn_dim": 8, "num_prompts": 1}},
     },
+    "reference": "ssp",
+    "explained": "ssp",
     "sweep": {"trials": 3, "epochs": 2, "space": {"lr": {"low": 0.001, "high": 0.1, "log": True}}},
 }
 

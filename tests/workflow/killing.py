@@ -48,6 +48,7 @@ def write_config(folder: Path, *, epochs: int, steps: int, quick: bool = False) 
     if quick:
         plain["datasets"] = {"breakfast": plain["datasets"]["breakfast"]}
         plain["methods"] = {"ssp": plain["methods"]["ssp"]}
+        plain.pop("ablations", None)
     folder.mkdir()
     (folder / "tiny.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
 

@@ -11,7 +11,8 @@ shell.prefix("export PYTHONPATH='{ROOT}'${{PYTHONPATH:+:$PYTHONPATH}}; ")
 
 wildcard_constraints:
     dataset="|".join(cfg.datasets),
-    method="|".join(cfg.methods),
+    method="|".join(map(re.escape, cfg.rows)),
+    ablation="|".join(cfg.ablations),
     backbone="|".join(cfg.backbone.checkpoints),
     seed=r"\d+",
     shard=r"\d+",

@@ -8,6 +8,11 @@ RECORDS = expand(
     method=cfg.methods,
     seed=cfg.seeds,
 )
+CURVES = [name for name in cfg.ablations if cfg.curve_axis(name)]
+ABLATIONS = [
+    *(path for name in cfg.ablations for path in paths.ablation_tables(name)),
+    *(path for name in CURVES for path in paths.ablation_curves(name)),
+]
 EXPLAINED = expand(paths.explained("{dataset}"), dataset=explained_datasets(cfg))
 
 
@@ -35,35 +40,92 @@ rule tables:
         ssp("tables")
 
 
-# After a finished run, and apart from it: nothing that trains waits for a picture. What decides it is in the record; a
-# failed run has no picture, so only the facts are a declared output.
-rule explain:
+def ablation_records(wildcards):
+    """Records and predictions of an ablation's points and of its base row."""
+    cells = itertools.product(*cfg.ablation_runs(wildcards.ablation))
+    return [path for cell in cells for path in (paths.record(*cell), paths.predictions(*cell))]
+
+
+rule ablation:
     input:
-        record=paths.record("{dataset}", EXPLAINED_METHOD, cfg.seeds[0]),
-        predictions=paths.predictions("{dataset}", EXPLAINED_METHOD, cfg.seeds[0]),
-        manifest=paths.manifest("{dataset}"),
-        frames=frame_store,
-        backbone=backbone_file,
-        scan=ancient(SCAN),
+        ablation_records,
     output:
-        paths.explained("{dataset}"),
+        report(
+            paths.ablation_tables("{ablation}"),
+            category="Ablations",
+            caption="../report/ablations.rst",
+        ),
     log:
-        paths.log("explain", "{dataset}"),
+        paths.log("ablation", "{ablation}"),
     benchmark:
-        paths.benchmark("explain", "{dataset}")
+        paths.benchmark("ablation", "{ablation}")
+    localrule: True
     conda:
         ENVIRONMENT
-    threads: cfg.compute.train.threads
-    resources:
-        mem_mb=growing(cfg.compute.train.mem_mb),
-        runtime=growing(cfg.compute.train.runtime),
-        gpu=cfg.compute.train.gpus,
     params:
-        seed=cfg.seeds[0],
+        config=lambda wildcards: slice_lines(cfg.ablation_slice(wildcards.ablation)),
     message:
-        "Drawing what SSP attends to in test videos of {wildcards.dataset}"
+        "Writing the table of ablation {wildcards.ablation}"
     shell:
-        ssp("explain --dataset {wildcards.dataset}")
+        ssp("ablation {wildcards.ablation}")
+
+
+rule ablation_curve:
+    input:
+        paths.ablation_tables("{ablation}")[0],
+    output:
+        report(
+            paths.ablation_curves("{ablation}"),
+            category="Ablations",
+            caption="../report/ablations.rst",
+        ),
+    log:
+        paths.log("ablation_curve", "{ablation}"),
+    benchmark:
+        paths.benchmark("ablation_curve", "{ablation}")
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        config=lambda wildcards: slice_lines(cfg.ablation_slice(wildcards.ablation)),
+    message:
+        "Drawing the curve of ablation {wildcards.ablation}"
+    shell:
+        ssp("ablation-curve {wildcards.ablation}")
+
+
+# After a finished run, and apart from it: nothing that trains waits for a picture. What decides it is in the record; a
+# failed run has no picture, so only the facts are a declared output.
+if cfg.explained:
+
+    rule explain:
+        input:
+            record=paths.record("{dataset}", cfg.explained, cfg.seeds[0]),
+            predictions=paths.predictions("{dataset}", cfg.explained, cfg.seeds[0]),
+            manifest=paths.manifest("{dataset}"),
+            frames=frame_store,
+            backbone=backbone_file,
+            scan=ancient(SCAN),
+        output:
+            paths.explained("{dataset}"),
+        log:
+            paths.log("explain", "{dataset}"),
+        benchmark:
+            paths.benchmark("explain", "{dataset}")
+        conda:
+            ENVIRONMENT
+        threads: cfg.compute.train.threads
+        resources:
+            mem_mb=growing(cfg.compute.train.mem_mb),
+            runtime=growing(cfg.compute.train.runtime),
+            gpu=cfg.compute.train.gpus,
+        params:
+            row=cfg.explained,
+            seed=cfg.seeds[0],
+        message:
+            "Drawing what SSP attends to in test videos of {wildcards.dataset}"
+        shell:
+            ssp("explain --dataset {wildcards.dataset}")
 
 
 # A job of its own: it reads frames and sweeps too, and shows what the tables cost. Its inputs are those of `train`, so it
@@ -72,6 +134,7 @@ rule report:
     input:
         TABLES,
         RECORDS,
+        ABLATIONS,
         EXPLAINED,
         expand(paths.choice("{dataset}", "{method}"), dataset=cfg.datasets, method=cfg.methods),
         manifests=expand(paths.manifest("{dataset}"), dataset=cfg.datasets),

@@ -1,5 +1,6 @@
 """One job a cell and seed: trains from the frozen choice, then reads the test videos once, in the same process.
 
+- A point of an ablation that inherits is trained from the choice of its base row.
 - A training that fails (out of memory, a non-finite loss) still writes its record, with the reason: the rest goes on. It has
   no weights to keep, so these are no declared output.
 - What a killed training continues from is no declared output, as those are deleted before an interrupted job restarts.
@@ -8,7 +9,7 @@
 
 rule train:
     input:
-        choice=paths.choice("{dataset}", "{method}"),
+        choice=lambda wildcards: paths.choice(wildcards.dataset, cfg.rows[wildcards.method].tuned_as),
         manifest=paths.manifest("{dataset}"),
         frames=frame_store,
         backbone=backbone_file,

@@ -63,7 +63,8 @@ def test_every_name_that_is_not_known_is_there():
         f"methods.linar: unknown method; did you mean 'linear'? known: {', '.join(method_names())}; "
         f"datasets.ucf101.source: unknown source 'ucf11'; did you mean 'ucf101'? known: {', '.join(source_names())}; "
         "datasets.breakfast.checkpoint: 'f8' is not in backbone.checkpoints (f4); "
-        "seeds: every seed must be there once"
+        "seeds: every seed must be there once; "
+        "ablations.prompts.seeds: 0 is none of seeds (1, 1)"
     )
 
 

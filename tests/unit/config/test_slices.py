@@ -2,7 +2,7 @@
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import ssp.config
-from ssp.config import Config, Quirks, Strict, slice_lines
+from ssp.config import Config, Quirk, Quirks, Strict, slice_lines
 from ssp.config.benchmark import DATA_QUIRKS, METHOD_QUIRKS, NO_QUIRK
 from ssp.data.frames import FrameStore
 from ssp.data.sampling import validation_indices
@@ -49,7 +49,19 @@ def _other(value: Any) -> list[Any]:
         case float():
             return [value * 0.5, value + 0.01]
         case str():
-            enough = ["sparse", "dense", "float32", "published", "hmdb51", "ucf101", "videomamba_tiny", "spare"]
+            enough = [
+                "sparse",
+                "dense",
+                "float32",
+                "published",
+                "hmdb51",
+                "ucf101",
+                "breakfast",
+                "videomamba_tiny",
+                "spare",
+                "vpt",
+                "search",
+            ]
             return [*enough, "environment.yml", "environment.cuda.yml", value + "x"]
         case list():
             return [[*value[:-1], more] for more in _other(value[-1])] if value else [["x"], [1]]
@@ -63,6 +75,9 @@ def _other(value: Any) -> list[Any]:
 def _slices(config: Config) -> set[tuple[str, str]]:
     """All that the workflow passes as params, over all jobs."""
     lines = {("tables", line) for line in slice_lines(config.tables_slice())}
+    lines |= {("explained", str(config.explained))}
+    for name in config.ablations:
+        lines |= {(f"ablation {name}", line) for line in slice_lines(config.ablation_slice(name))}
     for name in config.backbone.checkpoints:
         lines |= {(name, line) for line in slice_lines(config.backbone_slice(name))}
     for dataset in config.datasets:
@@ -221,6 +236,7 @@ QUIRKS = {  # where each acts: kinds of slices, data sets (ucf101 is dense, brea
     "entropy_norm": (("sweep", "cell"), ("ucf101", "breakfast"), ("ssp",)),
     "validation_window": (("sweep", "cell"), ("ucf101",), ("linear", "vpt", "ssp")),
     "short_videos": (("sweep", "cell"), ("breakfast",), ("linear", "vpt", "ssp")),
+    "frame_norm": (("sweep", "cell"), ("ucf101", "breakfast"), ()),  # of STOP alone
     "merge_ids": (("cell",), ("ucf101", "breakfast"), ("linear", "vpt", "ssp")),
 }
 
@@ -244,11 +260,13 @@ def test_all_quirks_are_placed():
 
 def test_quirks_of_methods_are_options_of_just_these():
     """The config knows them without torch; the classes are the truth."""
-    for quirk in Quirks.model_fields:
-        of = {name for name in method_names() if quirk in load_method(name).Options.model_fields}
-        assert of == set(METHOD_QUIRKS.get(quirk, ())), quirk
-        for name in of:
-            assert load_method(name).Options.model_fields[quirk].default == NO_QUIRK
+    for name in method_names():
+        options = load_method(name).Options.model_fields
+        quirks = {
+            option for option, field in options.items() if set(get_args(field.annotation)) == set(get_args(Quirk))
+        }
+        assert quirks == set(METHOD_QUIRKS.get(name, ())), name
+        assert all(options[quirk].default == NO_QUIRK for quirk in quirks)
 
 
 def test_an_option_goes_before_the_quirk_of_its_name():

@@ -160,9 +160,9 @@ def test_predictions_must_be_the_records(trained):
         explain_dataset(trained, "ucf101")
 
 
-def test_a_config_without_ssp_is_refused(tiny):
-    with pytest.raises(ConfigError, match="no method 'ssp'"):
-        explain_dataset(tiny(methods={"linear": {}}), "ucf101")
+def test_a_config_that_explains_nothing_is_refused(tiny):
+    with pytest.raises(ConfigError, match="`explained` names no row"):
+        explain_dataset(tiny(explained=None), "ucf101")
 
 
 def test_reading_notices_what_does_not_belong_together(trained):

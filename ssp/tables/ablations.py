@@ -1,0 +1,165 @@
+"""The table of an ablation: each of its points beside the base row, paired by video and seed.
+
+Design choices
+- Long as CSV, with a column for each option that is varied; for readers as Markdown and LaTeX, points in rows.
+- The base row stands first, unless it is one of the points: then it is marked where it stands.
+- Cells are read and checked as those of the main table are; only data sets and seeds that the ablation names count.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ssp.config import Config, Point
+from ssp.errors import RecordError
+from ssp.files import write_text
+from ssp.paths import Paths
+from ssp.tables import stats
+from ssp.tables.cells import CellResult, read_cells
+from ssp.tables.layout import LEVEL, Layout, signed, signed_interval, titled, two_level_table
+from ssp.tables.long import to_csv
+from ssp.tables.markup import Measured, Noted, dataframe_to_latex, dataframe_to_markdown
+
+COLUMNS = (
+    "point",
+    "row",
+    "dataset",
+    "mean",
+    "sd",
+    "n_seeds",
+    "low",
+    "high",
+    "extra",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "status",
+)
+BASE = "base"
+
+
+def write_ablation(config: Config, name: str) -> list[Path]:
+    """Write `results/<config>/tables/ablations/<name>.{csv, md, tex}`.
+
+    Raises:
+        RecordError: a record is missing, stale or broken.
+    """
+    table = ablation_table(config, name)
+    layout = lay_out_ablation(config, name, table)
+    label = f"tab:{config.name}-ablation-{name}"
+    texts = {
+        "csv": to_csv(table),
+        "md": f"{layout.caption}\n\n{dataframe_to_markdown(layout.table, layout.notes)}",
+        "tex": dataframe_to_latex(layout.table, layout.caption, label, layout.notes),
+    }
+    paths = Paths.of(config).ablation_tables(name)
+    for path in paths:
+        write_text(path, texts[path.suffix.removeprefix(".")])
+    return paths
+
+
+def ablation_table(config: Config, name: str) -> pd.DataFrame:
+    """One row per point and data set, base row first; columns `COLUMNS` and, before them, the varied options.
+
+    Accuracies and differences (point minus base) in percent and percentage points.
+
+    Raises:
+        RecordError: a record is missing, stale or broken.
+    """
+    datasets, rows, seeds = config.ablation_runs(name)
+    cells = {(cell.dataset, cell.method): cell for cell in read_cells(config, datasets, rows, seeds)}
+    base = config.ablations[name].of
+    found = [
+        {**point.values, "point": point.title, "row": point.row, "dataset": dataset}
+        | _measured(cells[dataset, point.row], cells[dataset, base])
+        for point in shown_points(config, name)
+        for dataset in datasets
+    ]
+    axes = dict.fromkeys(axis for point in config.points[name] for axis in point.values)
+    table = pd.DataFrame(found, columns=[*axes, *COLUMNS])
+    return table.astype({"n_seeds": "Int64", "extra": "Int64"}).round(8)
+
+
+def read_ablation(config: Config, name: str) -> pd.DataFrame:
+    """The long table of an ablation as it was written.
+
+    Raises:
+        RecordError: it is missing or not as it was written.
+    """
+    path = Paths.of(config).ablation_tables(name)[0]
+    again = f"write it again: python -m ssp ablation {name} --config {Paths.of(config).config}"
+    try:
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: cannot be read ({error}); {again}") from None
+    if tuple(table.columns[-len(COLUMNS) :]) != COLUMNS:
+        raise RecordError(f"{path}: columns are not {', '.join(COLUMNS)}; {again}")
+    return table.astype({"n_seeds": "Int64", "extra": "Int64"})
+
+
+def shown_points(config: Config, name: str) -> list[Point]:
+    """The points of an ablation, the base row among them."""
+    base, points = config.ablations[name].of, config.points[name]
+    if any(point.row == base for point in points):
+        return points
+    return [Point(config.rows[base].title, base, {}), *points]
+
+
+def _measured(cell: CellResult, base: CellResult) -> dict:
+    parameters = next((record.parameters for record in cell.records.values() if record.parameters), None)
+    row = {"extra": parameters.extra if parameters else None, "status": cell.status, "n_seeds": len(cell.videos)}
+    if cell.videos:
+        spread = stats.spread(list(cell.accuracies.values()))
+        interval = stats.accuracy_interval(list(cell.videos.values()))
+        row |= {"mean": spread.mean, "sd": spread.sd, "low": interval.low, "high": interval.high}
+    if cell is not base and set(cell.videos) & set(base.videos):
+        try:
+            found = stats.paired_difference(cell.videos, base.videos)
+        except RecordError as error:
+            raise RecordError(f"{cell.dataset}, {cell.method} and {base.method}: {error}") from None
+        row |= {"difference": found.estimate, "difference_low": found.low, "difference_high": found.high}
+    return row
+
+
+def lay_out_ablation(config: Config, name: str, table: pd.DataFrame) -> Layout:
+    """The table for readers."""
+    ablation = config.ablations[name]
+    datasets, _, seeds = config.ablation_runs(name)
+    points = shown_points(config, name)
+    by_point = table.groupby(table.index // len(datasets))
+    titles = [f"{point.title} ({BASE})" if point.row == ablation.of else point.title for point in points]
+    extra = by_point["extra"].first()
+    columns: dict[tuple[str, str], list] = {("", "setting"): titles, ("", "new parameters"): [*extra]}
+    notes: list[str] = []
+    for dataset in datasets:
+        rows = table[table["dataset"] == dataset]
+        columns[(dataset, "top-1")] = [
+            _accuracy(row, title, notes) for (_, row), title in zip(rows.iterrows(), titles, strict=True)
+        ]
+        columns[(dataset, "difference")] = [signed(value) for value in rows["difference"]]
+        ends = zip(rows["difference_low"], rows["difference_high"], strict=True)
+        columns[(dataset, LEVEL)] = [signed_interval(*pair) for pair in ends]
+    how = (
+        "hyper-parameters are those that the base row's search chose"
+        if ablation.hyperparameters == "inherit"
+        else f"hyper-parameters searched for each setting with {config.sweep.trials} trials"
+    )
+    caption = (
+        f"{titled(config)} {ablation.title.rstrip('. ')}. Top-1 accuracy in percent, mean ± standard deviation over "
+        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}, and its difference to the base row in percentage points, "
+        f"paired by video and seed, with {LEVEL} interval; {how}."
+    )
+    return Layout(two_level_table(columns), caption, notes)
+
+
+def _accuracy(row: dict[str, Any], title: str, notes: list[str]) -> Measured | Noted:
+    if row["status"] == "ok":
+        return Measured(row["mean"], row["sd"])
+    failed = row["status"] == "failed"
+    lost = "all seeds failed" if failed else "some seeds failed; the mean is over the others"
+    notes.append(f"{title} on {row['dataset']}: {lost}")
+    mark = str(len(notes))
+    return Noted("failed", mark) if failed else Measured(row["mean"], row["sd"], note=mark)

@@ -1,0 +1,71 @@
+"""The table and the curve of an ablation, from made records."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from ssp.config import Config
+from ssp.errors import ConfigError
+from ssp.figures.ablation import write_curve
+from ssp.paths import Paths
+from ssp.tables.ablations import write_ablation
+from ssp.tables.cells import read_cells
+from ssp.tables.stats import paired_difference
+from tests.unit.made_records import make_config, write_cell
+
+SEEDS = [0, 1, 2]
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch) -> Config:
+    monkeypatch.chdir(tmp_path)
+    plain = make_config(datasets=("hmdb51", "ucf101"), methods=("linear", "ssp"), seeds=SEEDS).model_dump(mode="json")
+    plain["methods"]["ssp"]["options"] = {"num_prompts": 3}
+    plain["ablations"] = {
+        "prompts": {"title": "Prompts", "of": "ssp", "vary": {"num_prompts": [1, 3]}, "seeds": [0, 1]},
+        "parts": {
+            "title": "Parts",
+            "of": "ssp",
+            "vary": [{"title": "narrow", "options": {"inner_dim": 8}}],
+            "datasets": ["ucf101"],
+        },
+    }
+    config = Config.model_validate(plain)
+    for i, (dataset, row, seed) in enumerate(config.runs()):
+        write_cell(config, dataset, row, seed, np.arange(40) % (3 + i % 4) > 0)
+    return config
+
+
+def test_points_stand_beside_the_base_row_paired(config):
+    write_ablation(config, "prompts")
+    table = pd.read_csv(Paths.of(config).ablation_tables("prompts")[0])
+    assert [*table["num_prompts"]] == [1, 1, 3, 3] and [*table["dataset"]] == ["hmdb51", "ucf101"] * 2
+    assert [*table["row"]] == ["ssp+num_prompts=1"] * 2 + ["ssp"] * 2 and set(table["n_seeds"]) == {2}
+    assert table["difference"].notna().tolist() == [True, True, False, False]
+    point, base = read_cells(config, ["hmdb51"], ["ssp+num_prompts=1", "ssp"], [0, 1])
+    found = paired_difference(point.videos, base.videos)
+    assert table.loc[0, ["difference", "difference_low", "difference_high"]].tolist() == pytest.approx(
+        [found.estimate, found.low, found.high], abs=1e-7
+    )
+    assert table.loc[0, "difference"] == pytest.approx(table.loc[0, "mean"] - table.loc[2, "mean"])
+
+
+def test_for_readers_the_base_row_is_marked_and_named_points_start_with_it(config):
+    write_ablation(config, "prompts")
+    write_ablation(config, "parts")
+    prompts, parts = (Paths.of(config).ablation_tables(name)[1].read_text() for name in ("prompts", "parts"))
+    assert "num_prompts 3 (base)" in prompts and "2 seeds" in prompts and "base row's search chose" in prompts
+    rows = [line.split("|")[1].strip() for line in parts.splitlines() if line.startswith("|")]
+    assert rows[-2:] == ["ssp (base)", "narrow"] and "hmdb51" not in parts
+
+
+def test_a_number_has_a_curve_and_names_have_none(config):
+    write_ablation(config, "prompts")
+    pdf, png = write_curve(config, "prompts")
+    assert pdf.read_bytes().startswith(b"%PDF") and Image.open(png).width > 500
+    before = png.read_bytes()
+    write_curve(config, "prompts")
+    assert png.read_bytes() == before
+    with pytest.raises(ConfigError, match="varies no number"):
+        write_curve(config, "parts")
