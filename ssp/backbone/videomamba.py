@@ -85,6 +85,7 @@ class Block(nn.Module):
         residual: Tensor | None = None,
         tuning: MixerTuning | None = None,
         summed: Callable[[Tensor], Tensor] | None = None,
+        normed: Callable[[Tensor], Tensor] | None = None,
     ) -> Streams:
         """Streams (B, L, D) in and out.
 
@@ -93,10 +94,12 @@ class Block(nn.Module):
             residual: the running sum without it; None before the first block.
             tuning: what acts inside the mixer.
             summed: what acts on the sum before it is normalised and becomes the next residual.
+            normed: what acts on the normalised sum before it is mixed.
         """
         residual = at_least_float32(hidden) if residual is None else residual + self.drop_path(hidden)
         residual = summed(residual) if summed else residual
-        return Streams(self.mixer(self.norm(residual), tuning), residual)
+        rows = normed(self.norm(residual)) if normed else self.norm(residual)
+        return Streams(self.mixer(rows, tuning), residual)
 
 
 @dataclass
@@ -131,6 +134,9 @@ class Tuning(Protocol):
 
     def summed(self, current: Pass, index: int, total: Tensor) -> Tensor:
         """Between a block's sum and its norm."""
+
+    def normed(self, current: Pass, index: int, rows: Tensor) -> Tensor:
+        """Between a block's norm and its mixer."""
 
     def mixer_tuning(self, current: Pass, index: int) -> MixerTuning | None:
         """Inside a block's mixer."""
@@ -206,8 +212,8 @@ class VideoMamba(nn.Module):
         streams = Streams(self.method.tokens(current, current.layout.insert(self.embed(video))), None)
         for index, block in enumerate(self.layers):
             streams = self.method.before_block(current, index, streams)
-            summed = partial(self.method.summed, current, index)
-            streams = block(*streams, self.method.mixer_tuning(current, index), summed)
+            summed, normed = (partial(hook, current, index) for hook in (self.method.summed, self.method.normed))
+            streams = block(*streams, self.method.mixer_tuning(current, index), summed, normed)
             streams = self.method.after_block(current, index, streams)
         row = current.layout.cls
         return streams.residual[:, row] + self.drop_path(streams.hidden[:, row])

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import chain
+from typing import TYPE_CHECKING
 
-from ssp.config import Config, Row, Strict
+from ssp.config import Config, Row
 from ssp.errors import ConfigError
 from ssp.methods.registry import load_method
 from ssp.methods.space import search_space
 from ssp.paths import Paths
 from ssp.records.published import TITLES
+
+if TYPE_CHECKING:
+    from ssp.methods.method import TuningMethod
 
 
 def check_config(config: Config, origin: str) -> list[str]:
@@ -60,14 +64,14 @@ def _rows(config: Config) -> Iterator[str]:
     for name, row in config.methods.items():
         if row.published and row.published not in TITLES:
             yield f"methods.{name}.published: '{row.published}' is no row of the paper; known: {', '.join(TITLES)}"
-    if config.explained and not load_method(config.rows[config.explained].method).explainable:
-        yield f"explained: nothing can be drawn of '{config.rows[config.explained].method}'; name a row of ssp"
+    if config.explained and not _method(config.rows[config.explained]).explainable:
+        yield f"explained: nothing can be drawn of '{config.explained}'; name a row of ssp, with all its parts"
     for name, points in config.points.items():
         base = config.rows[config.ablations[name].of]
         for point in points:
             row = config.rows[point.row]
             searched = row.varied.keys() & search_space(config, base.name).keys()
-            if row != base and not searched and _options(row) == _options(base):
+            if row != base and not searched and _method(row).options == _method(base).options:
                 said = ", ".join(f"{key}: {value}" for key, value in row.varied.items())
                 yield (
                     f"ablations.{name}: '{point.title}' is what '{base.name}' does anyway and would be trained twice; "
@@ -75,8 +79,8 @@ def _rows(config: Config) -> Iterator[str]:
                 )
 
 
-def _options(row: Row) -> Strict:
-    return load_method(row.method)(row.options).options
+def _method(row: Row) -> TuningMethod:
+    return load_method(row.method)(row.options)
 
 
 def _said(check: Callable[[], object]) -> Iterator[str]:

@@ -20,6 +20,7 @@ pass meets them, and who needs them:
 | `tokens` | once a pass; added rows are zero | tokens (B, L, D) | STOP, input prompts |
 | `before_block` | before each block | `Streams` | SSP, SVP |
 | `summed` | in each block, between sum and norm | the sum (B, L, D) | VPT, VFPT, ST-Adapter |
+| `normed` | in each block, between norm and mixer | rows (B, L, D) | SSP, where prompts join the mixer's input |
 | `mixer_tuning` | in each block | gives a `MixerTuning`, with: | |
 | `.weights` | once a block | `MixerWeights` | LoRA, DoRA, BitFit, partial tuning, additional scan |
 | `.streams` | per direction, before conv1d | x, z (B, E, L), longer at their start if need be | affix tuning |
@@ -63,8 +64,9 @@ class TuningMethod:
     name: ClassVar[str] = ""  # as registered
     title: ClassVar[str] = ""  # as in tables
     source: ClassVar[str] = ""  # paper and public code
-    identity_at_start: ClassVar[bool] = False  # before training, logits are those of the frozen backbone and head
-    explainable: ClassVar[bool] = False  # whether `explain` can draw what it attends to
+    # The next two are properties where the options decide.
+    identity_at_start: bool = False  # before training, logits are those of the frozen backbone and head
+    explainable: bool = False  # whether `explain` can draw what it attends to
     mergeable: ClassVar[bool] = False  # whether `merge` can fold all that was learned into the backbone's weights
     no_more_than_linear: ClassVar[str] = ""  # why it cannot learn what the linear probe cannot, where that is so
     Options: ClassVar[type[Strict]] = Strict  # the method's options with their defaults
@@ -144,6 +146,10 @@ class TuningMethod:
         Drop path is over by then, so what happens here is never dropped.
         """
         return total
+
+    def normed(self, current: Pass, index: int, rows: Tensor) -> Tensor:
+        """Change what the mixer of block `index` gets, (B, L, D) after the norm; no stream carries it on."""
+        return rows
 
     def mixer_tuning(self, current: Pass, index: int) -> MixerTuning | None:
         """What acts inside the mixer of block `index`, if anything."""

@@ -53,14 +53,16 @@ class Explanation:
 
 
 def check_explainable(method: object) -> None:
-    """Refuse methods that are not SSP.
+    """Refuse methods that are not SSP, and SSP without one of its parts.
 
     Raises:
-        ConfigError: another method, named.
+        ConfigError: another method, named, or which parts there have to be.
     """
     if not isinstance(method, StateSpacePrompting):
         name = getattr(method, "name", method)
         raise ConfigError(f"only SSP's prompts, gate and attention can be explained, not method '{name}'; take ssp")
+    if not method.explainable:
+        raise ConfigError("only SSP with gathering, spreading and gate can be explained; take a row that has them all")
 
 
 @torch.no_grad()
@@ -72,7 +74,7 @@ def explain_clip(model: VideoMamba, clip: Tensor) -> Explanation:
         clip: (3, T, H, W), normalised, as the model takes it; on any device.
 
     Raises:
-        ConfigError: the model's method is not SSP.
+        ConfigError: the model's method is not SSP, or SSP without one of its parts.
     """
     check_explainable(model.method)
     grid = model.bare_layout.grid

@@ -8,9 +8,12 @@
   these rows are blank: zeros without any position embedding.
 - Entropy gate: frames whose F is sharper than that of others weigh more; a scalar per block (`dynamic_scales`) says by
   how much. No gradient flows through the gate.
+- All of this acts on `hidden`, hence on the branch, and passes drop path with it, except before block 0.
+- What an ablation leaves out or exchanges is an option, and so is every point where the paper's words say otherwise
+  than its code does; the defaults are the code's. Of those words no formula is public beyond the names: each value
+  for them is our reading. docs/fidelity.md has the table.
 - `entropy_norm` names the one quirk of the published model: entropy is divided by its maximum over the *whole batch*
   ("published"), so that a clip's logits depend on the others, or by its maximum over the clip ("fixed").
-- All of this acts on `hidden`, hence on the branch, and passes drop path with it, except before block 0.
 - Whoever wants to see what a forward pass did (`ssp.methods.observe`) sets `observer`; it is shown the very tensors.
 
 Zhou et al., State Space Prompting via Gathering and Spreading Spatio-Temporal Information for Video Understanding,
@@ -19,13 +22,13 @@ NeurIPS 2025.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import torch
-from pydantic import Field, PositiveInt, field_validator
+import torch.nn.functional as F
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 from torch import Tensor, nn
 
 from ssp.backbone.layout import Streams, TokenLayout
@@ -39,35 +42,87 @@ if TYPE_CHECKING:
 HEADS = 8
 ENTROPY_EPS = 1e-10
 
+VARIANTS = (  # small, for the contract tests: the published model, then what each other one changes
+    {"inner_dim": 12, "attn_dim": 16, "num_prompts": 2},
+    {"num_prompts": 0},
+    {"gathering": False},
+    {"gathering": False, "entropy_of": "patches"},
+    {"spreading": False},
+    {"gate": False},
+    {"kernel": 3, "attached": True},
+    {"shared": False, "kernel": 3},
+    {"shared": False, "num_prompts": 0},
+    {"summary": "mean", "pooling": "variance"},
+    {"summary": "cls", "entropy_of": "patches"},
+    {"joins": "mixer_input"},
+)
+Pooling = Literal["learned", "variance"]
+Summary = Literal["last_patch", "mean", "cls"]
+
 
 class Observation(NamedTuple):
     """What SSP used before one block; the last two are None before block 0, which has neither gate nor attention."""
 
     block: int
-    patches: Tensor  # (B, T, patches, D): the branch output that F is added to
-    prompt: Tensor  # F (B, T, patches, D)
-    gate: Tensor | None  # (B, T), summing to 1 over T
-    summary: Tensor | None  # (B, T, D): what the attention over frames is given
+    patches: Tensor  # (B, T, patches, D): what F is added to
+    prompt: Tensor | None  # F (B, T, patches, D); None without gathering
+    gate: Tensor | None  # (B, T), summing to 1 over T; None without a gate
+    summary: Tensor | None  # (B, T, D): what the attention over frames is given; None without spreading
 
 
 class StateSpacePrompting(TuningMethod):
     """SSP behind the interface of every method."""
 
     name = "ssp"
-    explainable = True
     title = "SSP"
     source = "NeurIPS 2025; zhoujiahuan1991/NeurIPS2025-SSP"
-    test_configs: ClassVar = [{"inner_dim": 12, "attn_dim": 16, "num_prompts": 2}]
+    test_configs: ClassVar = [{**VARIANTS[0], **changes} for changes in VARIANTS]
     observer: Callable[[Observation], None] | None = None  # called before every block
 
     class Options(Strict):
-        """The defaults are the published sizes."""
+        """The defaults are the published sizes and code. Options of a part that is switched off have no effect."""
 
         inner_dim: PositiveInt = Field(default=384, description="Width of the gathering bottleneck.")
         attn_dim: PositiveInt = Field(default=256, description="Width of the attention over frames; 8 heads.")
-        num_prompts: PositiveInt = Field(default=3, description="Prompt rows behind each frame.")
+        num_prompts: NonNegativeInt = Field(default=3, description="Prompt rows behind each frame; 0: none.")
         entropy_norm: Literal["fixed", "published"] = Field(
             default="fixed", description="Maximum entropy per clip, or over the whole batch as in the published code."
+        )
+        gathering: bool = Field(
+            default=True,
+            description="F on the patches and I on the prompt rows. Without it these are the attention's output alone.",
+        )
+        spreading: bool = Field(
+            default=True, description="Attention over frames. Without it prompt rows are their own frame's I alone."
+        )
+        gate: bool = Field(
+            default=True,
+            description="Weighs frames for spreading; none without spreading, or without what entropy_of names.",
+        )
+        kernel: Literal[1, 3] = Field(
+            default=1,
+            description="Side of gathering's depthwise convolution over the patch grid of each frame: 1, a scale and a "
+            "shift of each channel, or 3, with the 8 patches around (zeros beyond the frame's edge).",
+        )
+        shared: bool = Field(default=True, description="One gathering for all blocks, or one for each.")
+        pooling: Pooling = Field(
+            default="learned",
+            description="How gathering makes I of a frame: learned weights over its patch grid, or each channel's "
+            "variance over its patches; then a linear map.",
+        )
+        attached: bool = Field(default=False, description="Let the gradient pass from I to what F is made of.")
+        summary: Summary = Field(
+            default="last_patch",
+            description="What spreading reads of a frame: its last patch's row, the mean over its patches, or the "
+            "class token's row, which is the same for all frames.",
+        )
+        entropy_of: Literal["prompt", "patches"] = Field(
+            default="prompt", description="What the gate takes the entropy of: F, or what F is added to."
+        )
+        joins: Literal["branch", "mixer_input"] = Field(
+            default="branch",
+            description="Where prompts are read from and put: the last mixer's output, before drop path, sum and norm, "
+            "or the normed input of the mixer, which alone sees them then.",
         )
 
         @field_validator("attn_dim")
@@ -77,67 +132,127 @@ class StateSpacePrompting(TuningMethod):
                 raise ValueError(f"must be a multiple of {HEADS}, the number of heads")
             return value
 
+        @model_validator(mode="after")
+        def _something_is_left(self) -> StateSpacePrompting.Options:
+            if not self.gathering and not (self.spreading and self.num_prompts):
+                raise ValueError("nothing is left without gathering and spreading; give one, or take method linear")
+            return self
+
+    @property
+    def identity_at_start(self) -> bool:
+        """F is zero then. Rows that are added, even blank ones, are not the bare backbone."""
+        return self.options.num_prompts == 0
+
+    @property
+    def spreads(self) -> bool:
+        """Whether there is attention over frames."""
+        return self.options.spreading and self.options.num_prompts > 0
+
+    @property
+    def gated(self) -> bool:
+        """Whether there is a gate: something to weigh, and something to take the entropy of."""
+        return self.options.gate and self.spreads and (self.options.gathering or self.options.entropy_of == "patches")
+
+    @property
+    def explainable(self) -> bool:
+        """Whether there are all three: strength of prompts, gate and attention."""
+        return self.options.gathering and self.gated
+
     def attach(self, model: VideoMamba) -> None:
-        """Register the shared maps and the scales under their published names, and choose the parts."""
-        options, dim = self.options, model.cls_token.shape[-1]
-        model.inner_prompt = IntraFrameGathering(dim, options.inner_dim, model.bare_layout.grid)
-        model.dynamic_scales = nn.ParameterList(torch.zeros(1) for _ in range(len(model.layers) - 1))
-        model.prompt_attentions = nn.ModuleList(
-            InterFrameSpreading(dim, options.attn_dim) for _ in range(options.num_prompts)
-        )
-        self.parts = Parts(
-            gather=model.inner_prompt,
-            summarise=last_patch,
-            gate=partial(entropy_gate, over_batch=options.entropy_norm == "published"),
-            spread=partial(spread_by_attention, model.prompt_attentions),
+        """Register the maps and the scales under their published names; per block, `inner_prompt` is a list."""
+        options, dim, blocks = self.options, model.cls_token.shape[-1], len(model.layers)
+        if options.gathering and options.shared:
+            model.inner_prompt = self._new_gathering(model, pooled=options.num_prompts > 0)
+        elif options.gathering:  # prompt rows before block 0 are blank, so nothing would read its I
+            pooled = [options.num_prompts > 0 and index > 0 for index in range(blocks)]
+            model.inner_prompt = nn.ModuleList(self._new_gathering(model, pooled=this) for this in pooled)
+        if self.gated:
+            model.dynamic_scales = nn.ParameterList(torch.zeros(1) for _ in range(blocks - 1))
+        if self.spreads:
+            model.prompt_attentions = nn.ModuleList(
+                InterFrameSpreading(dim, options.attn_dim) for _ in range(options.num_prompts)
+            )
+
+    def _new_gathering(self, model: VideoMamba, *, pooled: bool) -> IntraFrameGathering:
+        options = self.options
+        return IntraFrameGathering(
+            model.cls_token.shape[-1],
+            options.inner_dim,
+            model.bare_layout.grid,
+            kernel=options.kernel,
+            pooling=options.pooling if pooled else None,
+            attached=options.attached,
         )
 
     def expected_parameters(self, model: VideoMamba) -> int:
-        """Gathering, P times spreading, and a scalar for every block but the first."""
-        dim, k, a = model.cls_token.shape[-1], self.options.inner_dim, self.options.attn_dim
-        gathering = (dim * k + k) + 2 * k + (k * dim + dim) + (k * model.bare_layout.patches + k) + (k * dim + dim)
+        """Gathering once or per block, P times spreading, and a scalar for every block but the first."""
+        options, blocks = self.options, len(model.layers)
+        dim, k, a = model.cls_token.shape[-1], options.inner_dim, options.attn_dim
+        low_rank = (dim * k + k) + (options.kernel**2 * k + k) + (k * dim + dim)
+        pooled = (k * model.bare_layout.patches + k if options.pooling == "learned" else 0) + (k * dim + dim)
         spreading = (dim * a + a) + 4 * (a * a + a) + (a * dim + dim) + 1
-        return gathering + self.options.num_prompts * spreading + len(model.layers) - 1
+        total = 0
+        if options.gathering:
+            total += low_rank * (1 if options.shared else blocks)
+            total += pooled * (0 if options.num_prompts == 0 else 1 if options.shared else blocks - 1)
+        if self.spreads:
+            total += options.num_prompts * spreading
+        return total + (blocks - 1 if self.gated else 0)
 
     def layout(self, layout: TokenLayout) -> TokenLayout:
         """Prompt rows behind each frame's patches."""
         return replace(layout, per_frame=self.options.num_prompts)
 
     def before_block(self, current: Pass, index: int, streams: Streams) -> Streams:
-        """Add F to the patch rows and, from block 1 on, overwrite the prompt rows."""
-        frames = current.layout.split_frames(streams.hidden)
-        patches, slots = frames.split([current.layout.patches, current.layout.per_frame], dim=2)
-        prompt, gathered = self.parts.gather(patches)
-        gate = summary = None
-        if index > 0:
-            gate = self.parts.gate(prompt.detach())
-            scale = current.model.dynamic_scales[index - 1]
-            # The gate is float32 at least, for its entropy; what it acts on stays in the model's precision.
-            summary = self.parts.summarise(patches) * (1 + scale * gate[..., None].to(scale.dtype))  # (B, T, D)
-            slots = self.parts.spread(summary, gathered)
+        """Put the prompts into the branch."""
+        if self.options.joins != "branch":
+            return streams
+        return Streams(self._prompted(current, index, streams.hidden), streams.residual)
+
+    def normed(self, current: Pass, index: int, rows: Tensor) -> Tensor:
+        """Put the prompts into what the mixer gets."""
+        return self._prompted(current, index, rows) if self.options.joins == "mixer_input" else rows
+
+    def _prompted(self, current: Pass, index: int, rows: Tensor) -> Tensor:
+        """Rows (B, L, D) with F added to the patches and, from block 1 on, the prompt rows overwritten."""
+        options, model, layout = self.options, current.model, current.layout
+        patches, slots = layout.split_frames(rows).split([layout.patches, layout.per_frame], dim=2)
+        prompt = gathered = gate = summary = None
+        if options.gathering:
+            gathering = model.inner_prompt if options.shared else model.inner_prompt[index]
+            prompt, gathered = gathering(patches)
+        if index > 0 and options.num_prompts:
+            if self.gated:
+                seen = prompt if options.entropy_of == "prompt" else patches
+                gate = entropy_gate(seen.detach(), over_batch=options.entropy_norm == "published")
+            if self.spreads:
+                summary = summarise(patches, rows[:, layout.cls], options.summary)
+                if gate is not None:
+                    # The gate is float32 at least, for its entropy; what it acts on stays in the model's precision.
+                    scale = model.dynamic_scales[index - 1]
+                    summary = summary * (1 + scale * gate[..., None].to(scale.dtype))  # (B, T, D)
+            slots = self._prompt_rows(model, summary, gathered)
         if self.observer:
             self.observer(Observation(index, patches, prompt, gate, summary))
-        frames = torch.cat([patches + prompt, slots], dim=2)
-        return Streams(current.layout.join_frames(streams.hidden, frames), streams.residual)
+        patches = patches if prompt is None else patches + prompt
+        return layout.join_frames(rows, torch.cat([patches, slots], dim=2))
+
+    def _prompt_rows(self, model: VideoMamba, summary: Tensor | None, gathered: Tensor | None) -> Tensor:
+        """(B, T, P, D) from gated summaries and I, each (B, T, D), one of which may be missing."""
+        if summary is None:
+            return gathered[:, :, None].expand(-1, -1, self.options.num_prompts, -1)
+        spread = [attention(summary) for attention in model.prompt_attentions]
+        return torch.stack(spread if gathered is None else [rows * gathered for rows in spread], dim=2)
 
 
-class Parts(NamedTuple):
-    """What SSP is made of, chosen once in `attach`: a variant exchanges a part, and `before_block` stays as it is."""
+def summarise(patches: Tensor, cls: Tensor, by: Summary) -> Tensor:
+    """One vector a frame (B, T, D), from patches (B, T, N, D) and the class token's row (B, D).
 
-    gather: Callable[[Tensor], tuple[Tensor, Tensor]]  # patches (B, T, N, D) to F (B, T, N, D) and I (B, T, D)
-    summarise: Callable[[Tensor], Tensor]  # patches (B, T, N, D) to one vector a frame (B, T, D)
-    gate: Callable[[Tensor], Tensor]  # F (B, T, N, D) to the weight of each frame (B, T)
-    spread: Callable[[Tensor, Tensor], Tensor]  # gated summaries and I, each (B, T, D), to prompt rows (B, T, P, D)
-
-
-def last_patch(patches: Tensor) -> Tensor:
-    """The last patch's row of each frame, which a forward scan has carried the frame to: (B, T, N, D) to (B, T, D)."""
-    return patches[:, :, -1]
-
-
-def spread_by_attention(spreads: Iterable[InterFrameSpreading], summary: Tensor, gathered: Tensor) -> Tensor:
-    """Prompt rows (B, T, P, D): attention over frames of the summaries, by each of P maps, times what was gathered."""
-    return torch.stack([spread(summary) * gathered for spread in spreads], dim=2)
+    The last patch is the one that a forward scan has carried the frame to.
+    """
+    if by == "cls":
+        return cls[:, None].expand(-1, patches.shape[1], -1)
+    return patches[:, :, -1] if by == "last_patch" else patches.mean(dim=2)
 
 
 def entropy_gate(prompt: Tensor, *, over_batch: bool) -> Tensor:
@@ -153,20 +268,41 @@ def entropy_gate(prompt: Tensor, *, over_batch: bool) -> Tensor:
 class IntraFrameGathering(nn.Module):
     """Low-rank prompt of each patch, and one gathered vector per frame."""
 
-    def __init__(self, dim: int, inner_dim: int, grid: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        dim: int,
+        inner_dim: int,
+        grid: tuple[int, int],
+        *,
+        kernel: int = 1,
+        pooling: Pooling | None = "learned",
+        attached: bool = False,
+    ) -> None:
         super().__init__()
+        self.grid, self.attached = grid, attached
         self.fc1 = nn.Linear(dim, inner_dim)
-        self.conv = nn.Conv3d(inner_dim, inner_dim, kernel_size=1, groups=inner_dim)
+        edge = kernel // 2
+        self.conv = nn.Conv3d(inner_dim, inner_dim, (1, kernel, kernel), padding=(0, edge, edge), groups=inner_dim)
         self.fc2 = nn.Linear(inner_dim, dim)
-        self.inter = FrameGathering(inner_dim, dim, grid)
+        if pooling:
+            self.inter = FrameGathering(inner_dim, dim, grid) if pooling == "learned" else FrameVariance(inner_dim, dim)
         for parameter in (self.fc1.bias, self.fc2.bias, self.conv.weight, self.conv.bias):
             nn.init.zeros_(parameter)
 
-    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Patches (B, T, N, D) to prompts F (B, T, N, D) and gathered I (B, T, D)."""
-        # A depthwise 1x1x1 convolution is a scale and a shift per channel.
-        middle = self.fc1(patches) * self.conv.weight.flatten() + self.conv.bias
-        return self.fc2(middle), self.inter(middle.detach())
+    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Patches (B, T, N, D) to prompts F (B, T, N, D) and gathered I (B, T, D), None without pooling."""
+        middle = self._convolved(self.fc1(patches))
+        gathered = self.inter(middle if self.attached else middle.detach()) if hasattr(self, "inter") else None
+        return self.fc2(middle), gathered
+
+    def _convolved(self, middle: Tensor) -> Tensor:
+        """Middle (B, T, N, inner) to the same, by the depthwise convolution."""
+        if self.conv.weight[0].numel() == 1:  # a scale and a shift per channel
+            return middle * self.conv.weight.flatten() + self.conv.bias
+        planes = middle.flatten(0, 1).transpose(1, 2).unflatten(2, self.grid)  # (B * T, inner, rows, columns)
+        padding, channels = self.conv.padding[1:], planes.shape[1]
+        planes = F.conv2d(planes, self.conv.weight[:, :, 0], self.conv.bias, padding=padding, groups=channels)
+        return planes.flatten(2).transpose(1, 2).unflatten(0, middle.shape[:2])
 
 
 class FrameGathering(nn.Module):
@@ -185,6 +321,20 @@ class FrameGathering(nn.Module):
         # The kernel covers the grid exactly: one weighted sum over the patches, per channel.
         summed = torch.einsum("btnc,cn->btc", middle, self.convs.weight.flatten(1)) + self.convs.bias
         return self.heads(summed)
+
+
+class FrameVariance(nn.Module):
+    """One vector per frame: each channel's variance over the patches, then a linear map."""
+
+    def __init__(self, inner_dim: int, dim: int) -> None:
+        super().__init__()
+        self.heads = nn.Linear(inner_dim, dim)
+        nn.init.xavier_normal_(self.heads.weight)
+        nn.init.zeros_(self.heads.bias)
+
+    def forward(self, middle: Tensor) -> Tensor:
+        """Middle (B, T, N, inner) to (B, T, D)."""
+        return self.heads(middle.var(dim=2, correction=0))
 
 
 class InterFrameSpreading(nn.Module):
