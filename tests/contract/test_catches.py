@@ -1,10 +1,11 @@
-"""The contract catches what it is there for, and names it: VPT and AdaptFormer with a defect each."""
+"""The contract catches what it is there for, and names it: methods with a defect each."""
 
 import pytest
 import torch
 
 from baselines.adapter import Adapter
 from baselines.vpt import VisualPromptTuning
+from ssp.methods.prompting import VARIANTS, StateSpacePrompting
 from tests.contract import test_learning as learning
 from tests.contract import test_methods as contract
 
@@ -44,6 +45,20 @@ def test_what_moves_undeclared(monkeypatch):
     monkeypatch.setattr(Adapter, "summed", summed)
     with pytest.raises(AssertionError, match="cls_token: moved and is not declared"):
         contract.test_trains_exactly_what_it_declares(ADAPTER)
+
+
+def test_a_part_that_a_variant_leaves_behind(monkeypatch):
+    """SSP without gathering has nothing to take the entropy of; scalars of a gate all the same are named, each."""
+
+    def attach(self, model):
+        attach_parts(self, model)
+        model.dynamic_scales = torch.nn.ParameterList(torch.zeros(1) for _ in model.layers[1:])
+
+    attach_parts = StateSpacePrompting.attach
+    monkeypatch.setattr(StateSpacePrompting, "attach", attach)
+    said = "dynamic_scales.0, dynamic_scales.1: is declared, and no gradient reaches it"
+    with pytest.raises(AssertionError, match=said):
+        contract.test_trains_exactly_what_it_declares(("ssp", {**VARIANTS[0], "gathering": False}))
 
 
 def test_a_wrong_slope(monkeypatch):

@@ -42,7 +42,7 @@ def nothing(layer, rows, where):
     return rows
 
 
-def forward(weights, video, *, places=None, tokens=None, before=nothing, summed=nothing, after=None):
+def forward(weights, video, *, places=None, tokens=None, before=nothing, summed=nothing, normed=nothing, after=None):
     """Logits of one clip (3, T, H, W).
 
     Args:
@@ -52,6 +52,7 @@ def forward(weights, video, *, places=None, tokens=None, before=nothing, summed=
         tokens: shown the embedded rows and `where`.
         before: (layer, what the last mixer gave, where) to the same, before drop path and sum.
         summed: (layer, the sum, where) to the same, before the norm.
+        normed: (layer, the normed sum, where) to the same, before the mixer.
         after: (layer, what the mixer gave, the sum, where) to both.
 
     `where` has the numbers of rows: of each place, "cls" (1,), "patches" (T, N), "per_frame" (T, count).
@@ -68,8 +69,8 @@ def forward(weights, video, *, places=None, tokens=None, before=nothing, summed=
     for layer in range(sum(name.endswith(".mixer.D") for name in weights)):
         hidden = before(layer, hidden.copy(), where)
         residual = summed(layer, residual + hidden, where)
-        normed = plain.norm(residual, weights[f"layers.{layer}.norm.weight"])
-        hidden = plain.mixer(weights, f"layers.{layer}.mixer.", normed)
+        rows = normed(layer, plain.norm(residual, weights[f"layers.{layer}.norm.weight"]), where)
+        hidden = plain.mixer(weights, f"layers.{layer}.mixer.", rows)
         if after:
             hidden, residual = after(layer, hidden, residual, where)
     return plain.linear(weights, "head", plain.norm((residual + hidden)[where["cls"][0]], weights["norm_f.weight"]))

@@ -175,7 +175,9 @@ def test_rows_before_each_block():
     [
         ({"attn_dim": 20}, "must be a multiple of 8"),
         ({"entropy_norm": "both"}, r"options\.entropy_norm"),
-        ({"num_prompts": 0}, r"options\.num_prompts"),
+        ({"num_prompts": -1}, r"options\.num_prompts"),
+        ({"kernel": 2}, r"options\.kernel"),
+        ({"summary": "first_patch"}, r"options\.summary"),
     ],
 )
 def test_wrong_options(option, message):
