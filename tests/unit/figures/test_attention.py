@@ -133,6 +133,21 @@ def test_other_methods_are_refused_in_one_line(method):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("option", ["gathering", "spreading", "gate"])
+def test_ssp_without_a_part_is_refused_in_one_line(option):
+    with pytest.raises(ConfigError, match="only SSP with gathering, spreading and gate") as error:
+        explain_clip(*make(**{option: False}))
+    assert "\n" not in str(error.value)
+
+
+def test_other_readings_of_ssp_can_be_explained():
+    options = {"kernel": 3, "shared": False, "pooling": "variance", "summary": "mean", "entropy_of": "patches"}
+    explanation = explain_clip(*make(**options, joins="mixer_input"))
+    assert explanation.strength.shape == (BLOCKS, FRAMES, *GRID) and explanation.strength.all()
+    np.testing.assert_allclose(explanation.gate.sum(-1), 1, rtol=1e-6)
+    assert explanation.attention.shape == (BLOCKS - 1, PROMPTS, FRAMES, FRAMES)
+
+
 def test_frames_of_a_clip_are_its_pictures():
     frames = np.random.default_rng(0).integers(0, 256, (FRAMES, 16, 16, 3), dtype=np.uint8)
     clip = view_of(torch.from_numpy(frames).permute(0, 3, 1, 2), 16, 0, 1)
