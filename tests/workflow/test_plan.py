@@ -33,16 +33,19 @@ def test_dry_run(run, tmp_path, without_library, path, profile):
     assert done.code == 0, done.err
     cells = len(config.datasets) * len(config.methods)
     shards = sum(dataset.frames.shards for dataset in config.datasets.values())
+    points = len(config.runs()) - cells * len(config.seeds)  # trainings of ablations alone
+    assert (points > 0) == bool(config.ablations)
     expected = {
-        "sweep": cells,
-        "train": cells * len(config.seeds),
+        "sweep": len(config.studies()),
+        "train": cells * len(config.seeds) + points,
+        "ablation": len(config.ablations),
         "frames": shards,
         "tables": 1,
         "explain": len(config.datasets) if "ssp" in config.methods else 0,
         "report": 1,
         "init_tracking": 1,
     }
-    assert expected.items() <= done.jobs.items()
+    assert {rule: count for rule, count in expected.items() if count}.items() <= done.jobs.items()
     assert done.jobs["fetch"] == done.jobs["unpack"] == done.jobs["manifest"] == len(config.datasets)
     assert done.jobs["pretrain"] + done.jobs["fetch_weights"] == len(config.backbone.checkpoints)
     assert [entry.name for entry in tmp_path.iterdir()] == [".snakemake"]

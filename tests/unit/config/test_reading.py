@@ -8,7 +8,9 @@ import pytest
 import yaml
 
 from ssp.config import Config, load_config, parse_config, slice_hash, slice_lines
+from ssp.config.plugins import method_names
 from ssp.errors import ConfigError
+from ssp.records.published import TITLES
 
 ROOT = Path(__file__).resolve().parents[3]
 TINY = ROOT / "tests" / "workflow" / "tiny.yaml"
@@ -156,14 +158,48 @@ def test_paper_config_has_the_published_recipes():
         dataset = config.datasets[name]
         recipe, clips, expected = dataset.recipe, dataset.clips, dataset.expected
         views = (clips.test_segments, clips.test_crops)
+        lr = config.rows["ssp"].start_on(name)["lr"]
         assert row == (
-            *(recipe.epochs, recipe.batch_size, recipe.micro_batch, dataset.start.lr, clips.num_frames, views),
+            *(recipe.epochs, recipe.batch_size, recipe.micro_batch, lr, clips.num_frames, views),
             *(expected.classes, expected.train, expected.test),
         )
         assert (dataset.start.weight_decay, dataset.start.drop_path, recipe.warmup_epochs) == (0.05, 0.4, 5)
         assert recipe.augmentation.flip == (0 if name == "ssv2" else 0.5)
         assert recipe.augmentation.repeats == 2
         assert config.backbone.checkpoints[dataset.checkpoint].num_frames == clips.num_frames
+
+
+def test_paper_config_has_every_row_of_the_paper_and_every_method():
+    config = load_config(ROOT / "config" / "paper.yaml")
+    assert {row.published for row in config.rows.values()} - {None} == set(TITLES)
+    assert all(
+        config.methods[name].title == TITLES[row.published] for name, row in config.rows.items() if row.published
+    )
+    assert [row.method for row in config.rows.values() if row.published] == list(TITLES), "in the paper's order"
+    assert {row.method for row in config.rows.values()} == set(method_names())
+
+
+def test_no_row_of_the_paper_config_starts_at_the_rate_of_another():
+    """The data sets' own start is no one's published rate, and each row names its own."""
+    config = load_config(ROOT / "config" / "paper.yaml")
+    for name, dataset in config.datasets.items():
+        assert dataset.start.lr == 1e-3
+        tuned = config.rows["ssp"].start_on(name)["lr"]
+        for row in config.methods:
+            assert row == "ssp" or config.rows[row].start_on(name)["lr"] not in (tuned, None)
+
+
+def test_the_ablations_of_the_paper_config():
+    config = load_config(ROOT / "config" / "paper.yaml")
+    assert {name for name in config.ablations if config.curve_axis(name)} == {"num_prompts", "inner_dim", "attn_dim"}
+    assert [point.values["num_prompts"] for point in config.points["num_prompts"]] == [0, 1, 2, 3, 4, 5]
+    for name in ("num_prompts", "inner_dim", "attn_dim"):
+        assert [point.values for point in config.points[name] if point.row == "ssp"], "the published size is among them"
+    assert {ablation.of for ablation in config.ablations.values()} == {"ssp"}
+    # What both say is trained once.
+    assert "ssp+num_prompts=0" in {p.row for p in config.points["num_prompts"]} & {
+        p.row for p in config.points["components"]
+    }
 
 
 def test_paper_config_has_the_published_numbers_of_videos():
