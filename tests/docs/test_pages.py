@@ -5,10 +5,12 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
-from ssp.config import load_config
+from ssp.config import load_config, parse_config
+from ssp.jobs.check import check_training
 from ssp.methods.registry import method_names
-from tests.docs.reading import PAGES, ROOT, anchors, links, name
+from tests.docs.reading import PAGES, ROOT, anchors, blocks, links, name
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,18 @@ def test_the_cost_is_that_of_the_paper_config():
     for page in ("README.md", "docs/cluster.md"):
         text = " ".join((ROOT / page).read_text().split())
         assert asked in text, f"{page}: config/paper.yaml asks for {asked}; estimate its cost anew (docs/cluster.md)"
+
+
+def test_the_example_of_rows_and_ablations_is_one():
+    """In place of those of the demo; each of the three shapes an ablation can have is there."""
+    (example,) = (block.text for block in blocks(ROOT / "docs" / "workflow.md") if "\nablations:\n" in block.text)
+    plain = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text()) | yaml.safe_load(example)
+    config = parse_config(plain, "docs/workflow.md")
+    check_training(config, "docs/workflow.md")
+    axes = {name: config.curve_axis(name) for name in config.ablations}
+    assert axes == {"parts": None, "rows": "num_prompts", "widths": "inner_dim"}
+    assert [len(config.points[name]) for name in axes] == [2, 6, 4]
+    assert {row.method for row in config.rows.values()} == {"vpt", "ssp"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
