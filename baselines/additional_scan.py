@@ -14,7 +14,7 @@ Yoshimura et al., MambaPEFT: Exploring Parameter-Efficient Fine-Tuning for Mamba
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveInt
@@ -48,9 +48,10 @@ class AdditionalScan(TuningMethod):
             default="published", description="Rows of B and C as a linear layer's, or those of C zero."
         )
 
-    def __init__(self, options: dict[str, Any] | None = None) -> None:
-        super().__init__(options)
-        self.identity_at_start = self.options.start == "identity"
+    @property
+    def identity_at_start(self) -> bool:
+        """As its start says."""
+        return self.options.start == "identity"
 
     def attach(self, model: VideoMamba) -> None:
         """Register A (E, n) and the rows of B, then C, (2n, E), of every block and direction."""

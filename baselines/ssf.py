@@ -15,7 +15,7 @@ Mamba: a guess.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -56,9 +56,10 @@ class ScaleAndShift(TuningMethod):
             default="published", description="Scales and shifts drawn around 1 and 0, or exactly those."
         )
 
-    def __init__(self, options: dict[str, Any] | None = None) -> None:
-        super().__init__(options)
-        self.identity_at_start = self.options.start == "identity"
+    @property
+    def identity_at_start(self) -> bool:
+        """As its start says."""
+        return self.options.start == "identity"
 
     def attach(self, model: VideoMamba) -> None:
         """Register scale and shift of every layer."""

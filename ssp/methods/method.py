@@ -63,7 +63,7 @@ class TuningMethod:
     name: ClassVar[str] = ""  # as registered
     title: ClassVar[str] = ""  # as in tables
     source: ClassVar[str] = ""  # paper and public code
-    identity_at_start: ClassVar[bool] = False  # before training, logits are those of the frozen backbone and head
+    identity_at_start: bool = False  # before training, logits are those of the frozen backbone and head
     explainable: ClassVar[bool] = False  # whether `explain` can draw what it attends to
     mergeable: ClassVar[bool] = False  # whether `merge` can fold all that was learned into the backbone's weights
     no_more_than_linear: ClassVar[str] = ""  # why it cannot learn what the linear probe cannot, where that is so
