@@ -105,7 +105,9 @@ def test_records_trace_back_to_config_and_manifest(tiny_run, records):
         assert record["git"]["commit"]
         assert record["versions"]["torch"]
         choice = json.loads((tiny_run.folder / paths.choice(dataset, config.rows[method].tuned_as)).read_text())
-        assert record["hyperparameters"] == choice["hyperparameters"]
+        chosen = choice["hyperparameters"]
+        chosen["options"] |= config.rows[method].varied
+        assert record["hyperparameters"] == chosen
 
 
 def test_validation_is_carved_from_train_by_group(manifests, tiny_run):
