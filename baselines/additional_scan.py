@@ -50,7 +50,7 @@ class AdditionalScan(TuningMethod):
 
     @property
     def identity_at_start(self) -> bool:
-        """Where the start is said to be that."""
+        """As its start says."""
         return self.options.start == "identity"
 
     def attach(self, model: VideoMamba) -> None:

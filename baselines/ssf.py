@@ -58,7 +58,7 @@ class ScaleAndShift(TuningMethod):
 
     @property
     def identity_at_start(self) -> bool:
-        """Where the start is said to be that."""
+        """As its start says."""
         return self.options.start == "identity"
 
     def attach(self, model: VideoMamba) -> None:

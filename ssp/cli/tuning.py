@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from ssp.cli.common import (
@@ -85,3 +89,23 @@ def explain(config: ConfigPath, dataset: DatasetName) -> None:
         typer.echo(f"{clip.id}: {clip.name}, named {clip.predicted_name} ({100 * clip.probability:.0f} %)")
     if not explained.clips:
         typer.echo(f"{dataset}: the run failed, nothing to explain: {explained.made_from.reason}")
+
+
+@commands.command("new-method", epilog="Example: ssp new-method my_method")
+def new_method(
+    name: Annotated[str, typer.Argument(help="What configs will call it.", metavar="NAME", show_default=False)],
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="Config that gets its row; config/demo-all.yaml if not said.", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Write the files of a new tuning method: code, test, entry point, config row, documentation. It works as it is."""
+    from ssp.methods.new import ROOT, new_method
+
+    for path in new_method(name, config):
+        typer.echo(f"wrote {os.path.relpath(path)}")
+    typer.echo(
+        f"Now change baselines/{name}.py and its test into your method. From {os.path.relpath(ROOT)}:\n"
+        f"  pytest tests/contract tests/methods -k {name}\n"
+        f"  make docs"
+    )

@@ -20,6 +20,8 @@ from ssp.paths import Paths
 from ssp.tables.ablations import read_ablation
 from ssp.tables.layout import LEVEL
 
+MOST_TICKS = 8  # up to so many values are ticks themselves
+
 
 def write_curve(config: Config, name: str) -> list[Path]:
     """Write `results/<config>/figures/ablations/<name>.{pdf, png}` from the ablation's written table.
@@ -67,6 +69,8 @@ def ablation_curve(config: Config, name: str, table: pd.DataFrame) -> Figure:
         panel.set_xlabel(axis)
     for panel in panels[:, 0]:
         panel.set_ylabel("top-1 accuracy (%)")
+    if len(values := sorted(points[axis].unique())) <= MOST_TICKS:
+        panels[0, 0].set_xticks(values)
     figure.suptitle(config.ablations[name].title.replace("$", r"\$"), fontsize=9, color="#444444")
     figure.supxlabel(f"bars: {LEVEL} interval; ring: base row", fontsize=8, color="#444444")
     return figure

@@ -5,7 +5,7 @@ The workflow asks for `check_training` when it plans; where that has no torch, i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,8 @@ def _refuse(origin: str, wrong: list[str]) -> None:
 
 
 def _training(config: Config) -> Iterator[str]:
-    wrong = [*chain.from_iterable(_said(lambda name=name: search_space(config, name)) for name in config.rows)]
+    wrong = [*_options_and_spaces(config, config.methods)]
+    wrong = wrong or [*_options_and_spaces(config, config.rows)]  # a point shares what is wrong with its base row
     yield from wrong or _rows(config)
     policies = {name: dataset.recipe.augmentation.randaugment for name, dataset in config.datasets.items()}
     if any(policies.values()):
@@ -57,6 +58,10 @@ def _training(config: Config) -> Iterator[str]:
         for name, policy in policies.items():
             for problem in _said(lambda policy=policy: RandAugment.parse(policy)) if policy else ():
                 yield f"datasets.{name}.{problem}"
+
+
+def _options_and_spaces(config: Config, rows: Iterable[str]) -> Iterator[str]:
+    return chain.from_iterable(_said(lambda name=name: search_space(config, name)) for name in rows)
 
 
 def _rows(config: Config) -> Iterator[str]:

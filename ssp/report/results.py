@@ -14,7 +14,7 @@ from ssp.errors import DataError, RecordError
 from ssp.figures.style import COLOURS
 from ssp.paths import Paths
 from ssp.records.choice import Choice, load_choice
-from ssp.records.record import Record
+from ssp.records.record import Record, load_record
 from ssp.tables.cells import CellResult, collect_cells
 from ssp.tables.layout import Layout, lay_out
 from ssp.tables.long import LongTables, read_tables
@@ -30,6 +30,8 @@ class Results:
     layouts: dict[str, Layout]
     cells: list[CellResult]
     """Data set by data set, methods in the config's order."""
+    points: list[Record]
+    """Records that ablations alone have."""
     choices: dict[tuple[str, str], Choice]
     """By (data set, method)."""
     names: dict[str, dict[int, str]]
@@ -37,7 +39,7 @@ class Results:
 
     @property
     def records(self) -> list[Record]:
-        """All records, in the order of cells and seeds."""
+        """The records of the tables, in the order of cells and seeds."""
         return [record for cell in self.cells for record in cell.records.values()]
 
     def of(self, dataset: str) -> list[CellResult]:
@@ -79,6 +81,7 @@ def load_results(config: Config) -> Results:
         tables=tables,
         layouts=lay_out(config, tables),
         cells=cells,
+        points=_points(config, paths),
         choices=choices,
         names={dataset: _class_names(paths, dataset, cells) for dataset in config.datasets},
     )
@@ -93,6 +96,11 @@ def _data_is_there(config: Config, paths: Paths, dataset: str) -> None:
                 f"{path}: missing; the report shows class names and frames of '{dataset}' from there, "
                 "put it back or run the workflow again"
             )
+
+
+def _points(config: Config, paths: Paths) -> list[Record]:
+    runs = [run for run in config.runs() if run[1] not in config.methods]
+    return [load_record(paths.record(*run)) for run in runs]
 
 
 def _choice(config: Config, paths: Paths, cell: CellResult) -> Choice:

@@ -9,8 +9,11 @@ from ssp.report.results import Results, anchor
 
 
 def content(results: Results) -> dict[str, Any]:
-    """Every record with its files, and the versions of packages."""
-    return {"runs": [_run(results, record) for record in results.records], "versions": _versions(results)}
+    """Every record with its files, those that ablations alone have behind the others, and the versions of packages."""
+    return {
+        "runs": [_run(results, record) for record in (*results.records, *results.points)],
+        "versions": _versions(results),
+    }
 
 
 def _run(results: Results, record: Record) -> dict[str, Any]:
@@ -25,7 +28,7 @@ def _run(results: Results, record: Record) -> dict[str, Any]:
 
 def facts(results: Results) -> list[tuple[str, str]]:
     """What this is, in a few words each: name and value."""
-    config, records = results.config, results.records
+    config, records = results.config, [*results.records, *results.points]
     architecture = config.backbone.architecture
     backbone = (
         architecture

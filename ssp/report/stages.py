@@ -28,7 +28,9 @@ DOES = {
     "sweep": "hyper-parameters chosen on validation",
     "train": "trained from the choice, test read once",
     "tables": "tables from the records",
-    "explain": "what SSP attends to in test videos, drawn",
+    "ablation": "table of an ablation from the records",
+    "ablation_curve": "curve of an ablation",
+    "explain": "what a row attends to in test videos, drawn",
     "report": "figures and this page",
 }
 

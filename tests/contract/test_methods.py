@@ -73,7 +73,7 @@ def test_speaks_the_domain(variant):
     method = load_method(name)
     assert method.name == name
     assert method.title and method.source and method.__doc__
-    json.dumps(method(options).options.model_dump(mode="json"))
+    json.dumps(method(options, where="methods.my_row.options").options.model_dump(mode="json"))
     for option, space in method().sweep_space().items():
         assert option in method.Options.model_fields
         for value in space.choices or (space.low, space.high):

@@ -17,12 +17,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.timeout(1800)]
 @pytest.fixture(scope="module")
 def records(tiny_run) -> dict[tuple[str, str, int], dict]:
     config, folder = tiny_run.config, tiny_run.folder
-    return {
-        (d, m, s): json.loads((folder / tiny_run.paths.record(d, m, s)).read_text())
-        for d in config.datasets
-        for m in config.methods
-        for s in config.seeds
-    }
+    return {run: json.loads((folder / tiny_run.paths.record(*run)).read_text()) for run in config.runs()}
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +86,8 @@ def test_the_parameter_table_follows_from_the_architecture(tiny_run, records):
         assert table.loc[("vpt", dataset), "extra"] == depth * prompts * width
         assert table.loc[("ssp", dataset), "extra"] == table.loc[("ssp", dataset), "trainable"] - head - width > 0
     for (dataset, method, _), record in records.items():
+        if method not in tiny_run.config.methods:
+            continue
         counts = table.loc[(method, dataset), ["total", "trainable", "extra", "head"]]
         tuned = counts["trainable"] - counts["head"] - width  # without head and final norm
         assert record["parameters"] == counts.astype(int).to_dict() | {"tuned": tuned}
@@ -107,8 +104,10 @@ def test_records_trace_back_to_config_and_manifest(tiny_run, records):
         assert record["sweep"]["trials"] == config.sweep.trials
         assert record["git"]["commit"]
         assert record["versions"]["torch"]
-        choice = json.loads((tiny_run.folder / paths.choice(dataset, method)).read_text())
-        assert record["hyperparameters"] == choice["hyperparameters"]
+        choice = json.loads((tiny_run.folder / paths.choice(dataset, config.rows[method].tuned_as)).read_text())
+        chosen = choice["hyperparameters"]
+        chosen["options"] |= config.rows[method].varied
+        assert record["hyperparameters"] == chosen
 
 
 def test_validation_is_carved_from_train_by_group(manifests, tiny_run):

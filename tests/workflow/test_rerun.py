@@ -43,6 +43,15 @@ def _options_of_ssp(data):
     data["methods"]["ssp"]["options"]["num_prompts"] = 1
 
 
+def _ablation(data):
+    data["ablations"]["prompts"]["vary"]["num_prompts"] = [1, 3]
+
+
+def _another_ablation(data):
+    points = [{"title": "Narrow", "options": {"inner_dim": 4}}, {"title": "One", "options": {"num_prompts": 1}}]
+    data["ablations"]["parts"] = {"title": "Parts", "of": "ssp", "vary": points, "datasets": ["ucf101"], "seeds": [0]}
+
+
 def _title(data):
     data["title"] = "Another title"
 
@@ -105,26 +114,30 @@ def _no_outcome_and_options(data):
 
 
 SHOW = {"tables": 1, "report": 1}
-EVERY = {"sweep": DATASETS * METHODS, "train": DATASETS * METHODS * SEEDS, "explain": DATASETS} | SHOW
+ABLATED = {"ablation": 1, "ablation_curve": 1} | SHOW
+POINTS = 1  # trainings of the ablation that are none of the table's
+EVERY = {"sweep": DATASETS * METHODS, "train": DATASETS * METHODS * SEEDS + POINTS, "explain": DATASETS} | ABLATED
 
 
 @pytest.mark.parametrize(
     ("change", "jobs"),
     [
         (_options, {"sweep": DATASETS, "train": DATASETS * SEEDS} | SHOW),
-        (_options_of_ssp, {"sweep": DATASETS, "train": DATASETS * SEEDS, "explain": DATASETS} | SHOW),
+        (_options_of_ssp, {"sweep": DATASETS, "train": DATASETS * SEEDS + POINTS, "explain": DATASETS} | ABLATED),
         (_space, {"sweep": DATASETS, "train": DATASETS * SEEDS} | SHOW),
-        (_title, SHOW),
+        (_title, ABLATED),
+        (_ablation, {"train": 1, "ablation": 1, "ablation_curve": 1, "report": 1}),
+        (_another_ablation, {"train": 1, "ablation": 1, "report": 1}),
         (_seed, {"train": DATASETS * METHODS} | SHOW),
-        (_views, {"train": METHODS * SEEDS, "explain": 1} | SHOW),
+        (_views, {"train": METHODS * SEEDS + POINTS, "explain": 1} | ABLATED),
         (_trials, EVERY),
         (_recipe, {"sweep": METHODS, "train": METHODS * SEEDS, "explain": 1} | SHOW),
         (_backbone, {"pretrain": 1} | EVERY),
         (_shards, {"frames": 2, "sweep": METHODS, "train": METHODS * SEEDS, "explain": 1} | SHOW),
         (_limits_of_decoding, {}),
-        (_quirk_of_ssp, {"sweep": DATASETS, "train": DATASETS * SEEDS, "explain": DATASETS} | SHOW),
+        (_quirk_of_ssp, {"sweep": DATASETS, "train": DATASETS * SEEDS + POINTS, "explain": DATASETS} | ABLATED),
         (_quirk_of_sparse_clips, {"sweep": METHODS, "train": METHODS * SEEDS, "explain": 1} | SHOW),
-        (_quirk_of_reading_test, {"train": DATASETS * METHODS * SEEDS, "explain": DATASETS} | SHOW),
+        (_quirk_of_reading_test, {"train": DATASETS * METHODS * SEEDS + POINTS, "explain": DATASETS} | ABLATED),
         (_defaults_written_out, {}),
         (_no_outcome, {}),
         (_no_outcome_and_options, {"sweep": DATASETS, "train": DATASETS * SEEDS} | SHOW),

@@ -14,7 +14,7 @@ from ssp.report import dag, number, svg
 from ssp.report.classes import confusion, picture
 from ssp.report.clips import chosen
 from ssp.report.images import data_uri
-from ssp.report.stages import duration, read_benchmark
+from ssp.report.stages import DOES, duration, read_benchmark
 from ssp.tables.cells import CellResult, collect_cells
 from tests.unit.made_records import make_config, write_cell
 from tests.unit.made_report import write_benchmark
@@ -128,3 +128,7 @@ def test_drawing_has_every_rule_and_arrow_apart():
     width, height = dag.BOX
     for i, (x, y) in enumerate(corners):
         assert all(abs(x - u) >= width or abs(y - v) >= height for u, v in corners[:i])
+
+
+def test_every_rule_is_said_in_words():
+    assert list(DOES) == list(dag.NEEDS)
