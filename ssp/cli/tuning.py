@@ -54,12 +54,15 @@ def sweep(config: ConfigPath, dataset: DatasetName, method: MethodName) -> None:
     from ssp.jobs.sweep import run_sweep
 
     choice = run_sweep(loaded, dataset, method)
-    outcome = (
-        f"chosen: trial {choice.trial} of {len(choice.trials)}, validation top-1 {choice.value:.2f} %, "
-        f"{choice.hyperparameters.model_dump()}"
-        if choice.hyperparameters
-        else f"failed: {choice.reason}"
-    )
+    if not choice.hyperparameters:
+        outcome = f"failed: {choice.reason}"
+    elif choice.value is None:
+        outcome = f"no search; the start: {choice.hyperparameters.model_dump()}"
+    else:
+        outcome = (
+            f"chosen: trial {choice.trial} of {len(choice.trials)}, validation top-1 {choice.value:.2f} %, "
+            f"{choice.hyperparameters.model_dump()}"
+        )
     typer.echo(f"{dataset} {method}: {outcome}")
 
 

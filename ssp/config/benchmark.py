@@ -50,6 +50,10 @@ class Config(Strict):
     explained: Name | None = Field(default=None, description="The row whose attention is drawn; null: none.")
     ablations: dict[Name, Ablation] = Field(default={}, description="Variations of rows, by name.")
     sweep: Sweep = Field(description="The budget of hyper-parameter search.")
+    refit: bool = Field(
+        default=True,
+        description="true: final models train on training and validation videos together; false: on the former alone.",
+    )
     tracking: Tracking = Field(default=Tracking(), description="Where MLflow keeps its runs.")
     compute: ComputePlan = Field(default=ComputePlan(), description="What jobs ask for.")
 
@@ -78,6 +82,11 @@ class Config(Strict):
             if dataset.checkpoint not in self.backbone.checkpoints:
                 known = ", ".join(self.backbone.checkpoints)
                 yield f"datasets.{name}.checkpoint: '{dataset.checkpoint}' is not in backbone.checkpoints ({known})"
+            if dataset.validation.fraction == 0 and self.sweep.trials:
+                yield (
+                    f"datasets.{name}.validation.fraction: 0 leaves no video to choose hyper-parameters on; "
+                    "give a share, or sweep.trials: 0, which takes the start of each row"
+                )
             if dataset.source not in source_names():
                 known = _known(dataset.source, source_names())
                 yield f"datasets.{name}.source: unknown source '{dataset.source}'{known}"
@@ -171,8 +180,9 @@ class Config(Strict):
         return _deciding(self.backbone) | {"checkpoint": _deciding(self.backbone.checkpoints[checkpoint])}
 
     def sweep_slice(self, dataset: str, method: str) -> dict[str, Any]:
-        """What decides which hyper-parameters are chosen: all of a cell but how test is read."""
+        """What decides which hyper-parameters are chosen: all of a cell but its last training and how test is read."""
         plain = self.cell_slice(dataset, method)
+        del plain["final"]
         clips, quirks = plain["dataset"]["clips"], plain["dataset"].get("quirks", {})
         plain["dataset"]["clips"] = {name: value for name, value in clips.items() if not name.startswith("test_")}
         quirks.pop("merge_ids", None)
@@ -185,6 +195,7 @@ class Config(Strict):
             "backbone": self.backbone_slice(self.datasets[dataset].checkpoint),
             "method": self._method(dataset, method),
             "sweep": _deciding(self.sweep),
+            "final": {"refit": self.refit},  # always said: results of before there was a choice are none of its two
         }
 
     def _dataset(self, name: str) -> dict[str, Any]:

@@ -92,7 +92,8 @@ class Validation(Strict):
     """How validation is carved from train: whole groups, stratified over classes, seeded."""
 
     fraction: Fraction = Field(
-        default=0.2, description="Share of each class's training videos, as nearly as whole groups allow."
+        default=0.2,
+        description="Share of each class's training videos, as nearly as whole groups allow; 0: none, for no search.",
     )
     seed: NonNegativeInt = Field(default=0, description="Of the draw of groups.")
 
@@ -193,7 +194,9 @@ Space = OrEmpty[dict[str, Range]]
 class Sweep(Strict):
     """The budget of hyper-parameter search, the same for every method."""
 
-    trials: PositiveInt = Field(description="Trials of each study; the first is the data set's `start`.")
+    trials: NonNegativeInt = Field(
+        description="Trials of each study; the first is the row's start, which is taken as it is where this is 0."
+    )
     epochs: PositiveInt | None = Field(default=None, description="Epochs of a trial; null: those of the recipe.")
     seed: NonNegativeInt = Field(default=0, description="Of proposals, and of every trial's training.")
     workers: PositiveInt = Field(

@@ -243,7 +243,7 @@ class ShardWriter:
 
 
 def load_split(config: Config, dataset: str, split: str) -> pd.DataFrame:
-    """The readable videos of a split.
+    """The readable videos of a split, or of training and validation together ("trainval").
 
     Returns:
         Rows of the manifest (see `ssp.data.manifest.COLUMNS`) with the column `row`, their number there, which is the
@@ -258,7 +258,7 @@ def load_split(config: Config, dataset: str, split: str) -> pd.DataFrame:
     if store.meta["manifest"] != content_hash(manifest):
         raise DataError(f"{store.folder}: made from another manifest; run `ssp data frames` for {dataset} again")
     rows = manifest.assign(row=np.arange(len(manifest)))
-    rows = rows[rows["split"] == split]
+    rows = rows[rows["split"].isin(["train", "val"] if split == "trainval" else [split])]
     readable = rows["row"].isin(store.rows())
     kept = rows[readable].reset_index(drop=True)
     if kept.empty:

@@ -37,6 +37,7 @@ from ssp.training.execution import Execution, derive_seed
 from ssp.training.loop import EpochResult, TrainingFailed, TrainingState, evaluation_batch, failures, fit
 
 log = logging.getLogger(__name__)
+Split = Literal["train", "val", "trainval", "test"]
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Cell:
         """Device, precision, threads."""
         return Execution.of(self.config.compute.train, self.config.datasets[self.dataset].recipe.precision)
 
-    def rows(self, split: Literal["train", "val", "test"]) -> pd.DataFrame:
+    def rows(self, split: Split) -> pd.DataFrame:
         """Videos of a split; read once."""
         if split not in self._splits:
             self._splits[split] = load_split(self.config, self.dataset, split)
@@ -115,17 +116,18 @@ class Cell:
     def _splits(self) -> dict[str, pd.DataFrame]:
         return {}
 
-    def clips(self, split: Literal["train", "val", "test"], seed: int = 0) -> ClipDataset:
+    def clips(self, split: Split, seed: int = 0) -> ClipDataset:
         """Clips of a split; `seed` is that of the augmentation."""
+        training = split in ("train", "trainval")
         dataset = self.config.datasets[self.dataset]
         return ClipDataset(
             self.rows(split),
             self.store,
             dataset.clips,
             image_size=self.config.backbone.image_size,
-            mode=split,
+            mode="train" if training else split,
             seed=seed,
-            augmentation=dataset.recipe.augmentation if split == "train" else None,
+            augmentation=dataset.recipe.augmentation if training else None,
             validation_window=self.config.quirk("validation_window"),
             short_videos=self.config.quirk("short_videos"),
         )
@@ -184,28 +186,31 @@ def train_epochs(
     run: TrackedRun,
     title: str,
     *,
+    on: Literal["train", "trainval"] = "train",
     epochs: int | None = None,
     state: TrainingState | None = None,
 ) -> Iterator[EpochResult]:
     """The epochs of a training on a cell's data, shown, logged and tracked as they come.
 
     Args:
-        cell: whose train and validation clips are taken.
+        cell: whose clips are taken.
         model: from `cell.build`; trained in place.
         chosen: hyper-parameters.
         seed: of data order and augmentation.
         run: the MLflow run that gets the curves.
         title: what the progress bar says.
+        on: train, and validation is measured after each epoch, where there is any; or trainval, and nothing is.
         epochs: fewer than the recipe's.
         state: where to continue.
     """
-    recipe = cell.config.datasets[cell.dataset].recipe
+    settings = cell.config.datasets[cell.dataset]
+    recipe, measured = settings.recipe, on == "train" and settings.validation.fraction > 0
     of = epochs or recipe.epochs
     with progress(title) as on_step:
         for epoch in fit(
             model,
-            cell.clips("train", seed),
-            cell.clips("val"),
+            cell.clips(on, seed),
+            cell.clips("val") if measured else None,
             recipe=recipe,
             chosen=chosen,
             seed=seed,
@@ -215,11 +220,13 @@ def train_epochs(
             on_step=on_step,
         ):
             log.info(
-                "epoch %d/%d: train loss %.4f, val loss %.4f, val top-1 %.1f %%, %.1f s%s",
-                *(epoch.epoch, of, epoch.train_loss, epoch.val_loss, epoch.val_top1, epoch.seconds),
+                "epoch %d/%d: train loss %.4f%s, %.1f s%s",
+                *(epoch.epoch, of, epoch.train_loss),
+                f", val loss {epoch.val_loss:.4f}, val top-1 {epoch.val_top1:.1f} %" if measured else "",
+                epoch.seconds,
                 " (before the restart)" if epoch.restored else "",
             )
-            curves = curve(epoch).model_dump(exclude={"epoch"}) | {"epoch_seconds": epoch.seconds}
+            curves = curve(epoch).model_dump(exclude={"epoch"}, exclude_none=True) | {"epoch_seconds": epoch.seconds}
             run.log_metrics(curves, epoch.epoch, epoch.finished)
             yield epoch
 

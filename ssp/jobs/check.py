@@ -124,5 +124,8 @@ def _summary(config: Config) -> Iterator[str]:
     for name, ablation in config.ablations.items():
         titles = "; ".join(point.title for point in config.points[name])
         yield f"ablation {name}: {ablation.of} with {titles}"
-    yield f"sweep: {len(config.studies())} studies of {config.sweep.trials} trials"
+    trials = config.sweep.trials
+    yield (
+        f"sweep: {len(config.studies())} studies of {trials} trials" if trials else "sweep: none, each row at its start"
+    )
     yield f"seeds: {', '.join(map(str, config.seeds))}, which makes {len(config.runs())} trainings"

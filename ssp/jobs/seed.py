@@ -1,8 +1,9 @@
 """The run of one seed of a cell: train from the frozen choice, read test once, write down what came out.
 
 Design choices
-- Trains on the train split; when the last epoch is over, reads test once, in the same process. There is no best epoch:
-  validation is measured for the curves only.
+- Trains on all training videos, those that validation was carved from included (`refit: false`: without them, and
+  validation is measured for the curves only). When the last epoch is over, reads test once, in the same process; there
+  is no best epoch.
 - Weights, predictions and record are each written atomically, the record last; then the MLflow run is closed, and only
   then the training state goes. So a run that is killed in between ends as the same MLflow run.
 - A training that fails for a reason of its own (loss not finite, out of memory) writes all three too, says why in the
@@ -150,7 +151,8 @@ def _train_and_test(
     with failures():
         model = cell.build(chosen, seed)
     outcome.parameters = Parameters(**parameter_counts(model))
-    for epoch in train_epochs(cell, model, chosen, seed, run, f"{cell.name} seed {seed}", state=state):
+    on = "trainval" if cell.config.refit else "train"
+    for epoch in train_epochs(cell, model, chosen, seed, run, f"{cell.name} seed {seed}", on=on, state=state):
         outcome.epochs.append(epoch)
     # Weights first: from here on nothing trains, and test is read once.
     save_tuned(

@@ -12,6 +12,7 @@ Design choices
 - The sampler is started anew for each trial, from the sweep's seed and the trial's number. With one worker proposals
   are a function of the finished trials alone, so a killed sweep goes on to exactly the same choice. Parallel workers
   (`sweep.workers`) see each other's trials as they come, so a sweep with several does not repeat.
+- With no trials the start is the choice, and nothing is trained here.
 - A loss that is not finite, or too little memory, makes a failed trial, with the reason; it has spent its budget.
 """
 
@@ -85,7 +86,8 @@ def run_sweep(config: Config, dataset: str, method: str) -> Choice:
     save_choice(choice, cell.paths.choice(dataset, method))
     if choice.hyperparameters:
         parent.log_params(tracked_params(choice.hyperparameters, trial=choice.trial))
-        parent.log_metrics({"val_top1": choice.value})
+        if choice.value is not None:
+            parent.log_metrics({"val_top1": choice.value})
     home.finish()  # after the choice is safe: a sweep that is killed before goes on in the same two runs
     parent.finish("FAILED" if choice.reason else "FINISHED", choice.reason)
     study.set_user_attr(FINISHED, True)
@@ -233,11 +235,12 @@ def choose(cell: Cell, trials: dict[int, FrozenTrial], run: SweepRun) -> Choice:
     results = [_result(slot, trial) for slot, trial in trials.items()]
     complete = [trial for trial in results if trial.state == "complete"]
     best = max(complete, key=lambda t: (t.value, -t.epochs[-1].val_loss, -t.number), default=None)
+    chosen = best.hyperparameters if best else None if cell.config.sweep.trials else hyperparameters(cell, {})
     reasons = sorted({trial.reason for trial in results if trial.reason})
     plain = cell.config.sweep_slice(cell.dataset, cell.method)
     return Choice(
-        status="ok" if best else "failed",
-        reason=None if best else f"all {len(results)} trials failed ({'; '.join(reasons)})",
+        status="ok" if chosen else "failed",
+        reason=None if chosen else f"all {len(results)} trials failed ({'; '.join(reasons)})",
         dataset=cell.dataset,
         method=cell.method,
         config=plain,
@@ -246,7 +249,7 @@ def choose(cell: Cell, trials: dict[int, FrozenTrial], run: SweepRun) -> Choice:
         backbone_hash=cell.backbone_hash,
         budget=Budget(trials=cell.config.sweep.trials, epochs=trial_epochs(cell)),
         space=search_space(cell.config, cell.method),
-        hyperparameters=best.hyperparameters if best else None,
+        hyperparameters=chosen,
         trial=best.number if best else None,
         value=best.value if best else None,
         trials=results,

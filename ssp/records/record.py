@@ -94,8 +94,8 @@ class Epoch(_Model):
     epoch: int = Field(description="Counted from 1.")
     lr: float = Field(description="Learning rate of the last step.")
     train_loss: float
-    val_loss: float
-    val_top1: float
+    val_loss: float | None = Field(default=None, description="null: trained on validation videos, too.")
+    val_top1: float | None = None
 
 
 class Metrics(_Model):
@@ -106,8 +106,8 @@ class Metrics(_Model):
     correct: int
     videos: int
     views: int = Field(description="Rows of the predictions file that were merged.")
-    val_top1: float
-    val_loss: float
+    val_top1: float | None = Field(default=None, description="null: trained on validation videos, too.")
+    val_loss: float | None = None
 
 
 class PredictionsFile(_Model):

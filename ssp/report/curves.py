@@ -11,21 +11,24 @@ from ssp.tables.cells import CellResult
 
 
 def content(results: Results) -> dict[str, Any]:
-    """For each data set one panel per method: validation accuracy above, losses below."""
-    return {"datasets": [{"name": dataset, "panels": _panels(results, dataset)} for dataset in results.config.datasets]}
+    """For each data set one panel per method: validation accuracy above, where there is any, losses below."""
+    datasets = [{"name": dataset, "panels": _panels(results, dataset)} for dataset in results.config.datasets]
+    return {"datasets": datasets, "refit": results.config.refit}
 
 
 def _panels(results: Results, dataset: str) -> list[dict[str, Any]]:
     cells = results.of(dataset)
     epochs = [epoch for cell in cells for record in cell.records.values() for epoch in record.curves]
-    losses = [loss for epoch in epochs for loss in (epoch.train_loss, epoch.val_loss) if math.isfinite(loss)]
+    losses = [loss for epoch in epochs for loss in (epoch.train_loss, epoch.val_loss) if loss is not None]
+    losses = [loss for loss in losses if math.isfinite(loss)]
+    validated = any(epoch.val_top1 is not None for epoch in epochs)
     points = max((epoch.epoch for epoch in epochs), default=1)
     top = max(losses, default=1.0)
     return [
         {
             "method": cell.method,
             "anchor": anchor(dataset, cell.method),
-            "accuracy": svg.lines(_accuracies(results, cell), points, 0, 100),
+            "accuracy": svg.lines(_accuracies(results, cell), points, 0, 100) if validated else "",
             "loss": svg.lines(_losses(results, cell), points, 0, top, height=70, form=".1f"),
             "reasons": [f"seed {seed}: {reason}" for seed, reason in cell.reasons.items()],
         }
@@ -37,7 +40,7 @@ def _accuracies(results: Results, cell: CellResult) -> list[svg.Line]:
     colour = results.colour(cell.method)
     drawn = []
     for seed, record in cell.records.items():
-        values = [epoch.val_top1 for epoch in record.curves]
+        values = [epoch.val_top1 for epoch in record.curves if epoch.val_top1 is not None]
         drawn.append(svg.Line(values, colour, f"seed {seed}, validation top-1 in percent: {_told(values, '.1f')}"))
     return drawn
 
@@ -46,7 +49,8 @@ def _losses(results: Results, cell: CellResult) -> list[svg.Line]:
     colour = results.colour(cell.method)
     drawn = []
     for seed, record in cell.records.items():
-        train, validation = ([getattr(epoch, key) for epoch in record.curves] for key in ("train_loss", "val_loss"))
+        train = [epoch.train_loss for epoch in record.curves]
+        validation = [epoch.val_loss for epoch in record.curves if epoch.val_loss is not None]
         drawn.append(svg.Line(train, colour, f"seed {seed}, training loss: {_told(train)}", dashed=True))
         drawn.append(svg.Line(validation, colour, f"seed {seed}, validation loss: {_told(validation)}"))
     return drawn

@@ -73,10 +73,14 @@ def _with_titles(config: Config, table: pd.DataFrame) -> pd.DataFrame:
 
 def _budget(config: Config) -> str:
     n, trials = len(config.seeds), config.sweep.trials
-    return (
-        f"{n} seed{'s' if n > 1 else ''}; hyper-parameters chosen on validation with {trials} "
-        f"trial{'s' if trials > 1 else ''} for each data set and method, the same for all."
+    chosen = (
+        f"hyper-parameters chosen on validation with {trials} trial{'s' if trials > 1 else ''} for each data set and "
+        "method, the same for all"
+        if trials
+        else "hyper-parameters as the config gives them, without a search"
     )
+    on = "training and validation videos" if config.refit else "training videos without those of validation"
+    return f"{n} seed{'s' if n > 1 else ''}; {chosen}; final models trained on {on}."
 
 
 def _main(config: Config, tables: LongTables) -> Layout:

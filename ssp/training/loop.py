@@ -9,8 +9,8 @@ Design choices
   whose gradients add up to the gradient of the whole.
 - Order of the data, mixing and drop path are functions of (seed, epoch, step) alone; see `ssp.training.execution`.
   Only full batches are used; the surplus of an epoch is another one in the next.
-- No choice is made here: validation is measured after every epoch for curves and sweeps, and the weights that leave are
-  those of the last epoch.
+- No choice is made here: validation, where there is any, is measured after every epoch for curves and sweeps, and the
+  weights that leave are those of the last epoch.
 - After each epoch the state of a training is written atomically; a killed run continues there and, on CPU, ends with
   the very same bytes as one that was never killed.
 - A loss that is not finite, or too little memory, is a result (`TrainingFailed`), not a crash.
@@ -66,8 +66,8 @@ class EpochResult:
     epoch: int  # counted from 1
     lr: float
     train_loss: float
-    val_loss: float
-    val_top1: float
+    val_loss: float | None  # None: there was no validation
+    val_top1: float | None
     seconds: float
     finished: float  # Unix time
     restored: bool = False  # done before this process started
@@ -119,7 +119,7 @@ def trained_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 def fit(
     model: nn.Module,
     train_set: Dataset,
-    val_set: Dataset,
+    val_set: Dataset | None,
     *,
     recipe: Recipe,
     chosen: Chosen,
@@ -134,7 +134,7 @@ def fit(
     Args:
         model: on the device of `execution`; parameters that do not train have `requires_grad` False.
         train_set: its items are (clips (R, 3, T, H, W), label, row, view); has `set_epoch`.
-        val_set: its items are (clip (3, T, H, W), label, row, view).
+        val_set: its items are (clip (3, T, H, W), label, row, view); None: nothing is measured after an epoch.
         recipe: epochs, batch size, loss and mixing.
         chosen: learning rate and weight decay (drop path is a property of the model).
         seed: of the data order, mixing and drop path.
@@ -151,7 +151,7 @@ def fit(
         ConfigError: no training videos, or a micro-batch that would tear mixing pairs apart.
     """
     epochs = epochs or recipe.epochs
-    if not len(train_set) or not len(val_set):
+    if not len(train_set) or (val_set is not None and not len(val_set)):
         raise ConfigError("datasets: no training or no validation videos; mend expected, generate or validation")
     if recipe.micro_batch and recipe.micro_batch % 2 and (recipe.augmentation.mixup or recipe.augmentation.cutmix):
         raise ConfigError(f"recipe.micro_batch: {recipe.micro_batch} tears mixing pairs apart; give an even number")
@@ -192,9 +192,11 @@ def fit(
                 losses.append(loss)
                 if on_step:
                     on_step(epoch * steps + step + 1, steps * epochs)
-            val_loss, val_top1 = validate(model, val_set, batch_size=evaluation_batch(recipe), execution=execution)
-            if not math.isfinite(val_loss):
-                raise TrainingFailed(f"validation loss is {val_loss} after epoch {epoch + 1}")
+            val_loss = val_top1 = None
+            if val_set is not None:
+                val_loss, val_top1 = validate(model, val_set, batch_size=evaluation_batch(recipe), execution=execution)
+                if not math.isfinite(val_loss):
+                    raise TrainingFailed(f"validation loss is {val_loss} after epoch {epoch + 1}")
             seconds = time.perf_counter() - started
             train_loss = math.fsum(losses) / steps
             done.append(EpochResult(epoch + 1, lr, train_loss, val_loss, val_top1, seconds, time.time()))

@@ -34,6 +34,7 @@ rule train:
         backbone=section(cfg.cell_slice, "backbone"),
         method=section(cfg.cell_slice, "method"),
         sweep=section(cfg.cell_slice, "sweep"),
+        final=section(cfg.cell_slice, "final"),
     message:
         "Training {wildcards.method} on {wildcards.dataset}, seed {wildcards.seed}"
     shell:

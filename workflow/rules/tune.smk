@@ -44,7 +44,7 @@ rule sweep:
     threads: cfg.compute.train.threads
     resources:
         mem_mb=growing(cfg.compute.train.mem_mb),
-        runtime=growing(cfg.compute.train.runtime * cfg.sweep.trials),
+        runtime=growing(cfg.compute.train.runtime * max(1, cfg.sweep.trials)),
         gpu=cfg.compute.train.gpus,
     params:
         dataset=section(cfg.sweep_slice, "dataset"),
