@@ -218,3 +218,12 @@ def test_paper_config_has_the_rar_form_of_hmdb51_as_a_comment():
     assert (videos.file, lists.file) == ("hmdb51_org.rar", "test_train_splits.rar")
     assert all(archive.urls[0].endswith(f"/{archive.file}") for archive in (videos, lists))
     assert lists.md5 == "15e67781e70dcfbdce2d7dbb9b3344b5"
+
+
+def test_demo_all_has_every_method_on_the_demos_data():
+    everything, demo = (load_config(ROOT / "config" / f"{name}.yaml") for name in ("demo-all", "demo"))
+    assert sorted(row.method for row in everything.rows.values() if not row.varied) == method_names()
+    for name in everything.datasets:
+        assert everything.frames_slice(name) == demo.frames_slice(name)
+        assert everything.manifest_slice(name) == demo.manifest_slice(name)
+    assert everything.backbone_slice("source_f8") == demo.backbone_slice("source_f8")
