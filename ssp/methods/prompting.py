@@ -90,7 +90,7 @@ class StateSpacePrompting(TuningMethod):
         )
         gathering: bool = Field(
             default=True,
-            description="F on the patches, and I, which the prompt rows are multiplied by. Without it patches stay as they "
+            description="F on the patches, and I, which prompt rows are multiplied by. Without it patches stay as they "
             "are and prompt rows are the attention's output alone.",
         )
         spreading: bool = Field(
