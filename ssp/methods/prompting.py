@@ -90,7 +90,8 @@ class StateSpacePrompting(TuningMethod):
         )
         gathering: bool = Field(
             default=True,
-            description="F on the patches and I on the prompt rows. Without it these are the attention's output alone.",
+            description="F on the patches, and I, which prompt rows are multiplied by. Without it patches stay as they "
+            "are and prompt rows are the attention's output alone.",
         )
         spreading: bool = Field(
             default=True, description="Attention over frames. Without it prompt rows are their own frame's I alone."
