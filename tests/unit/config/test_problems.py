@@ -45,13 +45,13 @@ def test_a_misspelled_key_comes_before_the_one_that_is_missing_for_it():
 
 
 def test_every_problem_is_there():
-    line = said(title=GONE, colour=1, sweep__trials=0, compute__trian={}, datasets__ucf101__clips__strid=1)
+    line = said(title=GONE, colour=1, sweep__trials=-1, compute__trian={}, datasets__ucf101__clips__strid=1)
     assert line.startswith("datasets.ucf101.clips.strid: unknown key; did you mean 'stride'?; ")
     for part in (
         "; compute.trian: unknown key; did you mean 'train'?",
         "; colour: unknown key; known: name, title, data_root, ",
         f"; title: {MISSING}",
-        "; sweep.trials: Input should be greater than 0, not 0",
+        "; sweep.trials: Input should be greater than or equal to 0, not -1",
     ):
         assert part in line
     assert line.index("colour") < line.index("title: missing")

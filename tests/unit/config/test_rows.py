@@ -153,3 +153,12 @@ def test_editing_one_ablation_moves_no_other():
     assert before.ablation_slice("a1") != after.ablation_slice("a1")
     for name in (*ROWS, "ssp+num_prompts=1"):
         assert before.cell_slice("ucf101", name) == after.cell_slice("ucf101", name)
+
+
+def test_without_validation_nothing_can_be_searched():
+    plain = deepcopy(PLAIN) | {"data_root": "data"}
+    plain["datasets"]["ucf101"]["validation"] = {"fraction": 0}
+    with pytest.raises(ConfigError, match=r"validation\.fraction: 0 leaves no video.*or sweep\.trials: 0"):
+        parse_config(plain, "here")
+    plain["sweep"]["trials"] = 0
+    assert parse_config(plain, "here").sweep.trials == 0

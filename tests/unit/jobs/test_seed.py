@@ -8,6 +8,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import ssp.jobs.cell
 import ssp.jobs.seed
 from ssp.backbone.checkpoint import read_metadata
 from ssp.config import slice_hash
@@ -49,7 +50,7 @@ def test_record_predictions_weights_and_tracking_agree(cell, monkeypatch):
     clips = Cell.clips
     monkeypatch.setattr(Cell, "clips", lambda self, split, seed=0: reads.append(split) or clips(self, split, seed))
     record = train(cell)
-    assert reads == ["train", "val", "test"]  # test comes last, and once
+    assert reads == ["trainval", "test"]  # test comes last, and once
     assert load_record(cell.paths.record("ucf101", "ssp", 0)) == record
     assert (record.status, record.epochs, record.device, len(record.curves)) == ("ok", 3, "cpu", 3)
 
@@ -59,7 +60,7 @@ def test_record_predictions_weights_and_tracking_agree(cell, monkeypatch):
     predictions = read_predictions(path)
     assert len(predictions) == 40 and sorted(set(predictions["view"])) == [0, 1]
     assert record.metrics.model_dump(exclude={"val_top1", "val_loss"}) == metrics(merge_views(predictions))
-    assert record.metrics.videos == 20 and record.metrics.val_top1 == record.curves[-1].val_top1
+    assert record.metrics.videos == 20 and record.metrics.val_top1 is None
     counts = record.parameters
     assert counts.extra + counts.head + 16 == counts.trainable < counts.total
     assert record.hyperparameters.lr == 0.01 and record.sweep.trials == 1
@@ -74,9 +75,50 @@ def test_record_predictions_weights_and_tracking_agree(cell, monkeypatch):
     assert run.data.params["lr"] == "0.01" and run.data.params["option.inner_dim"] == "8"
     for tag in ("git_commit", "config_hash", "manifest_hash", "scan_backend", "version.torch", "seed"):
         assert run.data.tags[f"ssp.{tag}"], tag
+    points = client.get_metric_history(run.info.run_id, "train_loss")
+    assert [(p.step, p.value) for p in points] == [(c.epoch, c.train_loss) for c in record.curves]
+    assert {a.path for a in client.list_artifacts(run.info.run_id)} == {"seed0.parquet", "seed0.safetensors"}
+
+
+def test_steps_of_an_epoch_follow_what_is_trained_on(tiny, monkeypatch):
+    steps = []
+
+    def fit(model, train_set, val_set, **arguments):
+        arguments["on_step"] = lambda done, of: steps.append(of)
+        return loop_fit(model, train_set, val_set, **arguments)
+
+    loop_fit = ssp.jobs.cell.fit
+    config = tiny(**CHEAP)
+    run_sweep(config, "ucf101", "linear")
+    monkeypatch.setattr(ssp.jobs.cell, "fit", fit)
+    train_cell(config, "ucf101", "linear", 0)
+    assert set(steps) == {3 * (30 // 8)}  # all training videos of the list
+    rest = len(Cell(config, "ucf101", "linear").rows("train"))
+    assert 15 < rest < 24
+    steps.clear()
+    apart = tiny(**CHEAP, refit=False)
+    train_cell(apart, "ucf101", "linear", 0)
+    assert set(steps) == {3 * (rest // 8)}
+
+
+def test_without_refit_validation_is_measured_and_the_choice_is_the_same(cell, tiny):
+    apart = tiny(**CHEAP, refit=False)
+    assert apart.sweep_slice("ucf101", "ssp") == cell.config.sweep_slice("ucf101", "ssp")
+    assert apart.cell_slice("ucf101", "ssp") != cell.config.cell_slice("ucf101", "ssp")
+    record = train_cell(apart, "ucf101", "ssp", 0)
+    assert record.metrics.val_top1 == record.curves[-1].val_top1 is not None
+    client, run = children(Cell(apart, "ucf101", "ssp"), record)
     points = client.get_metric_history(run.info.run_id, "val_top1")
     assert [(p.step, p.value) for p in points] == [(c.epoch, c.val_top1) for c in record.curves]
-    assert {a.path for a in client.list_artifacts(run.info.run_id)} == {"seed0.parquet", "seed0.safetensors"}
+
+
+def test_without_search_and_validation(tiny):
+    config = tiny(sweep__trials=0)
+    choice = run_sweep(config, "ucf101", "ssp")
+    assert (choice.trials, choice.trial, choice.value) == ([], None, None)
+    chosen = choice.hyperparameters
+    assert (chosen.lr, chosen.drop_path, chosen.options["inner_dim"]) == (0.01, 0.1, 8)
+    assert train_cell(config, "ucf101", "ssp", 0).hyperparameters == chosen
 
 
 def test_saved_weights_give_the_record_again(cell):
