@@ -85,3 +85,17 @@ def explain(config: ConfigPath, dataset: DatasetName) -> None:
         typer.echo(f"{clip.id}: {clip.name}, named {clip.predicted_name} ({100 * clip.probability:.0f} %)")
     if not explained.clips:
         typer.echo(f"{dataset}: the run failed, nothing to explain: {explained.made_from.reason}")
+
+
+@commands.command(epilog="Example: ssp costs --config config/demo.yaml")
+def costs(config: ConfigPath) -> None:
+    """Count and measure what training and using each row costs, beside a linear probe; needs no data."""
+    loaded = load(config)
+    from ssp.jobs.costs import measure_costs
+    from ssp.paths import Paths
+
+    measured = measure_costs(loaded)
+    for name, row in measured.rows.items():
+        if row.reason:
+            typer.echo(f"{name}: not measured: {row.reason}")
+    typer.echo(Paths.of(loaded).costs)
