@@ -272,6 +272,8 @@ Times = dict[Key, list[float] | TrainingFailed]
 
 def _time(settings: dict[Key, _Setting], clips: Clips, execution: Execution) -> tuple[Times, Times]:
     """Seconds of each round's step, and of its inference on one clip; merged where a method folds into the weights."""
+    if not settings:
+        return {}, {}
     trainees = {key: _Trainee(setting, execution, clips.videos) for key, setting in settings.items()}
     steps = _rounds({key: trainee.step for key, trainee in trainees.items()}, execution.device, "steps")
     models = {key: trainee.model.eval() for key, trainee in trainees.items()}

@@ -41,7 +41,9 @@ class RowCosts(_Model):
     reason: str | None = Field(default=None, description="Why memory or times are missing.")
 
     @model_validator(mode="after")
-    def _measured_or_not(self) -> RowCosts:
+    def _complete_or_told_why(self) -> RowCosts:
+        if self.parameters.tuned is None:
+            raise ValueError("parameters.tuned is missing")
         if not self.reason and not (self.memory_bytes and self.step_seconds and self.inference_seconds):
             raise ValueError("a row without a reason needs memory_bytes, step_seconds and inference_seconds")
         return self

@@ -27,6 +27,7 @@ DOES = {
     "init_tracking": "MLflow database made",
     "sweep": "hyper-parameters chosen on validation",
     "train": "trained from the choice, test read once",
+    "costs": "FLOPs, time and memory of each row measured",
     "tables": "tables from the records",
     "explain": "what SSP attends to in test videos, drawn",
     "report": "figures and this page",
