@@ -56,7 +56,7 @@ Key = str | None  # a row, or None: the linear probe that is measured besides wh
 
 
 @dataclass(frozen=True)
-class _Setting:
+class Setting:
     """What is measured: a method with its options, on the clips of the config's first data set."""
 
     config: Config
@@ -66,10 +66,12 @@ class _Setting:
 
     @property
     def recipe(self) -> Recipe:
+        """How it is trained."""
         return next(iter(self.config.datasets.values())).recipe
 
     @property
     def execution(self) -> Execution:
+        """Where it computes, and how."""
         return Execution.of(self.config.compute.train, self.recipe.precision)
 
     def build(self) -> VideoMamba:
@@ -85,11 +87,11 @@ def measure_costs(config: Config) -> Costs:
         ConfigError: the GPU that the config asks for is not there.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
-    settings = _settings(config)
+    settings = settings_of(config)
     first = next(iter(settings.values()))
     clips, execution = _clips(config), first.execution
     counted = {key: _count(setting) for key, setting in settings.items()}
-    memory = {key: _peak_memory_apart(setting, clips.videos) for key, setting in settings.items()}
+    memory = {key: peak_memory(setting, clips.videos) for key, setting in settings.items()}
     fitting = {key: setting for key, setting in settings.items() if isinstance(memory[key], int)}
     steps, passes = _time(fitting, clips, execution)
     rows = {key: _row(counted[key], memory[key], steps.get(key), passes.get(key)) for key in settings}
@@ -114,14 +116,15 @@ def measure_costs(config: Config) -> Costs:
     return costs
 
 
-def _settings(config: Config) -> dict[Key, _Setting]:
+def settings_of(config: Config) -> dict[Key, Setting]:
+    """What is measured for a config: its rows, and a linear probe where none of them is one."""
     dataset = next(iter(config.datasets))
-    settings: dict[Key, _Setting] = {}
+    settings: dict[Key, Setting] = {}
     for name in config.methods:
         row = config.rows[name]
-        settings[name] = _Setting(config, row.method, row.options, config.first_trial(dataset, name).drop_path)
+        settings[name] = Setting(config, row.method, row.options, config.first_trial(dataset, name).drop_path)
     if all(setting.method != "linear" for setting in settings.values()):
-        settings[None] = _Setting(config, drop_path=config.datasets[dataset].start.drop_path)
+        settings[None] = Setting(config, drop_path=config.datasets[dataset].start.drop_path)
     return settings
 
 
@@ -154,7 +157,7 @@ def _row(
 # What shapes alone decide.
 
 
-def _count(setting: _Setting) -> dict[str, Any]:
+def _count(setting: Setting) -> dict[str, Any]:
     """Parameters, FLOPs, and the size of the saved weights."""
     with torch.device("meta"):
         model, merged = setting.build(), setting.build()
@@ -184,10 +187,10 @@ def _flops(model: VideoMamba) -> int | None:
 # Steps, and the memory that they take.
 
 
-class _Trainee:
+class Trainee:
     """A model with its optimizer, ready to take a step on the same videos again and again."""
 
-    def __init__(self, setting: _Setting, execution: Execution, videos: int) -> None:
+    def __init__(self, setting: Setting, execution: Execution, videos: int) -> None:
         torch.manual_seed(0)
         self.execution, self.videos, recipe = execution, videos, setting.recipe
         self.clip_grad, self.at_once = recipe.clip_grad, min(recipe.micro_batch or videos, videos)
@@ -202,7 +205,7 @@ class _Trainee:
         loss = take_step(
             self.model,
             self.optimizer,
-            self._parts(),
+            self.parts(),
             lr=LEARNING_RATE,
             videos=self.videos,
             clip_grad=self.clip_grad,
@@ -211,32 +214,33 @@ class _Trainee:
         if not math.isfinite(loss):  # then there was no update
             raise TrainingFailed(f"the loss of random clips is {loss}")
 
-    def _parts(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def parts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The micro-batches of a step: clips (B, R, 3, T, H, W) and labels (B,)."""
         for start in range(0, self.videos, self.at_once):
             count = min(self.at_once, self.videos - start)
             yield self.clips[:count], self.labels[:count]
 
 
-def _peak_memory_apart(setting: _Setting, videos: int) -> int | TrainingFailed:
-    """`_peak_memory` in a process of its own: a copy of one that has imported all this and computed nothing."""
+def peak_memory(setting: Setting, videos: int) -> int | TrainingFailed:
+    """`measure_memory` in a process of its own: a copy of one that has imported all this and computed nothing."""
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload([__name__, "torch._dynamo"])  # which the first optimizer step imports
     with ProcessPoolExecutor(1, mp_context=processes) as pool:
         try:
-            return pool.submit(_peak_memory, setting, videos).result()
+            return pool.submit(measure_memory, setting, videos).result()
         except TrainingFailed as failure:
             return failure
         except BrokenProcessPool:
             return TrainingFailed("out of memory: the process was killed")
 
 
-def _peak_memory(setting: _Setting, videos: int) -> int:
+def measure_memory(setting: Setting, videos: int) -> int:
     """Bytes that two optimizer steps take at their peak, with model, optimizer and clips."""
     execution = setting.execution
     with failures():
-        _Trainee(_Setting(setting.config), execution, 1).step()
+        Trainee(Setting(setting.config), execution, 1).step()
         before = _memory_now(execution.device)
-        trainee = _Trainee(setting, execution, videos)
+        trainee = Trainee(setting, execution, videos)
         for _ in range(2):  # the second has the optimizer's state
             trainee.step()
     return _memory_peak(execution.device) - before
@@ -270,11 +274,11 @@ def _resident(key: str) -> int:
 Times = dict[Key, list[float] | TrainingFailed]
 
 
-def _time(settings: dict[Key, _Setting], clips: Clips, execution: Execution) -> tuple[Times, Times]:
+def _time(settings: dict[Key, Setting], clips: Clips, execution: Execution) -> tuple[Times, Times]:
     """Seconds of each round's step, and of its inference on one clip; merged where a method folds into the weights."""
     if not settings:
         return {}, {}
-    trainees = {key: _Trainee(setting, execution, clips.videos) for key, setting in settings.items()}
+    trainees = {key: Trainee(setting, execution, clips.videos) for key, setting in settings.items()}
     steps = _rounds({key: trainee.step for key, trainee in trainees.items()}, execution.device, "steps")
     models = {key: trainee.model.eval() for key, trainee in trainees.items()}
     trainees.clear()

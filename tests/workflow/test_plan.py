@@ -37,6 +37,7 @@ def test_dry_run(run, tmp_path, without_library, path, profile):
         "sweep": cells,
         "train": cells * len(config.seeds),
         "frames": shards,
+        "costs": 1,
         "tables": 1,
         "explain": len(config.datasets) if "ssp" in config.methods else 0,
         "report": 1,

@@ -63,6 +63,10 @@ def _recipe(data):
     data["datasets"]["breakfast"]["recipe"]["epochs"] = 3
 
 
+def _batches_of_the_first_data_set(data):
+    data["datasets"]["ucf101"]["recipe"]["batch_size"] = 4
+
+
 def _backbone(data):
     data["backbone"]["checkpoints"]["f4"]["pretrain"]["steps"] = 5
 
@@ -105,29 +109,34 @@ def _no_outcome_and_options(data):
 
 
 SHOW = {"tables": 1, "report": 1}
+COSTS = {"costs": 1}
 EVERY = {"sweep": DATASETS * METHODS, "train": DATASETS * METHODS * SEEDS, "explain": DATASETS} | SHOW
 
 
 @pytest.mark.parametrize(
     ("change", "jobs"),
     [
-        (_options, {"sweep": DATASETS, "train": DATASETS * SEEDS} | SHOW),
-        (_options_of_ssp, {"sweep": DATASETS, "train": DATASETS * SEEDS, "explain": DATASETS} | SHOW),
+        (_options, {"sweep": DATASETS, "train": DATASETS * SEEDS} | COSTS | SHOW),
+        (_options_of_ssp, {"sweep": DATASETS, "train": DATASETS * SEEDS, "explain": DATASETS} | COSTS | SHOW),
         (_space, {"sweep": DATASETS, "train": DATASETS * SEEDS} | SHOW),
         (_title, SHOW),
         (_seed, {"train": DATASETS * METHODS} | SHOW),
         (_views, {"train": METHODS * SEEDS, "explain": 1} | SHOW),
         (_trials, EVERY),
         (_recipe, {"sweep": METHODS, "train": METHODS * SEEDS, "explain": 1} | SHOW),
+        (
+            _batches_of_the_first_data_set,
+            {"sweep": METHODS, "train": METHODS * SEEDS, "explain": 1} | COSTS | SHOW,
+        ),
         (_backbone, {"pretrain": 1} | EVERY),
         (_shards, {"frames": 2, "sweep": METHODS, "train": METHODS * SEEDS, "explain": 1} | SHOW),
         (_limits_of_decoding, {}),
-        (_quirk_of_ssp, {"sweep": DATASETS, "train": DATASETS * SEEDS, "explain": DATASETS} | SHOW),
+        (_quirk_of_ssp, {"sweep": DATASETS, "train": DATASETS * SEEDS, "explain": DATASETS} | COSTS | SHOW),
         (_quirk_of_sparse_clips, {"sweep": METHODS, "train": METHODS * SEEDS, "explain": 1} | SHOW),
         (_quirk_of_reading_test, {"train": DATASETS * METHODS * SEEDS, "explain": DATASETS} | SHOW),
         (_defaults_written_out, {}),
         (_no_outcome, {}),
-        (_no_outcome_and_options, {"sweep": DATASETS, "train": DATASETS * SEEDS} | SHOW),
+        (_no_outcome_and_options, {"sweep": DATASETS, "train": DATASETS * SEEDS} | COSTS | SHOW),
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",
 )
@@ -141,6 +150,6 @@ def test_only_that_methods_jobs(tiny_run, tmp_path):
     (tmp_path / "changed.yaml").write_text(yaml.safe_dump(data))
     done = tiny_run.again("--configfile", tmp_path / "changed.yaml")
     commands = [line for line in (done.out + done.err).splitlines() if " -m ssp " in line]
-    commands = [line for line in commands if not any(f"ssp {shown}" in line for shown in SHOW)]
+    commands = [line for line in commands if not any(f"ssp {shown}" in line for shown in COSTS | SHOW)]
     assert commands
     assert all("--method vpt" in line for line in commands)

@@ -77,8 +77,8 @@ def test_the_record_says_what_the_numbers_depend_on(measured):
 
 def test_a_step_is_of_the_whole_batch_in_its_micro_batches(tmp_path):
     config = tiny_config(tmp_path, datasets__ucf101__recipe__micro_batch=3)
-    trainee = costs._Trainee(costs._Setting(config), costs._Setting(config).execution, 8)
-    assert [len(labels) for _, labels in trainee._parts()] == [3, 3, 2]
+    trainee = costs.Trainee(costs.Setting(config), costs.Setting(config).execution, 8)
+    assert [len(labels) for _, labels in trainee.parts()] == [3, 3, 2]
     before = {name: p.detach().clone() for name, p in trainee.model.named_parameters()}
     trainee.step()
     moved = {name for name, p in trainee.model.named_parameters() if not torch.equal(p, before[name])}
@@ -87,7 +87,7 @@ def test_a_step_is_of_the_whole_batch_in_its_micro_batches(tmp_path):
 
 def test_drop_path_is_that_of_the_first_trial(tmp_path):
     own = {"ssp": PLAIN["methods"]["ssp"] | {"starts": {"ucf101": {"drop_path": 0.3}}}}
-    settings = costs._settings(tiny_config(tmp_path, methods=PLAIN["methods"] | own))
+    settings = costs.settings_of(tiny_config(tmp_path, methods=PLAIN["methods"] | own))
     assert {name: setting.drop_path for name, setting in settings.items()} == {
         **{"linear": 0.1, "full": 0.1, "vpt": 0.1},
         "ssp": 0.3,
@@ -103,7 +103,7 @@ def test_what_does_not_fit_into_memory_has_a_reason_and_a_probe_is_measured_besi
     assert found.probe.method == "linear" and found.rows["ssp"].flops > found.probe.flops
 
 
-class Killed(costs._Setting):
+class Killed(costs.Setting):
     """A row that the kernel kills for its memory."""
 
     def build(self):
@@ -112,5 +112,5 @@ class Killed(costs._Setting):
 
 
 def test_a_process_that_was_killed_is_out_of_memory(tmp_path):
-    failure = costs._peak_memory_apart(Killed(tiny_config(tmp_path)), 8)
+    failure = costs.peak_memory(Killed(tiny_config(tmp_path)), 8)
     assert str(failure) == "out of memory: the process was killed"
