@@ -81,9 +81,13 @@ class Costs(_Model):
     host: str
 
     @model_validator(mode="after")
-    def _has_a_probe(self) -> Costs:
+    def _rows_can_be_compared(self) -> Costs:
         if self.probe is None and all(row.method != "linear" for row in self.rows.values()):
             raise ValueError("no row is a linear probe, and probe is null")
+        for times in ("step_seconds", "inference_seconds"):
+            rounds = {len(getattr(row, times)) for row in (*self.rows.values(), self.linear) if not row.reason}
+            if len(rounds) > 1:
+                raise ValueError(f"rows differ in the number of {times}; all take part in each round")
         return self
 
     @property
