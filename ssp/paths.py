@@ -12,7 +12,7 @@ from pathlib import Path
 from ssp.config import Config
 
 RESULTS = Path("results")
-LAID_OUT_TABLES = ("main", "parameters", "uncertainty", "differences")
+LAID_OUT_TABLES = ("main", "parameters", "costs", "uncertainty", "differences")
 TABLE_FORMATS = ("csv", "md", "tex")
 PLAIN_TABLES = ("seeds",)
 FIGURE, FIGURE_FORMATS = "accuracy_against_parameters", ("pdf", "png")
@@ -111,6 +111,11 @@ class Paths:
     def record(self, dataset: str, method: str, seed: int | str) -> Path:
         """The result record of a run."""
         return self.results / "records" / dataset / method / f"seed{seed}.json"
+
+    @property
+    def costs(self) -> Path:
+        """What training and using each row costs, as it was measured."""
+        return self.results / "costs.json"
 
     def predictions(self, dataset: str, method: str, seed: int | str) -> Path:
         """Logits of every test view of a run."""

@@ -214,7 +214,8 @@ class Mixer(nn.Module):
 def _run_by_hand(hidden: Tensor, weights: MixerWeights) -> Tensor:
     """The hand-written route, under autocast in its dtype."""
     device = hidden.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    autocast = device != "meta" and torch.is_autocast_enabled(device)  # which knows no meta device
+    dtype = torch.get_autocast_dtype(device) if autocast else hidden.dtype
     return mixer_function.run(hidden.to(dtype), weights.to(dtype))
 
 

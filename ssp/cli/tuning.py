@@ -94,6 +94,20 @@ def explain(config: ConfigPath, dataset: DatasetName) -> None:
         typer.echo(f"{dataset}: the run failed, nothing to explain: {explained.made_from.reason}")
 
 
+@commands.command(epilog="Example: ssp costs --config config/demo.yaml")
+def costs(config: ConfigPath) -> None:
+    """Count and measure what training and using each row costs, beside a linear probe; needs no data."""
+    loaded = load(config)
+    from ssp.jobs.costs import measure_costs
+    from ssp.paths import Paths
+
+    measured = measure_costs(loaded)
+    for name, row in measured.rows.items():
+        if row.reason:
+            typer.echo(f"{name}: not measured: {row.reason}")
+    typer.echo(Paths.of(loaded).costs)
+
+
 @commands.command("new-method", epilog="Example: ssp new-method my_method")
 def new_method(
     name: Annotated[str, typer.Argument(help="What configs will call it.", metavar="NAME", show_default=False)],

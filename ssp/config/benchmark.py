@@ -136,6 +136,10 @@ class Config(Strict):
         rows = dict.fromkeys([ablation.of, *(point.row for point in self.points[name])])
         return ablation.datasets or [*self.datasets], [*rows], ablation.seeds or self.seeds
 
+    def first_trial(self, dataset: str, row: str) -> Hyperparameters:
+        """The shared hyper-parameters that a row's search starts with on a data set."""
+        return Hyperparameters(**self.datasets[dataset].start.model_dump() | self.rows[row].start_on(dataset))
+
     def curve_axis(self, name: str) -> str | None:
         """The option of an ablation that is a number in all points: the axis of its curve, if there is one."""
         vary = self.ablations[name].vary
@@ -210,15 +214,39 @@ class Config(Strict):
     def _method(self, dataset: str, name: str) -> dict[str, Any]:
         """A row in the slice of a cell, by its settings: what it is called decides nothing."""
         row = self.rows[name]
-        quirks = METHOD_QUIRKS.get(row.method, ())
-        options = {key: value for key, value in row.options.items() if key not in quirks or value != NO_QUIRK}
-        plain = {"name": row.method, "options": options}
+        plain = self._setting(row)
         if row.inherits:
             plain |= {"inherits": self._method(dataset, row.inherits)}
         else:
             space = {key: r.model_dump(mode="json", exclude_defaults=True) for key, r in row.space.items()}
             plain |= {"space": space, "start": row.start_on(dataset), "fixed": dict.fromkeys(sorted(row.varied), True)}
         return _filled(plain)
+
+    def _setting(self, row: Row) -> dict[str, Any]:
+        """Method and options of a row, without quirks that it does not have."""
+        quirks = METHOD_QUIRKS.get(row.method, ())
+        options = {key: value for key, value in row.options.items() if key not in quirks or value != NO_QUIRK}
+        return {"name": row.method, "options": options}
+
+    def costs_slice(self) -> dict[str, Any]:
+        """What decides the costs of the rows, beyond the machine: the models, and the clips of the first data set."""
+        name, dataset = next(iter(self.datasets.items()))
+        recipe = _deciding(dataset.recipe, {"batch_size", "micro_batch", "clip_grad", "precision"})
+        return _filled(
+            {
+                "backbone": _deciding(self.backbone),
+                "clips": {
+                    "classes": dataset.expected.classes,
+                    "num_frames": dataset.clips.num_frames,
+                    "repeats": dataset.recipe.augmentation.repeats,
+                },
+                "recipe": recipe,
+                "rows": {
+                    row: self._setting(self.rows[row]) | {"drop_path": self.first_trial(name, row).drop_path}
+                    for row in self.methods
+                },
+            }
+        )
 
     def tables_slice(self) -> dict[str, Any]:
         """What decides the tables, beyond the records: the words around them and the order of rows and columns."""

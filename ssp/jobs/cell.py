@@ -69,8 +69,7 @@ class Cell:
     @property
     def start(self) -> Hyperparameters:
         """The shared hyper-parameters of the first trial; those that are not searched stay there."""
-        start = self.config.datasets[self.dataset].start
-        return Hyperparameters(**start.model_dump() | self.row.start_on(self.dataset))
+        return self.config.first_trial(self.dataset, self.method)
 
     @property
     def choice_file(self) -> Path:
@@ -138,17 +137,8 @@ class Cell:
 
     def build(self, chosen: Chosen, seed: int) -> VideoMamba:
         """The model before training, on its device: pre-trained backbone; new parameters and head from `seed`."""
-        dataset = self.config.datasets[self.dataset]
         torch.manual_seed(derive_seed(seed, "weights"))
-        model = build_model(
-            self.config.backbone.architecture,
-            self.row.method,
-            dataset.expected.classes,
-            num_frames=dataset.clips.num_frames,
-            img_size=self.config.backbone.image_size,
-            drop_path=chosen.drop_path,
-            method_options=chosen.options,
-        )
+        model = new_model(self.config, self.dataset, self.row.method, chosen.options, chosen.drop_path)
         load_weights(model, self.backbone_file())
         return model.to(self.execution.device)
 
@@ -176,6 +166,20 @@ class Cell:
             "ssp.scan_backend": choose_backend(torch.float32, self.execution.device).name,
             "ssp.device": self.execution.name,
         } | {f"ssp.version.{name}": version for name, version in package_versions().items()}
+
+
+def new_model(config: Config, dataset: str, method: str, options: dict[str, Any], drop_path: float = 0.0) -> VideoMamba:
+    """A model for the clips and classes of a data set, with a method attached and nothing loaded."""
+    settings = config.datasets[dataset]
+    return build_model(
+        config.backbone.architecture,
+        method,
+        settings.expected.classes,
+        num_frames=settings.clips.num_frames,
+        img_size=config.backbone.image_size,
+        drop_path=drop_path,
+        method_options=options,
+    )
 
 
 def train_epochs(

@@ -31,6 +31,7 @@ def print_summary(config: Config) -> None:
         "tables": f"{paths.tables}/{{{','.join(LAID_OUT_TABLES)}}}.{{{','.join(TABLE_FORMATS)}}}",
         "figures": f"{paths.figures}/*.{{{','.join(FIGURE_FORMATS)}}}",
         "records": paths.results / "records",
+        "costs": paths.costs,
         "predictions": paths.results / "predictions",
         "tuned weights": paths.results / "weights",
         "sweeps": paths.results / "sweeps",

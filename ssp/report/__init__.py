@@ -22,7 +22,7 @@ import pandas as pd
 
 from ssp.config import Config
 from ssp.files import write_text
-from ssp.report import ablations, accuracy, classes, clips, curves, explained, parameters, runs, stages, sweeps
+from ssp.report import ablations, accuracy, classes, clips, costs, curves, explained, parameters, runs, stages, sweeps
 from ssp.report.results import Results, load_results
 from ssp.tables.layout import LEVEL, PAPER, context
 
@@ -40,6 +40,7 @@ class Section(NamedTuple):
 SECTIONS = (
     Section("accuracy", "Accuracy", accuracy.content),
     Section("parameters", "Parameters", parameters.content),
+    Section("costs", "Costs", costs.content),
     Section("ablations", "Ablations", ablations.content),
     Section("curves", "Curves", curves.content),
     Section("sweeps", "Sweeps", sweeps.content),

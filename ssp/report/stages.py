@@ -27,6 +27,7 @@ DOES = {
     "init_tracking": "MLflow database made",
     "sweep": "hyper-parameters chosen on validation",
     "train": "trained from the choice, test read once",
+    "costs": "FLOPs, time and memory of each row measured",
     "tables": "tables from the records",
     "ablation": "table of an ablation from the records",
     "ablation_curve": "curve of an ablation",

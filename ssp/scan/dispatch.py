@@ -4,6 +4,7 @@
   here and takes the dtype and device. `chunked` takes everything, so the automatic choice never fails.
 - Overrides: `backend=` (must be usable and fit, else `BackendError`), then the environment variable
   SSP_SCAN_BACKEND (must be usable; where it does not fit a dtype or device the automatic choice steps in).
+- Tensors on the meta device, which has no numbers, go to `shapes` whatever is asked for; it is no choice elsewhere.
 - Said once each: the choice, by logging; a GPU or a CPU left without its kernel, as a warning, because everything
   then takes many times as long.
 """
@@ -23,6 +24,7 @@ from ssp.scan.function import ScanFunction
 from ssp.scan.interface import BackendError, ScanArgs, arithmetic_dtype, check_args
 
 BACKENDS = ("mamba_ssm", "cpu", "chunked", "reference")
+META = "shapes"
 VARIABLE = "SSP_SCAN_BACKEND"
 log = logging.getLogger("ssp.scan")
 _said: set[str] = set()
@@ -37,7 +39,7 @@ class BackendChoice(NamedTuple):
 
 def load(name: str) -> ModuleType:
     """The module of a backend; BackendError for an unknown name."""
-    if name not in BACKENDS:
+    if name not in (*BACKENDS, META):
         raise BackendError(f"unknown scan backend {name!r}; there are: {', '.join(BACKENDS)}")
     return import_module(f"ssp.scan.{name}")
 
@@ -68,6 +70,8 @@ def choose_backend(
 
 @cache
 def _choose(dtype: torch.dtype, device: torch.device, backend: str | None, wanted: str | None) -> BackendChoice:
+    if device.type == "meta":
+        return BackendChoice(META, "the meta device has no numbers")
     if backend is not None:
         obstacle = _obstacle(backend, dtype, device)
         if obstacle:

@@ -1,7 +1,8 @@
 """Tables of a config from its result records: CSV for programs, Markdown and LaTeX for readers, and the terminal.
 
-Tables are pure functions of records: same records, same bytes. `cells` reads and checks the records, `long` makes the
-long tables, `layout` cuts those for readers from them, `markup` writes Markdown and LaTeX, `terminal` prints.
+Tables are pure functions of records: same records, same bytes. `cells` reads and checks the records of runs, `long`
+makes the long tables (`costs` that of costs), `layout` cuts those for readers from them, `markup` writes Markdown and
+LaTeX, `terminal` prints.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def write_tables(config: Config) -> list[Path]:
     Everything is computed before the first file is written, and each file is replaced whole.
 
     Returns:
-        Paths of what was written: {main, parameters, uncertainty, differences}.{csv, md, tex} and seeds.csv.
+        Paths of what was written: {main, parameters, costs, uncertainty, differences}.{csv, md, tex} and seeds.csv.
 
     Raises:
         RecordError: a record is missing, stale or broken; the message names it and the command that makes it.

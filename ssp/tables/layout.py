@@ -17,6 +17,7 @@ import pandas as pd
 from ssp.config import Config
 from ssp.records import published
 from ssp.tables import stats
+from ssp.tables.costs import cost_cells
 from ssp.tables.long import LongTables
 from ssp.tables.markup import DECIMALS, Measured, Noted
 
@@ -34,10 +35,11 @@ class Layout:
 
 
 def lay_out(config: Config, tables: LongTables) -> dict[str, Layout]:
-    """The tables for readers by file name: main, parameters, uncertainty, differences."""
+    """The tables for readers by file name: main, parameters, costs, uncertainty, differences."""
     return {
         "main": _main(config, tables),
         "parameters": _parameters(config, tables),
+        "costs": _costs(config, tables),
         "uncertainty": _uncertainty(config, tables),
         "differences": _differences(config, tables),
     }
@@ -113,6 +115,11 @@ def _parameters(config: Config, tables: LongTables) -> Layout:
         f"(extra), and the head. {context(config)}"
     )
     return Layout(table, caption, [])
+
+
+def _costs(config: Config, tables: LongTables) -> Layout:
+    columns, how, notes = cost_cells(config, tables.costs)
+    return Layout(two_level_table(columns), f"{titled(config)} {how}", notes)
 
 
 def _uncertainty(config: Config, tables: LongTables) -> Layout:

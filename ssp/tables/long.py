@@ -18,13 +18,17 @@ import pandas as pd
 from ssp.config import Config
 from ssp.errors import RecordError
 from ssp.paths import Paths
+from ssp.records.costs import load_costs
 from ssp.records.published import published_accuracy, published_parameters
 from ssp.tables import stats
 from ssp.tables.cells import CellResult, collect_cells
+from ssp.tables.costs import COLUMNS as COST_COLUMNS
+from ssp.tables.costs import cost_rows
 
 COLUMNS = {
     "main": ("dataset", "method", "mean", "sd", "n_seeds", "published", "status"),
     "parameters": ("method", "dataset", "total", "trainable", "extra", "head", "published_m"),
+    "costs": COST_COLUMNS,
     "uncertainty": (
         "dataset",
         "method",
@@ -61,6 +65,7 @@ class LongTables:
 
     main: pd.DataFrame
     parameters: pd.DataFrame
+    costs: pd.DataFrame
     uncertainty: pd.DataFrame
     differences: pd.DataFrame
     seeds: pd.DataFrame
@@ -70,12 +75,13 @@ def build_tables(config: Config) -> LongTables:
     """All long tables of a config from its records.
 
     Raises:
-        RecordError: a record is missing, stale or broken (`ssp.tables.cells`).
+        RecordError: a record is missing, stale or broken (`ssp.tables.cells`), or that of the costs.
     """
     cells = collect_cells(config)
     return LongTables(
         main=_table("main", [_main_row(config, cell) for cell in cells]),
         parameters=_table("parameters", _parameter_rows(config, cells)),
+        costs=_table("costs", cost_rows(config, load_costs(config))),
         uncertainty=_table("uncertainty", [_uncertainty_row(cell) for cell in cells]),
         differences=_table("differences", [row for d in config.datasets for row in _differences(config, d, cells)]),
         seeds=_table("seeds", [_seed_row(cell, seed) for cell in cells for seed in cell.records]),
@@ -110,7 +116,8 @@ def _read(path: Path, name: str) -> pd.DataFrame:
 
 def _counts(table: pd.DataFrame) -> dict[str, str]:
     """Dtypes that keep whole numbers whole beside missing ones."""
-    whole = ("n_seeds", "groups", "videos", "correct", "total", "trainable", "extra", "head", "seed")
+    whole = ("n_seeds", "groups", "videos", "correct", "total", "trainable", "extra", "head", "seed", "parameters")
+    whole += ("rounds", "threads")
     return {column: "Int64" for column in table.columns if column in whole}
 
 

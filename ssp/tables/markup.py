@@ -2,7 +2,8 @@
 
 Design choices
 - A table's columns are what the reader sees, its index is not shown. Two-level columns become column groups.
-- Cells may be text, numbers, `Measured` (mean ± sd) or missing; both writers show the same digits.
+- Cells may be text, numbers, `Number` (one in its own digits), `Measured` (mean ± sd) or missing; both writers show the
+  same digits.
 - All text is escaped: a method name or the reason of a failure can never break a table or a LaTeX run.
 - LaTeX needs the package booktabs alone and compiles in the plain article class.
 """
@@ -43,6 +44,23 @@ class Noted:
 
     text: str
     note: str
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number in the digits that it is to be shown with, perhaps with a mark that points at a note under the table."""
+
+    text: str
+    note: str = ""
+
+
+def plain_text(value: Any) -> str:  # noqa: ANN401 - a cell of any type
+    """A cell without markup, for a terminal or a page: its text and its mark."""
+    if _is_missing(value):
+        return "–"
+    if isinstance(value, Measured | Noted | Number):
+        return value.text + (f" [{value.note}]" if value.note else "")
+    return value if isinstance(value, str) else f"{value:,}"
 
 
 def dataframe_to_markdown(table: pd.DataFrame, notes: Sequence[str] = (), decimals: int = 2) -> str:
@@ -162,7 +180,7 @@ def _latex_groups(groups: list[str]) -> list[str]:
 
 
 def _is_missing(value: Any) -> bool:  # noqa: ANN401 - a cell of any type
-    return value is None or (not isinstance(value, str | Measured | Noted) and pd.isna(value))
+    return value is None or (not isinstance(value, str | Measured | Noted | Number) and pd.isna(value))
 
 
 def _is_numeric(column: pd.Series) -> bool:
@@ -182,7 +200,7 @@ def _markdown_text(text: str) -> str:
 def _markdown_cell(value: Any, decimals: int) -> str:  # noqa: ANN401 - a cell of any type
     if _is_missing(value):
         return "–"
-    if isinstance(value, Measured | Noted):
+    if isinstance(value, Measured | Noted | Number):
         text = f"**{value.text}**" if isinstance(value, Measured) and value.best else _markdown_text(value.text)
         return f"{text} [{value.note}]" if value.note else text
     return _markdown_text(value) if isinstance(value, str) else _number(value, decimals)
@@ -193,7 +211,7 @@ def _latex_cell(value: Any, decimals: int) -> str:  # noqa: ANN401 - a cell of a
         return "--"
     if isinstance(value, str):
         return latex_text(value)
-    if not isinstance(value, Measured | Noted):
+    if not isinstance(value, Measured | Noted | Number):
         return _number(value, decimals)
     text = latex_text(value.text)
     if isinstance(value, Measured):

@@ -17,11 +17,11 @@ from ssp.config import Config
 from ssp.paths import Paths
 from ssp.tables.layout import LEVEL, PAPER, Layout, context, interval_text, lay_out
 from ssp.tables.long import LongTables, read_tables
-from ssp.tables.markup import Measured, Noted
+from ssp.tables.markup import Measured, Noted, plain_text
 
 
 def print_tables(config: Config, console: Console | None = None) -> None:
-    """Print accuracy and parameter tables of a config (`ssp.tables.write_tables` first), and where they lie.
+    """Print accuracy, parameters and costs of a config (`ssp.tables.write_tables` first), and where the tables lie.
 
     Raises:
         RecordError: the tables are not written, or not as this version writes them.
@@ -33,8 +33,7 @@ def print_tables(config: Config, console: Console | None = None) -> None:
     wide = _accuracy_wide(config, tables, layouts["main"])
     fits = _width(console, wide) <= console.width
     _show(console, wide if fits else _accuracy_narrow(config, tables, layouts["main"]))
-    for i, note in enumerate(layouts["main"].notes, 1):
-        console.print(f"[{i}] {note}", style="yellow", markup=False, highlight=False)
+    _show_notes(console, layouts["main"])
     seeds, trials = len(config.seeds), config.sweep.trials
     console.print(
         f"Top-1 in percent: mean ± sd over {seeds} seed{'s' if seeds > 1 else ''}, and the {LEVEL} interval over test "
@@ -44,6 +43,9 @@ def print_tables(config: Config, console: Console | None = None) -> None:
         highlight=False,
     )
     _show(console, _parameter_table(layouts["parameters"]))
+    console.print()
+    _show(console, _cost_table(layouts["costs"]))
+    _show_notes(console, layouts["costs"])
     console.print(f"\nTables: {Paths.of(config).tables}/", style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -86,6 +88,11 @@ def _show(console: Console, table: Table) -> None:
     """Print a table in full: on a terminal that is too narrow lines wrap, but no digit is cut off."""
     options = console.options.update(width=_width(console, table))
     console.print(Segments(console.render(table, options)), crop=False, soft_wrap=True)
+
+
+def _show_notes(console: Console, layout: Layout) -> None:
+    for i, note in enumerate(layout.notes, 1):
+        console.print(f"[{i}] {note}", style="yellow", markup=False, highlight=False)
 
 
 def _accuracy_wide(config: Config, tables: LongTables, main: Layout) -> Table:
@@ -134,6 +141,17 @@ def _parameter_table(layout: Layout) -> Table:
         counts = ["–" if pd.isna(value) else f"{value:,}" for value in row[2:-1]]
         table.add_row("" if row[0] == last else row[0], row[1], *counts, _published(row[-1]))
         last = row[0]
+    return table
+
+
+def _cost_table(layout: Layout) -> Table:
+    """Costs, one row per row of the config."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for group, name in layout.table.columns:
+        first = not table.columns
+        table.add_column("\n".join(f"{group} {name}".split()), justify="left" if first else "right", no_wrap=True)
+    for row in layout.table.itertuples(index=False):
+        table.add_row(*map(plain_text, row))
     return table
 
 

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ssp import build_model, load_weights, parameter_counts
 from ssp.backbone.checkpoint import load_tuned, save_tuned
+from ssp.backbone.flops import forward_flops
 from ssp.backbone.layout import is_readout
 from ssp.errors import ConfigError
 from ssp.methods.registry import load_method, method_names
@@ -84,6 +85,18 @@ def test_forward(variant):
     logits = build(variant)(videos())
     assert logits.shape == (3, CLASSES)
     assert logits.isfinite().all()
+
+
+def test_flops_are_counted_and_merging_leaves_the_backbones(variant):
+    with torch.device("meta"):
+        model, bare = build(variant), forward_flops(build(BARE))
+    count = forward_flops(model)
+    assert count >= bare
+    if model.method.mergeable:
+        model.method.merge(model)
+        biases = sum(parameter.numel() for name, parameter in model.named_parameters() if name in model.added)
+        rows = model.bare_layout.length
+        assert bare <= forward_flops(model) <= min(count, bare + rows * biases)
 
 
 @pytest.mark.parametrize("frames", [1, 8, 32])

@@ -148,6 +148,7 @@ def make_bench(folder: Path, mlflow_db: Path) -> Path:
     from ssp.data.frames import extract_shard
     from ssp.data.manifest import write_manifest
     from ssp.data.synthetic.archives import generate_archives
+    from ssp.jobs.costs import measure_costs
     from ssp.jobs.seed import train_cell
     from ssp.jobs.sweep import run_sweep
     from ssp.jobs.tracking import init_tracking
@@ -171,5 +172,6 @@ def make_bench(folder: Path, mlflow_db: Path) -> Path:
         for method in config.methods:
             run_sweep(config, "ucf101", method)
             train_cell(config, "ucf101", method, 0)
+        measure_costs(config)
         write_tables(config)
     return folder

@@ -20,6 +20,7 @@ EVALUATE = f"evaluate {CELL} --seed 0"
 RECORD = "results/tiny/records/ucf101/linear/seed0.json"
 PREDICTIONS = "results/tiny/predictions/ucf101/linear/seed0.parquet"
 WEIGHTS = "results/tiny/weights/ucf101/linear/seed0.safetensors"
+COSTS = "results/tiny/costs.json"
 CHOICE = "results/tiny/sweeps/ucf101/linear.json"
 JOURNAL = "results/tiny/state/sweeps/ucf101/linear.journal"
 READY = "results/tiny/mlflow/ready.json"
@@ -248,6 +249,24 @@ RECORDS = [
         _edited_predictions(lambda rows: rows.assign(label=99), sign=True),
         "linear/seed0.parquet",
         "outside the 10 classes",
+    ),
+    *(
+        Case(f"costs: {name}", damage, TABLES, ("results/tiny/costs.json", *says))
+        for name, damage, *says in (
+            ("not JSON", written(COSTS, "{"), "not a valid record of costs"),
+            ("cut off", truncated(COSTS), "not a valid record of costs"),
+            ("missing", removed(COSTS), "no such record of costs", "ssp costs"),
+            ("stale hash", _json(COSTS, lambda c: c.update(config_hash="0" * 16)), "stale", "ssp costs"),
+            ("without a row", _json(COSTS, lambda c: c["rows"].pop("ssp")), "stale", "ssp costs"),
+            ("without a linear probe", _json(COSTS, lambda c: c["rows"].pop("linear")), "no row is a linear probe"),
+            ("without memory", _json(COSTS, lambda c: c["rows"]["ssp"].update(memory_bytes=None)), "rows.ssp"),
+            ("no time at all", _json(COSTS, lambda c: c["rows"]["ssp"].update(step_seconds=[0.0])), "step_seconds"),
+            (
+                "a round without a row",
+                _json(COSTS, lambda c: c["rows"]["ssp"]["step_seconds"].pop()),
+                "rows differ in the number of step_seconds",
+            ),
+        )
     ),
     Case("choice: not JSON", written(CHOICE, "{"), TRAIN, ("sweeps/ucf101/linear.json: not a valid sweep choice",)),
     Case("choice: missing", removed(CHOICE), TRAIN, ("linear.json", "ssp sweep --dataset ucf101")),

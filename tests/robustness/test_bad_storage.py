@@ -28,6 +28,7 @@ COMMANDS = {  # command: the folder that cannot be written, and what must be nam
     "tracking init": ("results", "results/tiny/mlflow"),
     f"sweep {CELL}": ("results/tiny/state", "results/tiny/state/sweeps/ucf101/linear.journal"),
     f"train {CELL} --seed 0": ("results/tiny", "results/tiny/"),
+    "costs": ("results/tiny", "results/tiny/costs.json"),
     "tables": ("results/tiny/tables", "results/tiny/tables/"),
 }
 

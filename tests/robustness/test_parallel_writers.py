@@ -285,8 +285,8 @@ def test_a_sweep_and_a_training_with_a_server(postgresql, bench, capfd):
                 time.sleep(0.5)
         _fresh(bench, {"uri": uri}, _database(postgresql, "studies"))
         cell = "--dataset ucf101 --method linear"
-        for words in ("tracking init", f"sweep {cell}", f"train {cell} --seed 0", "tables"):
-            if words == "tables":
+        for words in ("tracking init", f"sweep {cell}", f"train {cell} --seed 0", "costs", "tables"):
+            if words == "costs":
                 plain = yaml.safe_load((bench / CONFIG).read_text())
                 plain["methods"] = {"linear": plain["methods"]["linear"]}
                 for key in ("reference", "explained", "ablations"):

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from ssp.config import parse_config, slice_hash
 from ssp.paths import Paths
+from ssp.records.costs import Clips, Costs, RowCosts, save_costs
 from ssp.records.predictions import SCHEMA
 from ssp.records.record import (
     Chosen,
@@ -122,6 +123,51 @@ def write_cell(config, dataset, method, seed, hits=None, reason=None, name="v{:0
         "run": Run(started="2000-01-01T00:00:00Z", seconds=1.0, host="here", peak_memory_mb=1.0),
     }
     save_record(Record(**(fields | changes)), paths.record(dataset, method, seed))
+    if not paths.costs.exists():
+        write_costs(config)
+
+
+TIMES = {"linear": 1.0, "vpt": 1.5, "ssp": 2.0, "full": 3.0}  # of a step, in units of a linear probe's
+
+
+def costs_of(method, options=None, **changes):
+    """Costs of a row in round numbers: each round is slower than the one before, and no ratio is."""
+    times, counts = TIMES[method], PARAMETERS[method]
+    fields = {
+        "method": method,
+        "options": options or {},
+        "parameters": counts.model_copy(update={"tuned": counts.trainable - 714}),
+        "flops": int(10e9 * times),
+        "saved_bytes": int(1e6 * times),
+        "memory_bytes": int(200e6 * times),
+        "step_seconds": [0.2 * times, 0.3 * times, 0.7 * times],
+        "inference_seconds": [0.01, 0.02, 0.03],
+    }
+    return RowCosts(**(fields | changes))
+
+
+def write_costs(config, rows=None, **changes):
+    """The costs of a config's rows, or of other rows in place of some; a probe besides where no row is one."""
+    made = {name: costs_of(config.rows[name].method, config.rows[name].options) for name in config.methods}
+    made |= rows or {}
+    plain = config.costs_slice()
+    fields = {
+        "config": plain,
+        "config_hash": slice_hash(plain),
+        "clips": Clips(frames=8, image_size=32, classes=6, videos=4, at_once=4, repeats=1, inference=8),
+        "device": "cpu",
+        "threads": 1,
+        "precision": "float32",
+        "scan": Scan(backend="chunked", reason="made for a test"),
+        "git": Git(commit="0" * 40, dirty=False),
+        "versions": {"python": "3.11"},
+        "rows": made,
+        "probe": None if any(row.method == "linear" for row in made.values()) else costs_of("linear"),
+        "started": "2000-01-01T00:00:00Z",
+        "seconds": 1.0,
+        "host": "here",
+    }
+    save_costs(config, Costs(**(fields | changes)))
 
 
 def hits_of(share, videos=200, seed=0):

@@ -93,6 +93,23 @@ def test_the_parameter_table_follows_from_the_architecture(tiny_run, records):
         assert record["parameters"] == counts.astype(int).to_dict() | {"tuned": tuned}
 
 
+def test_the_costs_are_of_the_models_that_were_trained(tiny_run, records):
+    folder, paths = tiny_run.folder, tiny_run.paths
+    table = pd.read_csv(folder / paths.tables / "costs.csv").set_index("method")
+    assert list(table.index) == list(tiny_run.config.methods)
+    assert (table.loc["linear", ["step", "memory", "inference"]] == 1).all()
+    assert (table[["step", "memory", "inference", "gflops"]] > 0).all().all()
+    first = next(iter(tiny_run.config.datasets))
+    for method, row in table.iterrows():
+        record = records[first, method, 0]
+        assert row["parameters"] == record["parameters"]["tuned"]
+        assert row["scan"] == record["scan"]["backend"]
+        weights = folder / paths.weights(first, method, 0)
+        assert 0 < weights.stat().st_size - 1e6 * row["saved_mb"] < 8000  # the run's metadata
+    page = (folder / paths.report).read_text()
+    assert 'id="costs"' in page and "× linear" in page
+
+
 def test_records_trace_back_to_config_and_manifest(tiny_run, records):
     config, paths = tiny_run.config, tiny_run.paths
     for (dataset, method, seed), record in records.items():

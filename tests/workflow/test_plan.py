@@ -36,6 +36,7 @@ def test_dry_run(run, tmp_path, without_library, path, profile):
         "sweep": len(config.studies()),
         "train": len(config.runs()),
         "frames": shards,
+        "costs": 1,
         "tables": 1,
         "explain": len(config.datasets),
         "report": 1,

@@ -72,6 +72,10 @@ def _recipe(data):
     data["datasets"]["breakfast"]["recipe"]["epochs"] = 3
 
 
+def _batches_of_the_first_data_set(data):
+    data["datasets"]["ucf101"]["recipe"]["batch_size"] = 4
+
+
 def _backbone(data):
     data["backbone"]["checkpoints"]["f4"]["pretrain"]["steps"] = 5
 
@@ -96,6 +100,10 @@ def _quirk_of_reading_test(data):
     data["quirks"] = {"merge_ids": "published"}
 
 
+def _refit(data):
+    data["refit"] = False
+
+
 def _defaults_written_out(data):
     data |= {"protocol": "fixed", "quirks": {"merge_ids": "fixed"}}
     data["datasets"]["ucf101"] |= {"split": 1}
@@ -114,6 +122,7 @@ def _no_outcome_and_options(data):
 
 
 SHOW = {"tables": 1, "report": 1}
+COSTS = {"costs": 1}
 ABLATED = {"ablation": 1, "ablation_curve": 1} | SHOW
 POINTS = 1  # trainings of the ablation that are none of the table's
 EVERY = {"sweep": DATASETS * METHODS, "train": DATASETS * METHODS * SEEDS + POINTS, "explain": DATASETS} | ABLATED
@@ -122,8 +131,11 @@ EVERY = {"sweep": DATASETS * METHODS, "train": DATASETS * METHODS * SEEDS + POIN
 @pytest.mark.parametrize(
     ("change", "jobs"),
     [
-        (_options, {"sweep": DATASETS, "train": DATASETS * SEEDS} | SHOW),
-        (_options_of_ssp, {"sweep": DATASETS, "train": DATASETS * SEEDS + POINTS, "explain": DATASETS} | ABLATED),
+        (_options, {"sweep": DATASETS, "train": DATASETS * SEEDS} | COSTS | SHOW),
+        (
+            _options_of_ssp,
+            {"sweep": DATASETS, "train": DATASETS * SEEDS + POINTS, "explain": DATASETS} | COSTS | ABLATED,
+        ),
         (_space, {"sweep": DATASETS, "train": DATASETS * SEEDS} | SHOW),
         (_title, ABLATED),
         (_ablation, {"train": 1, "ablation": 1, "ablation_curve": 1, "report": 1}),
@@ -132,15 +144,23 @@ EVERY = {"sweep": DATASETS * METHODS, "train": DATASETS * METHODS * SEEDS + POIN
         (_views, {"train": METHODS * SEEDS + POINTS, "explain": 1} | ABLATED),
         (_trials, EVERY),
         (_recipe, {"sweep": METHODS, "train": METHODS * SEEDS, "explain": 1} | SHOW),
+        (
+            _batches_of_the_first_data_set,
+            {"sweep": METHODS, "train": METHODS * SEEDS + POINTS, "explain": 1} | COSTS | ABLATED,
+        ),
         (_backbone, {"pretrain": 1} | EVERY),
         (_shards, {"frames": 2, "sweep": METHODS, "train": METHODS * SEEDS, "explain": 1} | SHOW),
         (_limits_of_decoding, {}),
-        (_quirk_of_ssp, {"sweep": DATASETS, "train": DATASETS * SEEDS + POINTS, "explain": DATASETS} | ABLATED),
+        (
+            _quirk_of_ssp,
+            {"sweep": DATASETS, "train": DATASETS * SEEDS + POINTS, "explain": DATASETS} | COSTS | ABLATED,
+        ),
+        (_refit, {"train": DATASETS * METHODS * SEEDS + POINTS, "explain": DATASETS} | ABLATED),
         (_quirk_of_sparse_clips, {"sweep": METHODS, "train": METHODS * SEEDS, "explain": 1} | SHOW),
         (_quirk_of_reading_test, {"train": DATASETS * METHODS * SEEDS + POINTS, "explain": DATASETS} | ABLATED),
         (_defaults_written_out, {}),
         (_no_outcome, {}),
-        (_no_outcome_and_options, {"sweep": DATASETS, "train": DATASETS * SEEDS} | SHOW),
+        (_no_outcome_and_options, {"sweep": DATASETS, "train": DATASETS * SEEDS} | COSTS | SHOW),
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",
 )
@@ -154,6 +174,6 @@ def test_only_that_methods_jobs(tiny_run, tmp_path):
     (tmp_path / "changed.yaml").write_text(yaml.safe_dump(data))
     done = tiny_run.again("--configfile", tmp_path / "changed.yaml")
     commands = [line for line in (done.out + done.err).splitlines() if " -m ssp " in line]
-    commands = [line for line in commands if not any(f"ssp {shown}" in line for shown in SHOW)]
+    commands = [line for line in commands if not any(f"ssp {shown}" in line for shown in COSTS | SHOW)]
     assert commands
     assert all("--method vpt" in line for line in commands)

@@ -1,6 +1,7 @@
 """Tables and figures, pure functions of the records; and the report, which shows them with all that led there."""
 
 TABLES = paths.table_files
+COST_TABLES = [path for path in TABLES if path.stem == "costs"]
 FIGURES = paths.figure_files
 RECORDS = expand(
     [paths.record("{dataset}", "{method}", "{seed}"), paths.predictions("{dataset}", "{method}", "{seed}")],
@@ -16,14 +17,45 @@ ABLATIONS = [
 EXPLAINED = expand(paths.explained("{dataset}"), dataset=explained_datasets(cfg))
 
 
+# The rows in turn on random clips, in one job: needs neither data nor backbone, and what a run costs it finds out early.
+rule costs:
+    input:
+        scan=ancient(SCAN),
+    output:
+        paths.costs,
+    log:
+        paths.log("costs"),
+    benchmark:
+        paths.benchmark("costs")
+    conda:
+        ENVIRONMENT
+    threads: cfg.compute.train.threads
+    resources:
+        mem_mb=growing(cfg.compute.train.mem_mb),
+        runtime=growing(cfg.compute.train.runtime),
+        gpu=cfg.compute.train.gpus,
+    params:
+        config=slice_lines(cfg.costs_slice()),
+    message:
+        "Measuring what training and using each row costs"
+    shell:
+        ssp("costs")
+
+
 rule tables:
     input:
         RECORDS,
+        paths.costs,
     output:
         report(
-            TABLES,
+            [path for path in TABLES if path not in COST_TABLES],
             category="Tables",
             caption="../report/tables.rst",
+        ),
+        report(
+            COST_TABLES,
+            category="Tables",
+            caption="../report/costs.rst",
         ),
     log:
         paths.log("tables"),

@@ -75,6 +75,7 @@ def _other(value: Any) -> list[Any]:
 def _slices(config: Config) -> set[tuple[str, str]]:
     """All that the workflow passes as params, over all jobs."""
     lines = {("tables", line) for line in slice_lines(config.tables_slice())}
+    lines |= {("costs", line) for line in slice_lines(config.costs_slice())}
     lines |= {("explained", str(config.explained))}
     for name in config.ablations:
         lines |= {(f"ablation {name}", line) for line in slice_lines(config.ablation_slice(name))}
@@ -121,7 +122,30 @@ def test_a_methods_options_touch_only_its_own_cells():
     config = Config.model_validate(data)
     data["methods"]["vpt"] = {"options": {"x": 1}}
     touched = {where for where, _ in _slices(Config.model_validate(data)) ^ _slices(config)}
-    assert touched == {f"{kind}_slice {d} vpt" for kind in ("sweep", "cell") for d in config.datasets}
+    assert touched == {f"{kind}_slice {d} vpt" for kind in ("sweep", "cell") for d in config.datasets} | {"costs"}
+
+
+@pytest.mark.parametrize(
+    ("change", "decides"),
+    [
+        ({"batch_size": 5}, True),
+        ({"micro_batch": 4}, True),
+        ({"precision": "float32"}, True),
+        ({"clip_grad": 2.0}, True),
+        ({"augmentation": {"repeats": 2}}, True),
+        ({"epochs": 9}, False),
+        ({"label_smoothing": 0.3}, False),
+        ({"augmentation": {"scale": [0.2, 1.0]}}, False),
+    ],
+    ids=str,
+)
+def test_costs_depend_on_the_steps_of_the_first_data_set(change, decides):
+    data = yaml.safe_load(CONFIGS[1].read_text())
+    before = Config.model_validate(data).costs_slice()
+    data["datasets"]["breakfast"]["recipe"] |= change
+    assert Config.model_validate(data).costs_slice() == before
+    data["datasets"]["ucf101"]["recipe"] |= change
+    assert (Config.model_validate(data).costs_slice() != before) == decides
 
 
 def test_how_test_is_read_is_no_part_of_what_a_sweep_depends_on():
@@ -247,7 +271,8 @@ def test_a_quirk_touches_what_it_acts_on(quirk):
     data = yaml.safe_load(CONFIGS[1].read_text())
     before = _slices(Config.model_validate(data))
     touched = {where for where, _ in _slices(Config.model_validate(data | {"quirks": {quirk: "published"}})) ^ before}
-    assert touched == {f"{kind}_slice {d} {m}" for kind in kinds for d in datasets for m in methods}
+    of_the_models = {"costs"} if quirk == "entropy_norm" else set()
+    assert touched == {f"{kind}_slice {d} {m}" for kind in kinds for d in datasets for m in methods} | of_the_models
     overridden = data | {"protocol": "published", "quirks": dict.fromkeys(QUIRKS, "fixed")}
     assert _slices(Config.model_validate(overridden)) == before
     by_protocol = data | {"protocol": "published", "quirks": dict.fromkeys(set(QUIRKS) - {quirk}, "fixed")}

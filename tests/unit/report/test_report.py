@@ -18,7 +18,7 @@ from ssp.paths import Paths
 from ssp.report import SECTIONS, write_report
 from ssp.tables import write_tables
 from tests.unit.made_data import write_data
-from tests.unit.made_records import hits_of, make_config, write_all, write_cell
+from tests.unit.made_records import hits_of, make_config, write_all, write_cell, write_costs
 from tests.unit.made_report import Page, make_report, write_choices, write_explained
 
 
@@ -43,6 +43,15 @@ def test_accuracy_and_differences(page):
 def test_parameters(page):
     (parameters,) = page[0].tables["parameters"]
     assert parameters[1] == ["ssp", "hmdb51", "210,000", "30,064", "29,350", "650", "2.41"]
+
+
+def test_costs(page):
+    (costs,) = page[0].tables["costs"]
+    assert costs[0] == [
+        *("method", "parameters", "GFLOPs", "× linear's step", "× linear's memory", "× linear's inference", "saved MB")
+    ]
+    assert costs[1] == ["ssp", "29,350 [1]", "20.0", "2.00", "2.00", "1.00", "2.00"]
+    assert "costs.json" in page[0].links
 
 
 def test_sweeps(page):
@@ -70,7 +79,7 @@ def test_classes(page):
 def test_stages(page):
     (stages,) = page[0].tables["stages"]
     before = ["generate", "fetch", "unpack", "manifest", "frames", "build_scan", "init_tracking"]
-    rules = [*before, "sweep", "train", "tables", "explain", "report"]
+    rules = [*before, "sweep", "train", "costs", "tables", "explain", "report"]
     assert [row[0].startswith(rule) for row, rule in zip(stages[1:], rules, strict=True)] == [True] * len(rules)
     rows = dict(zip(rules, stages[1:], strict=True))
     assert rows["train"][1:] == ["122 measured", "1:32 min", "1.5 s", "2,000", "1:02 minssv2 ssp seed0"]
@@ -283,6 +292,7 @@ def test_report_of_real_runs(tiny):
     run_sweep(config, "ucf101", "ssp")
     records = [train_cell(config, "ucf101", "ssp", seed) for seed in config.seeds]
     explain_dataset(config, "ucf101")
+    write_costs(config)
     write_tables(config)
     write_figures(config)
     parsed = Page(write_report(config).read_text())

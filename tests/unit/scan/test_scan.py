@@ -276,6 +276,18 @@ def test_variable_yields_where_it_does_not_fit(fresh, monkeypatch):
     assert name == "chunked" and "SSP_SCAN_BACKEND=cpu does not fit: it has no float64" in reason
 
 
+def test_tensors_without_numbers_have_a_scan_and_gradients_of_their_shapes(fresh, monkeypatch):
+    monkeypatch.setenv(dispatch.VARIABLE, "reference")
+    assert fresh.choose_backend(torch.float32, "meta").name == "shapes"
+    tensors = [tensor.to("meta").requires_grad_() for tensor in inputs(2, 5, 3, 9, dtype=torch.float32)]
+    y = fresh.selective_scan(*tensors)
+    assert (y.shape, y.is_meta) == ((2, 5, 9), True)
+    found = torch.autograd.grad(y, tensors, torch.empty_like(y))
+    assert [grad.shape for grad in found] == [tensor.shape for tensor in tensors]
+    with pytest.raises(BackendError, match="'shapes' cannot be used: it computes nothing"):
+        fresh.choose_backend(torch.float32, "cpu", "shapes")
+
+
 @pytest.mark.parametrize("where", ["argument", "variable"])
 @pytest.mark.parametrize("name", ["cpu", "turbo"])
 def test_asking_for_what_is_not_there_is_one_clear_line(fresh, monkeypatch, where, name):
