@@ -49,6 +49,7 @@ from ssp.training.loop import TrainingFailed, evaluation_batch, failures, take_s
 from ssp.training.optim import make_optimizer
 
 LEAST, MOST, ENOUGH_S = 5, 40, 10.0  # rounds; seconds after which no more than the least are needed
+PAGE = 4096  # bytes; a model that fits into what was left free shows no more
 LEARNING_RATE, WEIGHT_DECAY = 1e-4, 0.05  # any will do
 log = logging.getLogger(__name__)
 
@@ -243,7 +244,7 @@ def measure_memory(setting: Setting, videos: int) -> int:
         trainee = Trainee(setting, execution, videos)
         for _ in range(2):  # the second has the optimizer's state
             trainee.step()
-    return _memory_peak(execution.device) - before
+    return max(_memory_peak(execution.device) - before, PAGE)
 
 
 def _memory_now(device: torch.device) -> int:
