@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 EVERY = 32  # tokens from one kept state to the next
 TOKENS = {"forward": 8, "backward": 2}  # that are in flight together: divisors of EVERY, the backward's even
+REGISTERS = 168  # of a thread, so that three warps fit on a scheduler: for up to 16 states that is no squeeze
 OLDEST = (8, 0)  # compute capability
 
 
@@ -91,7 +92,7 @@ class Plan(NamedTuple):
         padded = 4 * -(-states // 4)
         sizes = [32] * (padded // 32) + [size for size in (16, 8, 4) if padded % 32 & size]
         tiles = tuple((sum(sizes[:index]), size) for index, size in enumerate(sizes))
-        width = 32 if padded <= 24 else 16
+        width = 32 if padded <= 24 else 16 if padded <= 48 else 8
         return cls(tiles, padded, width, -(-channels // width))
 
 
@@ -189,7 +190,7 @@ def _ways(scans: Sequence[ScanArgs]) -> dict[str, int]:
 def _shared(scans: Sequence[ScanArgs], plan: Plan, rows: Tensor) -> dict[str, Any]:
     """The arguments that forward and backward have in common."""
     first = scans[0]
-    batch, channels, tokens = first.u.shape
+    _, channels, tokens = first.u.shape
     stride = 0 if first.z is None else first.z.stride(2)
     if tokens * max(channels, plan.blocks * 2 * plan.padded, stride) >= 2**31:  # offsets within a clip have 32 bits
         raise ValueError(f"selective_scan: a clip of {tokens} tokens by {channels} channels is too large for triton")
@@ -266,7 +267,10 @@ def backward_launches(
     args |= {"grad_y": _pair(grad_y), "kept": _pair(kept)}
     args["scratch"] = new(plan.blocks, steps, plan.padded, plan.width)
     args["scratch_block"] = steps * plan.padded * plan.width
-    launch = Launch(scan_backward, (plan.blocks, batch, ways), args, _options(plan, scans, TOKENS["backward"]))
+    options = _options(plan, scans, TOKENS["backward"])
+    if plan.padded <= 16 and not needs.A:
+        options["maxnreg"] = REGISTERS
+    launch = Launch(scan_backward, (plan.blocks, batch, ways), args, options)
     return [packing, launch], found
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssp.backbone.mixer import Mixer, MixerTuning
-from ssp.scan import both, selective_scan, triton
+from ssp.scan import BackendError, available_backends, both, choose_backend, selective_scan, triton
 from ssp.scan.interface import TENSORS, Grads, ScanArgs, both_backward, both_forward
 from tests.unit.scan.test_scan import assert_close, compare, inputs, scan_and_grads
 
@@ -32,12 +32,12 @@ def small_chunks():
         yield
 
 
-@settings(deadline=None, max_examples=12, derandomize=True)
+@settings(deadline=None, max_examples=10, derandomize=True)
 @given(
     batch=st.integers(1, 2),
     channels=st.sampled_from([1, 5, 35]),
     states=st.sampled_from([1, 3, 4, 16, 22]),
-    tokens=st.integers(1, 7),
+    tokens=st.integers(1, 6),
     absent=st.sets(st.sampled_from(["D", "z", "delta_bias"])),
     reverse=st.booleans(),
     channel_last=st.booleans(),
@@ -54,21 +54,30 @@ def test_matches_reference(batch, channels, states, tokens, absent, reverse, cha
     compare("triton", tensors, torch.float32, 1e-5, reverse=reverse, delta_softplus=softplus)
 
 
+def test_nobody_gets_the_interpreter_without_asking():
+    assert "triton" in available_backends() and choose_backend(torch.float32, "cpu").name != "triton"
+    assert choose_backend(torch.float32, "cpu", "triton").name == "triton"
+    with pytest.raises(BackendError, match="it takes cpu tensors, not cuda"):
+        choose_backend(torch.float32, "cuda", "triton")
+    with pytest.raises(BackendError, match="it has no float64"):
+        choose_backend(torch.float64, "cpu", "triton")
+
+
 def test_chunks_as_they_ship(monkeypatch):
     monkeypatch.undo()
     assert triton.EVERY % triton.TOKENS["forward"] == 0 and triton.TOKENS["backward"] % 2 == 0
     compare("triton", inputs(1, 3, 4, triton.EVERY + 3), torch.float32, 1e-5)
 
 
-@pytest.mark.parametrize("states", [40, 64, 72])
+@pytest.mark.parametrize("states", [40, 64])
 def test_many_states(states):
-    compare("triton", inputs(1, 18, states, 3), torch.float32, 1e-5)
+    compare("triton", inputs(1, 18 if states < 50 else 10, states, 3), torch.float32, 1e-5)
 
 
-@pytest.mark.parametrize("shift", [-8.0, -3.0, 0.0, 3.0, 30.0])
+@pytest.mark.parametrize("shift", [-8.0, 0.0, 30.0])
 def test_step_sizes_keep_their_digits(shift):
     """Small steps, as trained models have them, lose no digits in softplus; large ones do not overflow."""
-    u, delta, A, B, C = inputs(1, 32, 4, 3, dtype=torch.float32)[:5]
+    u, delta, A, B, C = inputs(1, 32, 4, 2, dtype=torch.float32)[:5]
     delta = delta + shift
     y = selective_scan(u, delta, A * 0, B.abs() + 1, C.abs() + 1, backend="triton")
     y0 = selective_scan(*(x.double() for x in (u, delta, A * 0, B.abs() + 1, C.abs() + 1)), backend="reference")
