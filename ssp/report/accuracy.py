@@ -19,10 +19,7 @@ from ssp.tables.markup import Measured, Noted
 def content(results: Results) -> dict[str, Any]:
     """The main table, its notes, the picture, and the differences."""
     groups, rows = _main(results)
-    differences = [
-        row | {"anchors": [anchor(row["dataset"], row[key]) for key in ("reference", "method")]}
-        for row in results.tables.differences.to_dict("records")
-    ]
+    differences = [row | {"anchors": _anchors(results, row)} for row in results.tables.differences.to_dict("records")]
     return {
         "groups": groups,
         "rows": rows,
@@ -30,6 +27,13 @@ def content(results: Results) -> dict[str, Any]:
         "figure": _figure(results),
         "differences": differences,
     }
+
+
+def _anchors(results: Results, row: dict[str, Any]) -> dict[str, str]:
+    """Where the runs of the two rows stand; an average has none of its own."""
+    if row["dataset"] not in results.config.datasets:
+        return {}
+    return {key: anchor(row["dataset"], row[key]) for key in ("reference", "method")}
 
 
 def _main(results: Results) -> tuple[list[str], list[dict[str, Any]]]:

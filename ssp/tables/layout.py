@@ -17,7 +17,7 @@ import pandas as pd
 from ssp.config import Config
 from ssp.records import published
 from ssp.tables import stats
-from ssp.tables.long import LongTables
+from ssp.tables.long import AVERAGE, LongTables
 from ssp.tables.markup import DECIMALS, Measured, Noted
 
 LEVEL = f"{100 * stats.LEVEL:.0f} %"
@@ -114,23 +114,27 @@ def _parameters(config: Config, tables: LongTables) -> Layout:
 def _uncertainty(config: Config, tables: LongTables) -> Layout:
     table = tables.uncertainty.set_index(["dataset", "method"])
     columns: dict[tuple[str, str], list] = {("", "method"): _titles(config)}
-    sizes, binomial = [], False
-    for dataset in config.datasets:
+    sizes, single = [], False
+    for dataset in dict.fromkeys(tables.uncertainty["dataset"]):
         rows = [table.loc[(dataset, method)] for method in config.methods]
         columns[(dataset, "sd")] = [_number(row["sd"]) for row in rows]
         columns[(dataset, f"{LEVEL}")] = [interval_text(row["low"], row["high"]) for row in rows]
         known = [row for row in rows if not pd.isna(row["videos"])]
-        if known:
+        if known and dataset != AVERAGE:
             sizes.append(f"{dataset} {known[0]['videos']:,} videos in {known[0]['groups']:,} groups")
-        binomial |= any(row["interval"] == "binomial" for row in known)
+        single |= any(row["interval"] == "seeds and videos" for row in known)
     caption = (
-        f"{titled(config)} Two uncertainties of the top-1 accuracy, in percent: its standard deviation over seeds, "
-        f"and the {LEVEL} interval of the mean over seeds for another draw of test groups (bootstrap "
-        f"over groups, {stats.RESAMPLES:,} resamples). Test sets: {', '.join(sizes) or 'none tested'}."
+        f"{titled(config)} Top-1 accuracy in percent: its standard deviation over seeds, and the {LEVEL} interval of "
+        f"its mean for other seeds and other test groups, both counted together{_few(config)}. Data sets are fixed, "
+        f"and so are the chosen hyper-parameters. Test sets: {', '.join(sizes) or 'none tested'}."
     )
-    if binomial:
-        caption += " Where test groups do not differ, the interval is binomial over videos."
+    if single:
+        caption += " Where test groups do not differ, single videos stand for groups."
     return Layout(two_level_table(columns), caption, [])
+
+
+def _few(config: Config) -> str:
+    return "; one seed makes no interval" if len(config.seeds) == 1 else ""
 
 
 def _differences(config: Config, tables: LongTables) -> Layout:
@@ -147,8 +151,8 @@ def _differences(config: Config, tables: LongTables) -> Layout:
     }
     caption = (
         f"{titled(config)} Top-1 accuracy of {reference} minus that of each other method, in percentage points, paired "
-        f"by video and seed, with {LEVEL} interval (bootstrap over test groups) and p-value (sign flips of groups; "
-        f"Holm: adjusted for the comparisons within a data set)."
+        f"by video and seed, with {LEVEL} interval and p-value for other seeds and other test groups (Holm: adjusted "
+        f"for the comparisons within a data set)."
     )
     return Layout(pd.DataFrame(columns, dtype=object), caption, [])
 

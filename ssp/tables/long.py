@@ -4,15 +4,17 @@ Design choices
 - Accuracies are in percent. Missing is an empty field: no published number, no spread with one seed, a failed cell.
 - Order is the config's order of data sets, methods and seeds, so equal records give equal bytes.
 - A cell with failed seeds is `partial`: its mean is over the surviving seeds and must not be compared as if complete.
+- Where there are several data sets, "average" stands for their average: of rows that failed nowhere.
 - Every row is compared with the config's reference. P-values are
   adjusted (Holm) over the comparisons of a data set.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ssp.config import Config
@@ -22,6 +24,7 @@ from ssp.records.published import published_accuracy, published_parameters
 from ssp.tables import stats
 from ssp.tables.cells import CellResult, collect_cells
 
+AVERAGE = "average"  # in the column of data sets
 COLUMNS = {
     "main": ("dataset", "method", "mean", "sd", "n_seeds", "published", "status"),
     "parameters": ("method", "dataset", "total", "trainable", "extra", "head", "published_m"),
@@ -73,11 +76,12 @@ def build_tables(config: Config) -> LongTables:
         RecordError: a record is missing, stale or broken (`ssp.tables.cells`).
     """
     cells = collect_cells(config)
+    tallies = _tallies(cells)
     return LongTables(
         main=_table("main", [_main_row(config, cell) for cell in cells]),
         parameters=_table("parameters", _parameter_rows(config, cells)),
-        uncertainty=_table("uncertainty", [_uncertainty_row(cell) for cell in cells]),
-        differences=_table("differences", [row for d in config.datasets for row in _differences(config, d, cells)]),
+        uncertainty=_table("uncertainty", _uncertainty_rows(config, cells, tallies)),
+        differences=_table("differences", _difference_rows(config, cells, tallies)),
         seeds=_table("seeds", [_seed_row(cell, seed) for cell in cells for seed in cell.records]),
     )
 
@@ -134,12 +138,56 @@ def _main_row(config: Config, cell: CellResult) -> dict:
     }
 
 
-def _uncertainty_row(cell: CellResult) -> dict:
-    row = {"dataset": cell.dataset, "method": cell.method}
-    if not cell.videos:
+def _tallies(cells: list[CellResult]) -> dict[tuple[str, str], stats.Tally]:
+    """Counted hits by (data set, method), without cells that failed; all of a data set share their videos."""
+    found: dict[tuple[str, str], stats.Tally] = {}
+    first: dict[str, tuple[str, pd.DataFrame]] = {}
+    for cell in cells:
+        if not cell.videos:
+            continue
+        counted = stats.tally(cell.videos)
+        other, videos = first.setdefault(cell.dataset, (cell.method, counted.videos))
+        if not counted.videos.equals(videos):
+            raise RecordError(
+                f"{cell.dataset}: {other} and {cell.method} were tested on different videos; run both again"
+            )
+        found[cell.dataset, cell.method] = replace(counted, videos=videos)
+    return found
+
+
+def complete_rows(config: Config, cells: list[CellResult]) -> list[str]:
+    """The rows without a failed seed on any data set: those that have an average."""
+    broken = {cell.method for cell in cells if cell.status != "ok"}
+    return [method for method in config.methods if method not in broken]
+
+
+def _uncertainty_rows(
+    config: Config, cells: list[CellResult], tallies: dict[tuple[str, str], stats.Tally]
+) -> list[dict]:
+    rows = [
+        _uncertainty_row(
+            {"dataset": cell.dataset, "method": cell.method},
+            list(cell.accuracies.values()),
+            [tallies[cell.dataset, cell.method]] if cell.videos else [],
+        )
+        for cell in cells
+    ]
+    if len(config.datasets) == 1:
+        return rows
+    complete = complete_rows(config, cells)
+    for method in config.methods:
+        own = [cell for cell in cells if cell.method == method] if method in complete else []
+        # Averaged within each seed first: the spread is that of the average.
+        by_seed = [float(np.mean([cell.accuracies[seed] for cell in own])) for seed in config.seeds if own]
+        counted = [tallies[cell.dataset, method] for cell in own]
+        rows.append(_uncertainty_row({"dataset": AVERAGE, "method": method}, by_seed, counted))
+    return rows
+
+
+def _uncertainty_row(row: dict, by_seed: list[float], counted: list[stats.Tally]) -> dict:
+    if not counted:
         return row
-    spread = stats.spread(list(cell.accuracies.values()))
-    interval = stats.accuracy_interval(list(cell.videos.values()))
+    spread, interval = stats.spread(by_seed), stats.interval(counted)
     return row | {
         "mean": spread.mean,
         "sd": spread.sd,
@@ -148,37 +196,49 @@ def _uncertainty_row(cell: CellResult) -> dict:
         "half_width": interval.half_width,
         "groups": interval.groups,
         "videos": interval.videos,
-        "interval": interval.kind,
+        "interval": interval.kind or None,
     }
 
 
-def _differences(config: Config, dataset: str, cells: list[CellResult]) -> list[dict]:
-    """Reference minus method for every other method of a data set; empty fields where the two share no seed."""
-    here = {cell.method: cell for cell in cells if cell.dataset == dataset}
-    reference = here[config.reference_row]
-    rows = []
-    for cell in here.values():
-        if cell.method == reference.method:
-            continue
-        row = {"dataset": dataset, "method": cell.method, "reference": reference.method, "n_seeds": 0}
-        if set(cell.videos) & set(reference.videos):
-            try:
-                found = stats.paired_difference(reference.videos, cell.videos)
-            except RecordError as error:
-                raise RecordError(f"{dataset}, {reference.method} and {cell.method}: {error}") from None
-            row |= {
-                "difference": found.estimate,
-                "low": found.low,
-                "high": found.high,
-                "p": found.p,
-                "groups": found.groups,
-                "videos": found.videos,
-                "n_seeds": found.seeds,
-            }
-        rows.append(row)
-    for row, adjusted in zip(rows, stats.holm([row.get("p", float("nan")) for row in rows]), strict=True):
-        row["p_holm"] = float(adjusted)
+def _difference_rows(
+    config: Config, cells: list[CellResult], tallies: dict[tuple[str, str], stats.Tally]
+) -> list[dict]:
+    """Reference minus every other method, on each data set and in the average; empty where the two share no seed."""
+    reference, complete = config.reference_row, complete_rows(config, cells)
+    columns = [(dataset, [dataset]) for dataset in config.datasets]
+    if len(columns) > 1:
+        columns.append((AVERAGE, list(config.datasets)))
+    rows, pairs = [], []
+    for name, datasets in columns:
+        for method in config.methods:
+            if method == reference:
+                continue
+            rows.append({"dataset": name, "method": method, "reference": reference, "n_seeds": 0})
+            pair = tuple([tallies.get((d, m)) for d in datasets] for m in (reference, method))
+            known = all(a and b and set(a.hits) & set(b.hits) for a, b in zip(*pair, strict=True))
+            average = {reference, method} <= set(complete)
+            pairs.append(pair if known and (name != AVERAGE or average) else None)
+    found = iter(stats.differences([pair for pair in pairs if pair]))
+    for row, pair in zip(rows, pairs, strict=True):
+        if pair:
+            row |= _difference(next(found))
+    for name, _ in columns:
+        own = [row for row in rows if row["dataset"] == name]
+        for row, adjusted in zip(own, stats.holm([row.get("p", float("nan")) for row in own]), strict=True):
+            row["p_holm"] = float(adjusted)
     return rows
+
+
+def _difference(found: stats.Difference) -> dict:
+    return {
+        "difference": found.estimate,
+        "low": found.low,
+        "high": found.high,
+        "p": found.p,
+        "groups": found.groups,
+        "videos": found.videos,
+        "n_seeds": found.seeds,
+    }
 
 
 def _parameter_rows(config: Config, cells: list[CellResult]) -> list[dict]:

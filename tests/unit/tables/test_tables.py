@@ -83,7 +83,7 @@ def test_uncertainty_and_differences_say_what_stats_says():
     from ssp.records.predictions import merge_views, read_predictions
     from ssp.tables.stats import accuracy_interval, paired_difference
 
-    config = make_config(datasets=("ucf101",), methods=("linear", "ssp", "vpt"))
+    config = make_config(datasets=("ucf101",), methods=("linear", "ssp", "vpt"), seeds=(0, 1, 2))
     write_all(config)
     write_tables(config)
 
@@ -94,7 +94,7 @@ def test_uncertainty_and_differences_say_what_stats_says():
     row = read(config, "uncertainty.csv").set_index("method").loc["vpt"]
     interval = accuracy_interval(videos("vpt"))
     assert [row["mean"], row["low"], row["high"]] == pytest.approx([interval.estimate, interval.low, interval.high])
-    assert (row["groups"], row["videos"], row["interval"]) == (40, 200, "bootstrap")
+    assert (row["groups"], row["videos"], row["interval"]) == (40, 200, "seeds and groups")
     assert row["half_width"] == pytest.approx((row["high"] - row["low"]) / 2)
     differences = read(config, "differences.csv").set_index("method")
     assert set(differences.index) == {"linear", "vpt"} and set(differences["reference"]) == {"ssp"}
@@ -127,7 +127,7 @@ def test_same_records_same_bytes_whatever_time_and_host_say():
 
 
 def test_failed_cells_stay_with_their_reason():
-    config = make_config(datasets=("hmdb51", "ssv2"), methods=("ssp", "full", "vpt"))
+    config = make_config(datasets=("hmdb51", "ssv2"), methods=("ssp", "full", "vpt"), seeds=(0, 1, 2))
     write_all(config)
     reason = "loss is not finite in epoch 3 (50% | lr_x)"
     for seed in config.seeds:
@@ -137,11 +137,11 @@ def test_failed_cells_stay_with_their_reason():
     main = read(config, "main.csv").set_index(["dataset", "method"])
     assert main.loc[("ssv2", "full"), "status"] == "failed"
     assert np.isnan(main.loc[("ssv2", "full"), "mean"]) and main.loc[("ssv2", "full"), "n_seeds"] == 0
-    assert main.loc[("hmdb51", "vpt"), ["mean", "n_seeds", "status"]].tolist() == [50.0, 1, "partial"]
+    assert main.loc[("hmdb51", "vpt"), ["mean", "n_seeds", "status"]].tolist() == [52.0, 2, "partial"]
     assert (main.drop([("ssv2", "full"), ("hmdb51", "vpt")])["status"] == "ok").all()
     markdown = read(config, "main.md")
-    assert "failed [2]" in markdown and "50.0 [1]" in markdown
-    assert r"- [2] full on ssv2 failed with seed 0, 1: loss is not finite in epoch 3 (50% \| lr_x)" in markdown
+    assert "failed [2]" in markdown and "52.0 ± 2.8 [1]" in markdown
+    assert r"- [2] full on ssv2 failed with seed 0, 1, 2: loss is not finite in epoch 3 (50% \| lr_x)" in markdown
     assert "- [1] vpt on hmdb51 failed with seed 1: out of memory (the mean is over the other seeds)" in markdown
     rows = {line.split("|")[1].strip(): line for line in markdown.splitlines() if line.startswith("|")}
     assert rows["full"].split("|")[-3].strip() == "–"  # no average over a part of the data sets
@@ -150,7 +150,7 @@ def test_failed_cells_stay_with_their_reason():
     assert read(config, "parameters.csv").set_index(["dataset", "method"]).loc[("ssv2", "full")].isna()["total"]
     differences = read(config, "differences.csv").set_index(["dataset", "method"])
     assert np.isnan(differences.loc[("ssv2", "full"), "p"]) and differences.loc[("ssv2", "full"), "n_seeds"] == 0
-    assert differences.loc[("hmdb51", "vpt"), "n_seeds"] == 1
+    assert differences.loc[("hmdb51", "vpt"), "n_seeds"] == 2 and np.isnan(differences.loc[("hmdb51", "vpt"), "p"])
     assert differences.loc[("ssv2", "vpt"), "p_holm"] == differences.loc[("ssv2", "vpt"), "p"]  # one comparison is left
 
 
@@ -272,7 +272,9 @@ def test_terminal_shows_all_numbers_at_any_width(width):
     text = printed(config, width)
     if width >= 66:
         assert max(map(len, text.splitlines())) <= width
-    for number in ("63.0 ± 1.4", "76.66", "40.58", "210,000", "74.00", "54.0 [1]", "56.5–69.2"):
+    row = read(config, "uncertainty.csv").set_index(["dataset", "method"]).loc[("hmdb51", "ssp")]
+    interval = f"{row['low']:.1f}–{row['high']:.1f}"
+    for number in ("63.0 ± 1.4", "76.66", "40.58", "210,000", "74.00", "54.0 [1]", interval):
         assert number in text, number
 
 
