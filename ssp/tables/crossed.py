@@ -39,7 +39,7 @@ class Parts:
     """Variance from the draw of seeds, what is new in each (seed, group) included; NaN for one seed."""
     seeds_df: np.ndarray
     groups: np.ndarray
-    """Variance from the draw of groups; NaN for one group, 0 where groups differ no more than chance makes them."""
+    """Variance from the draw of groups, and noise that `seeds` lacks; NaN for one seed or one group."""
     groups_df: np.ndarray
     noise: np.ndarray
     """The share of `seeds` that is new in each (seed, group); NaN for one seed or one group."""
@@ -64,7 +64,9 @@ def decompose(sums: np.ndarray, sizes: np.ndarray) -> Parts:
     seeds = _mean_square(by_seed**2, (-1,), s * (s - 1))
     groups = _mean_square(by_group**2, (-1,), g * (g - 1))
     noise = _mean_square(rest**2, (-2, -1), s * g * (s - 1) * (g - 1))
-    own = np.maximum(groups - noise, 0) if s > 1 else groups
+    # Both hold the noise, which counts once; where seeds happen to lie closer than it allows, here. So no variance of
+    # seeds or groups is below nothing, and two seeds with equal counts do not make the noise disappear.
+    own = np.maximum(groups, noise) - np.minimum(seeds, noise)
     dfs = (np.full_like(estimate, max(n - 1, 1)) for n in (s, g))
     return Parts(estimate, seeds, next(dfs), own, next(dfs), noise)
 

@@ -164,40 +164,24 @@ def complete_rows(config: Config, cells: list[CellResult]) -> list[str]:
 def _uncertainty_rows(
     config: Config, cells: list[CellResult], tallies: dict[tuple[str, str], stats.Tally]
 ) -> list[dict]:
-    rows = [
-        _uncertainty_row(
-            {"dataset": cell.dataset, "method": cell.method},
-            list(cell.accuracies.values()),
-            [tallies[cell.dataset, cell.method]] if cell.videos else [],
-        )
-        for cell in cells
-    ]
-    if len(config.datasets) == 1:
-        return rows
-    complete = complete_rows(config, cells)
-    for method in config.methods:
-        own = [cell for cell in cells if cell.method == method] if method in complete else []
-        # Averaged within each seed first: the spread is that of the average.
-        by_seed = [float(np.mean([cell.accuracies[seed] for cell in own])) for seed in config.seeds if own]
-        counted = [tallies[cell.dataset, method] for cell in own]
-        rows.append(_uncertainty_row({"dataset": AVERAGE, "method": method}, by_seed, counted))
+    rows = [{"dataset": cell.dataset, "method": cell.method} for cell in cells]
+    by_seed = [list(cell.accuracies.values()) for cell in cells]
+    counted = [[tallies[cell.dataset, cell.method]] if cell.videos else [] for cell in cells]
+    if len(config.datasets) > 1:
+        complete = complete_rows(config, cells)
+        for method in config.methods:
+            own = [cell for cell in cells if cell.method == method] if method in complete else []
+            rows.append({"dataset": AVERAGE, "method": method})
+            # Averaged within each seed first: the spread is that of the average.
+            by_seed.append([float(np.mean([cell.accuracies[seed] for cell in own])) for seed in config.seeds if own])
+            counted.append([tallies[cell.dataset, method] for cell in own])
+    found = iter(stats.intervals([each for each in counted if each]))
+    for row, accuracies, each in zip(rows, by_seed, counted, strict=True):
+        if each:
+            spread, interval = stats.spread(accuracies), next(found)
+            row |= {"mean": spread.mean, "sd": spread.sd, "interval": interval.kind or None}
+            row |= {key: getattr(interval, key) for key in ("low", "high", "half_width", "groups", "videos")}
     return rows
-
-
-def _uncertainty_row(row: dict, by_seed: list[float], counted: list[stats.Tally]) -> dict:
-    if not counted:
-        return row
-    spread, interval = stats.spread(by_seed), stats.interval(counted)
-    return row | {
-        "mean": spread.mean,
-        "sd": spread.sd,
-        "low": interval.low,
-        "high": interval.high,
-        "half_width": interval.half_width,
-        "groups": interval.groups,
-        "videos": interval.videos,
-        "interval": interval.kind or None,
-    }
 
 
 def _difference_rows(

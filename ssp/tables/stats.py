@@ -136,24 +136,30 @@ def accuracy_interval(seeds: Sequence[pd.DataFrame], *, level: float = LEVEL) ->
     Raises:
         RecordError: there are none, or the seeds were tested on different videos.
     """
-    return interval([tally(dict(enumerate(seeds)))], level=level)
+    return intervals([[tally(dict(enumerate(seeds)))]], level=level)[0]
 
 
-def interval(tallies: Sequence[Tally], *, level: float = LEVEL) -> Interval:
-    """The same from counts; of several data sets, of the average over them."""
-    groups, videos = (sum(f(t) for t in tallies) for f in (lambda t: len(t.sizes), lambda t: len(t.videos)))
-    alike = [_alike(t) for t in tallies]
-    parts = crossed.average([_accuracy_parts(t, same) for t, same in zip(tallies, alike, strict=True)])
-    share = float(parts.estimate)
-    if np.isnan(parts.seeds):
-        return Interval(100 * share, float("nan"), float("nan"), groups, videos, "")
-    if share in (0, 1):  # seeds see the same videos, and are no further observations
-        low, high = stats.binomtest(round(share * videos), videos).proportion_ci(level, method="wilson")
-    else:
-        half = float(crossed.reach(parts, level)) / (share * (1 - share))
-        low, high = special.expit(special.logit(share) + np.array([-half, half]))
-    kind = "seeds and videos" if any(alike) else "seeds and groups"
-    return Interval(100 * share, 100 * float(low), 100 * float(high), groups, videos, kind)
+def intervals(cells: Sequence[Sequence[Tally]], *, level: float = LEVEL) -> list[Interval]:
+    """Intervals of accuracies, many at once; of a row on several data sets, of its average over them."""
+    if not cells:
+        return []
+    alike = [[_alike(one) for one in each] for each in cells]
+    parts = crossed.stack(
+        [
+            crossed.average([_accuracy_parts(*one) for one in zip(each, same, strict=True)])
+            for each, same in zip(cells, alike, strict=True)
+        ]
+    )
+    found = []
+    for each, same, share, half in zip(cells, alike, parts.estimate, crossed.reach(parts, level), strict=True):
+        groups, videos = sum(len(one.sizes) for one in each), sum(len(one.videos) for one in each)
+        if np.isnan(half):  # one seed
+            low, high, kind = np.nan, np.nan, ""
+        else:
+            low, high = _ends(share, half, videos, level)
+            kind = "seeds and videos" if any(same) else "seeds and groups"
+        found.append(Interval(100 * float(share), 100 * float(low), 100 * float(high), groups, videos, kind))
+    return found
 
 
 def paired_difference(
@@ -240,6 +246,14 @@ def _accuracy_parts(cell: Tally, alike: bool) -> crossed.Parts:
         return parts
     share, videos = parts.estimate, cell.sizes.sum()
     return replace(parts, groups=share * (1 - share) / videos, groups_df=np.float64(videos), noise=np.float64(0))
+
+
+def _ends(share: float, half: float, videos: int, level: float) -> tuple[float, float]:
+    """Ends of an interval on the logit scale, carried back; at 0 and 1, which have no logit, Wilson's over videos."""
+    if share in (0, 1):  # seeds see the same videos, and are no further observations
+        return tuple(stats.binomtest(round(share * videos), videos).proportion_ci(level, method="wilson"))
+    away = half / (share * (1 - share))
+    return tuple(special.expit(special.logit(share) + np.array([-away, away])))
 
 
 def _margin(first: Tally, second: Tally) -> tuple[np.ndarray, np.ndarray]:

@@ -72,7 +72,7 @@ def test_mean_squares_by_hand():
     # Residuals from 2/3: seeds -1/6 and 1/6; groups -1/6, 1/12, 1/12; the rest 1/6 -1/12 -1/12 and its negative.
     noise = 2 * (1 / 36 + 2 / 144) / 2 / 6
     assert found.seeds == pytest.approx(2 / 36 / 2)
-    assert found.groups == pytest.approx(max((1 / 36 + 2 / 144) / 6 - noise, 0))
+    assert found.groups == pytest.approx((1 / 36 + 2 / 144) / 6 - noise)
     assert found.noise == pytest.approx(noise)
     assert (found.seeds_df, found.groups_df) == (1, 2)
 
@@ -93,11 +93,24 @@ def test_groups_alone_are_a_t_test_over_groups():
 
 def test_the_parts_are_the_variances_that_made_the_numbers():
     rng = np.random.default_rng(1)
-    found = decompose(drawn(rng, 20_000, 3, 10, 2.0, 3.0, 4.0, n=5), np.full(10, 5))
-    assert found.estimate.var() == pytest.approx(4 / 3 + 9 / 10 + 16 / 30, rel=0.03)
-    assert found.seeds.mean() == pytest.approx(4 / 3 + 16 / 30, rel=0.03)
-    assert found.noise.mean() == pytest.approx(16 / 30, rel=0.03)
-    assert found.groups.mean() == pytest.approx(9 / 10, rel=0.03)
+    found = decompose(drawn(rng, 20_000, 5, 10, 4.0, 5.0, 4.0, n=5), np.full(10, 5))
+    assert found.estimate.var() == pytest.approx(16 / 5 + 25 / 10 + 16 / 50, rel=0.03)
+    assert found.seeds.mean() == pytest.approx(16 / 5 + 16 / 50, rel=0.03)
+    assert found.noise.mean() == pytest.approx(16 / 50, rel=0.03)
+    assert found.groups.mean() == pytest.approx(25 / 10, rel=0.03)
+
+
+def test_noise_never_disappears():
+    """Seeds and groups that happen to lie close: the error is still that of independent draws."""
+    agree = np.array([[1, 0, 1, 0], [0, 1, 0, 1]])  # equal means of seeds, and of groups
+    found = decompose(agree, np.ones(4))
+    assert (found.seeds, found.groups) == (0, pytest.approx(found.noise)) and found.noise > 0
+    rng = np.random.default_rng(2)
+    many = decompose(drawn(rng, 20_000, 2, 8, 0.0, 0.0, 1.0), np.ones(8))
+    assert (many.seeds + many.groups >= many.noise * (1 - 1e-9)).all()
+    assert many.noise.mean() == pytest.approx(1 / 16, rel=0.03) and many.estimate.var() == pytest.approx(
+        1 / 16, rel=0.03
+    )
 
 
 def test_unequal_groups_count_by_their_videos():

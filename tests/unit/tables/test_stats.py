@@ -11,7 +11,7 @@ from ssp.tables.stats import (
     accuracy_interval,
     differences,
     holm,
-    interval,
+    intervals,
     paired_difference,
     smallest_adjusted,
     spread,
@@ -138,11 +138,11 @@ def test_single_videos_where_groups_say_nothing(videos, hits):
 def test_interval_of_an_average_over_data_sets():
     """Independent data sets: variances add up, so four alike make an interval half as long (of the logit, at 60 %)."""
     one = tally(dict(enumerate([merged([1] * 3000 + [0] * 2000)] * 3)))
-    single, four = interval([one]), interval([one] * 4)
+    single, four = intervals([[one], [one] * 4])
     assert four.estimate == single.estimate == 60
     assert four.half_width == pytest.approx(single.half_width / 2, rel=1e-3)
     assert (four.groups, four.videos) == (20_000, 20_000)
-    mixed = interval([one, tally(dict(enumerate([merged([1] * 10)] * 3)))])
+    (mixed,) = intervals([[one, tally(dict(enumerate([merged([1] * 10)] * 3)))]])
     assert mixed.estimate == 80
 
 
