@@ -14,7 +14,7 @@ from ssp.config import Config
 RESULTS = Path("results")
 LAID_OUT_TABLES = ("main", "parameters", "uncertainty", "differences")
 TABLE_FORMATS = ("csv", "md", "tex")
-PLAIN_TABLES = ("seeds",)
+PLAIN_TABLES = ("pairs", "ranks", "seeds")
 FIGURE, FIGURE_FORMATS = "accuracy_against_parameters", ("pdf", "png")
 
 

@@ -12,20 +12,25 @@ from markupsafe import Markup
 from ssp.figures.accuracy import accuracy_against_parameters
 from ssp.figures.style import STYLE
 from ssp.report.results import Results, anchor
-from ssp.tables.layout import PAPER
+from ssp.tables.layout import PAPER, RANK, bold_words, family_words, p_text
 from ssp.tables.markup import Measured, Noted
 
 
 def content(results: Results) -> dict[str, Any]:
     """The main table, its notes, the picture, and the differences."""
     groups, rows = _main(results)
-    differences = [row | {"anchors": _anchors(results, row)} for row in results.tables.differences.to_dict("records")]
+    differences = [
+        row | {"anchors": _anchors(results, row), "p_text": p_text(row["p"], row["n_seeds"], 4)}
+        for row in results.tables.differences.to_dict("records")
+    ]
     return {
         "groups": groups,
         "rows": rows,
         "notes": results.layouts["main"].notes,
         "figure": _figure(results),
         "differences": differences,
+        "bold": bold_words(results.tables),
+        "family": family_words(results.tables),
     }
 
 
@@ -59,7 +64,7 @@ def _main(results: Results) -> tuple[list[str], list[dict[str, Any]]]:
                     "anchor": anchor(group, method) if group in results.config.datasets else "",
                 }
             )
-        rows.append({"method": title, "cells": cells})
+        rows.append({"method": title, "cells": cells, "rank": row[(groups[-1], RANK)] or "–"})
     return groups, rows
 
 

@@ -3,7 +3,8 @@
 Design choices
 - The published number stands in a column of its own, and the caption says who measured it on what. Where a config uses
   generated videos or another backbone, the caption says that the two are no comparison.
-- Bold is the best complete cell of a column; cells that are equal at the digits shown share it.
+- Bold are the complete cells of a column that may be its best: no other is better by a p-value adjusted over all pairs
+  of the table. Where there are too few seeds for p-values nothing is bold, and the caption says so.
 - The average needs every data set: a method with an incomplete cell has none. Its spread is over the seeds' averages.
 - Nothing here depends on time, host or memory.
 """
@@ -17,11 +18,14 @@ import pandas as pd
 from ssp.config import Config
 from ssp.records import published
 from ssp.tables import stats
-from ssp.tables.long import AVERAGE, LongTables
+from ssp.tables.claims import AVERAGE
+from ssp.tables.long import LongTables
 from ssp.tables.markup import DECIMALS, Measured, Noted
 
 LEVEL = f"{100 * stats.LEVEL:.0f} %"
 PAPER = "paper"  # name of the columns of published numbers
+RANK = "rank"
+NOT_ENOUGH = "not enough seeds"
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,24 @@ def _with_titles(config: Config, table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(method=[config.rows[name].title for name in table["method"]])
 
 
+def bold_words(tables: LongTables) -> str:
+    """What bold and ranks mean in the main table."""
+    pairs = tables.pairs
+    if pairs.empty:
+        return ""
+    family = int(pairs["p"].notna().sum())
+    untold = list(pairs.loc[pairs["p"].isna(), "dataset"].unique())
+    words = (
+        f"Bold: may be the best of its column, as no other row is better (p < {stats.ALPHA}, adjusted after Holm over "
+        f"all {family} pairs of rows in this table). Rank: in brackets the places that this test leaves open."
+        if family
+        else ""
+    )
+    if untold:
+        words += f" {NOT_ENOUGH.capitalize()} to tell rows apart on {', '.join(untold)}: nothing is bold there."
+    return words.strip()
+
+
 def _budget(config: Config) -> str:
     n, trials = len(config.seeds), config.sweep.trials
     return (
@@ -86,17 +108,24 @@ def _main(config: Config, tables: LongTables) -> Layout:
     for dataset in config.datasets:
         rows = [main.loc[(dataset, method)] for method in config.methods]
         measured = [_accuracy(row, failures.mark(dataset, row.name[1])) for row in rows]
-        groups[dataset] = (_bold(measured), [_number(row["published"]) for row in rows])
+        groups[dataset] = (measured, [_number(row["published"]) for row in rows])
     if len(config.datasets) > 1:
-        averages = _averages(config, tables.seeds)
+        averages = tables.uncertainty[tables.uncertainty["dataset"] == AVERAGE].set_index("method")
+        measured = [_average(averages.loc[method]) for method in config.methods]
         published = [_published_average(main.xs(method, level="method")["published"]) for method in config.methods]
-        groups["average"] = (_bold([averages[method] for method in config.methods]), published)
+        groups[AVERAGE] = (measured, published)
+    ranks = tables.ranks.set_index(["dataset", "method"])
     columns = {("", "method"): _titles(config)}
     for name, (measured, published) in groups.items():
-        columns |= {(name, "top-1"): measured, (name, PAPER): published}
+        own = [ranks.loc[(name, row)] if (name, row) in ranks.index else None for row in config.methods]
+        bold = [
+            replace(cell, best=True) if _may_be_best(rank) else cell for cell, rank in zip(measured, own, strict=True)
+        ]
+        columns |= {(name, "top-1"): bold, (name, PAPER): published}
+    columns[(name, RANK)] = [_rank(rank) for rank in own]  # of the last: the average, if there is one
     caption = (
         f"{titled(config)} Top-1 accuracy in percent, mean ± standard deviation over seeds. {_budget(config)} "
-        f"Bold: best of a column. {context(config)}"
+        f"{bold_words(tables)} {context(config)}"
     )
     return Layout(two_level_table(columns), caption, failures.notes)
 
@@ -125,16 +154,14 @@ def _uncertainty(config: Config, tables: LongTables) -> Layout:
         single |= any(row["interval"] == "seeds and videos" for row in known)
     caption = (
         f"{titled(config)} Top-1 accuracy in percent: its standard deviation over seeds, and the {LEVEL} interval of "
-        f"its mean for other seeds and other test groups, both counted together{_few(config)}. Data sets are fixed, "
+        f"its mean for other seeds and other test groups, both counted together. Data sets are fixed, "
         f"and so are the chosen hyper-parameters. Test sets: {', '.join(sizes) or 'none tested'}."
     )
     if single:
         caption += " Where test groups do not differ, single videos stand for groups."
+    if len(config.seeds) == 1:
+        caption += " One seed makes no interval."
     return Layout(two_level_table(columns), caption, [])
-
-
-def _few(config: Config) -> str:
-    return "; one seed makes no interval" if len(config.seeds) == 1 else ""
 
 
 def _differences(config: Config, tables: LongTables) -> Layout:
@@ -145,16 +172,37 @@ def _differences(config: Config, tables: LongTables) -> Layout:
         f"{reference} minus": table["method"],
         "points": table["difference"].map(signed),
         LEVEL: [signed_interval(*ends) for ends in zip(table["low"], table["high"], strict=True)],
-        "p": table["p"].map(_p_value),
-        "p (Holm)": table["p_holm"].map(_p_value),
+        "p": [p_text(row["p"], row["n_seeds"]) for _, row in table.iterrows()],
+        "p (Holm)": [p_text(row["p_holm"], 0) for _, row in table.iterrows()],
         "seeds": table["n_seeds"],
     }
     caption = (
         f"{titled(config)} Top-1 accuracy of {reference} minus that of each other method, in percentage points, paired "
-        f"by video and seed, with {LEVEL} interval and p-value for other seeds and other test groups (Holm: adjusted "
-        f"for the comparisons within a data set)."
+        f"by video and seed, with {LEVEL} interval and p-value. {family_words(tables)}"
     )
     return Layout(pd.DataFrame(columns, dtype=object), caption, [])
+
+
+def family_words(tables: LongTables) -> str:
+    """What the comparisons with the reference rest on, and what they cannot show at all."""
+    table = tables.differences
+    tested = table[table["p"].notna()]
+    words = (
+        "Seeds and test groups are drawn anew, together; data sets, training videos and chosen hyper-parameters are "
+        f"fixed. Holm: adjusted over all {len(tested)} p-values of this table. Intervals are not adjusted."
+    )
+    untested = table[table["p"].isna() & (table["n_seeds"] > 0)]["dataset"].unique()
+    if len(untested):
+        words += (
+            f" {NOT_ENOUGH.capitalize()} for a p-value on {', '.join(untested)}: one data set needs {stats.MIN_SEEDS}."
+        )
+    hopeless = tested[tested["p_holm_smallest"] >= stats.ALPHA].drop_duplicates("dataset")
+    for _, row in hopeless.iterrows():
+        words += (
+            f" {row['dataset']}: with {row['groups']} test groups p cannot be below {2.0 ** (1 - row['groups']):.2g}, "
+            f"nor p (Holm) below {row['p_holm_smallest']:.2g}; nothing there can be significant."
+        )
+    return words
 
 
 class _Failures:
@@ -184,26 +232,20 @@ def _accuracy(row: pd.Series, mark: str) -> Measured | Noted:
     return Measured(row["mean"], row["sd"], note=mark)
 
 
-def _bold(cells: list[Measured | Noted | None]) -> list[Measured | Noted | None]:
-    """Mark the best complete cells, ties at the shown digits included."""
-    complete = [cell for cell in cells if isinstance(cell, Measured) and not cell.note]
-    if len(complete) < 2:
-        return cells
-    best = max(round(cell.mean, DECIMALS) for cell in complete)
-    return [replace(c, best=True) if c in complete and round(c.mean, DECIMALS) == best else c for c in cells]
+def _average(row: pd.Series) -> Measured | None:
+    return None if pd.isna(row["mean"]) else Measured(row["mean"], row["sd"])
 
 
-def _averages(config: Config, seeds: pd.DataFrame) -> dict[str, Measured | None]:
-    """Mean over data sets by method: averaged within each seed first, then mean and spread over seeds."""
-    averages: dict[str, Measured | None] = {}
-    for method in config.methods:
-        rows = seeds[seeds["method"] == method]
-        if (rows["status"] != "ok").any():
-            averages[method] = None
-            continue
-        spread = stats.spread(rows.groupby("seed", sort=False)["top1"].mean().tolist())
-        averages[method] = Measured(spread.mean, spread.sd)
-    return averages
+def _may_be_best(rank: pd.Series | None) -> bool:
+    return rank is not None and not pd.isna(rank["rank_low"]) and rank["rank_low"] == 1
+
+
+def _rank(rank: pd.Series | None) -> str | None:
+    """A place, and in brackets the places that it may be."""
+    if rank is None:
+        return None
+    low, high = rank["rank_low"], rank["rank_high"]
+    return str(rank["rank"]) if pd.isna(low) else f"{rank['rank']} ({low}–{high})" if low < high else f"{rank['rank']}"
 
 
 def _published_average(published: pd.Series) -> float | None:
@@ -232,8 +274,12 @@ def signed_interval(low: float, high: float) -> str | None:
     return None if pd.isna(low) else f"{signed(low)} to {signed(high)}"
 
 
-def _p_value(p: float) -> str | None:
-    return None if pd.isna(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
+def p_text(p: float, seeds: int, decimals: int = 3) -> str | None:
+    """A p-value, or why there is none; None where nothing was compared."""
+    if pd.isna(p):
+        return NOT_ENOUGH if seeds else None
+    least = 10.0**-decimals
+    return f"<{least:.{decimals}f}" if p < least else f"{p:.{decimals}f}"
 
 
 def two_level_table(columns: dict[tuple[str, str], list]) -> pd.DataFrame:

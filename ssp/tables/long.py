@@ -5,26 +5,22 @@ Design choices
 - Order is the config's order of data sets, methods and seeds, so equal records give equal bytes.
 - A cell with failed seeds is `partial`: its mean is over the surviving seeds and must not be compared as if complete.
 - Where there are several data sets, "average" stands for their average: of rows that failed nowhere.
-- Every row is compared with the config's reference. P-values are
-  adjusted (Holm) over the comparisons of a data set.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from ssp.config import Config
 from ssp.errors import RecordError
 from ssp.paths import Paths
 from ssp.records.published import published_accuracy, published_parameters
-from ssp.tables import stats
+from ssp.tables import claims, stats
 from ssp.tables.cells import CellResult, collect_cells
 
-AVERAGE = "average"  # in the column of data sets
 COLUMNS = {
     "main": ("dataset", "method", "mean", "sd", "n_seeds", "published", "status"),
     "parameters": ("method", "dataset", "total", "trainable", "extra", "head", "published_m"),
@@ -49,10 +45,13 @@ COLUMNS = {
         "high",
         "p",
         "p_holm",
+        "p_holm_smallest",
         "groups",
         "videos",
         "n_seeds",
     ),
+    "pairs": ("dataset", "first", "second", "difference", "low", "high", "p", "p_holm"),
+    "ranks": ("dataset", "method", "rank", "rank_low", "rank_high"),
     "seeds": ("dataset", "method", "seed", "status", "top1", "top5", "correct", "videos", "val_top1", "reason"),
 }
 """Columns of each table, by the name of its file."""
@@ -66,6 +65,8 @@ class LongTables:
     parameters: pd.DataFrame
     uncertainty: pd.DataFrame
     differences: pd.DataFrame
+    pairs: pd.DataFrame
+    ranks: pd.DataFrame
     seeds: pd.DataFrame
 
 
@@ -76,12 +77,15 @@ def build_tables(config: Config) -> LongTables:
         RecordError: a record is missing, stale or broken (`ssp.tables.cells`).
     """
     cells = collect_cells(config)
-    tallies = _tallies(cells)
+    counted, columns = claims.tallies(cells), claims.table_columns(config, cells)
+    pairs = claims.pair_rows(columns, counted)
     return LongTables(
         main=_table("main", [_main_row(config, cell) for cell in cells]),
         parameters=_table("parameters", _parameter_rows(config, cells)),
-        uncertainty=_table("uncertainty", _uncertainty_rows(config, cells, tallies)),
-        differences=_table("differences", _difference_rows(config, cells, tallies)),
+        uncertainty=_table("uncertainty", claims.uncertainty_rows(config, columns, cells, counted)),
+        differences=_table("differences", claims.difference_rows(config, columns, counted)),
+        pairs=_table("pairs", pairs),
+        ranks=_table("ranks", claims.rank_rows(columns, counted, pairs)),
         seeds=_table("seeds", [_seed_row(cell, seed) for cell in cells for seed in cell.records]),
     )
 
@@ -114,7 +118,20 @@ def _read(path: Path, name: str) -> pd.DataFrame:
 
 def _counts(table: pd.DataFrame) -> dict[str, str]:
     """Dtypes that keep whole numbers whole beside missing ones."""
-    whole = ("n_seeds", "groups", "videos", "correct", "total", "trainable", "extra", "head", "seed")
+    whole = (
+        "n_seeds",
+        "groups",
+        "videos",
+        "correct",
+        "total",
+        "trainable",
+        "extra",
+        "head",
+        "seed",
+        "rank",
+        "rank_low",
+        "rank_high",
+    )
     return {column: "Int64" for column in table.columns if column in whole}
 
 
@@ -135,93 +152,6 @@ def _main_row(config: Config, cell: CellResult) -> dict:
         "n_seeds": spread.n,
         "published": published_accuracy().get(published),
         "status": cell.status,
-    }
-
-
-def _tallies(cells: list[CellResult]) -> dict[tuple[str, str], stats.Tally]:
-    """Counted hits by (data set, method), without cells that failed; all of a data set share their videos."""
-    found: dict[tuple[str, str], stats.Tally] = {}
-    first: dict[str, tuple[str, pd.DataFrame]] = {}
-    for cell in cells:
-        if not cell.videos:
-            continue
-        counted = stats.tally(cell.videos)
-        other, videos = first.setdefault(cell.dataset, (cell.method, counted.videos))
-        if not counted.videos.equals(videos):
-            raise RecordError(
-                f"{cell.dataset}: {other} and {cell.method} were tested on different videos; run both again"
-            )
-        found[cell.dataset, cell.method] = replace(counted, videos=videos)
-    return found
-
-
-def complete_rows(config: Config, cells: list[CellResult]) -> list[str]:
-    """The rows without a failed seed on any data set: those that have an average."""
-    broken = {cell.method for cell in cells if cell.status != "ok"}
-    return [method for method in config.methods if method not in broken]
-
-
-def _uncertainty_rows(
-    config: Config, cells: list[CellResult], tallies: dict[tuple[str, str], stats.Tally]
-) -> list[dict]:
-    rows = [{"dataset": cell.dataset, "method": cell.method} for cell in cells]
-    by_seed = [list(cell.accuracies.values()) for cell in cells]
-    counted = [[tallies[cell.dataset, cell.method]] if cell.videos else [] for cell in cells]
-    if len(config.datasets) > 1:
-        complete = complete_rows(config, cells)
-        for method in config.methods:
-            own = [cell for cell in cells if cell.method == method] if method in complete else []
-            rows.append({"dataset": AVERAGE, "method": method})
-            # Averaged within each seed first: the spread is that of the average.
-            by_seed.append([float(np.mean([cell.accuracies[seed] for cell in own])) for seed in config.seeds if own])
-            counted.append([tallies[cell.dataset, method] for cell in own])
-    found = iter(stats.intervals([each for each in counted if each]))
-    for row, accuracies, each in zip(rows, by_seed, counted, strict=True):
-        if each:
-            spread, interval = stats.spread(accuracies), next(found)
-            row |= {"mean": spread.mean, "sd": spread.sd, "interval": interval.kind or None}
-            row |= {key: getattr(interval, key) for key in ("low", "high", "half_width", "groups", "videos")}
-    return rows
-
-
-def _difference_rows(
-    config: Config, cells: list[CellResult], tallies: dict[tuple[str, str], stats.Tally]
-) -> list[dict]:
-    """Reference minus every other method, on each data set and in the average; empty where the two share no seed."""
-    reference, complete = config.reference_row, complete_rows(config, cells)
-    columns = [(dataset, [dataset]) for dataset in config.datasets]
-    if len(columns) > 1:
-        columns.append((AVERAGE, list(config.datasets)))
-    rows, pairs = [], []
-    for name, datasets in columns:
-        for method in config.methods:
-            if method == reference:
-                continue
-            rows.append({"dataset": name, "method": method, "reference": reference, "n_seeds": 0})
-            pair = tuple([tallies.get((d, m)) for d in datasets] for m in (reference, method))
-            known = all(a and b and set(a.hits) & set(b.hits) for a, b in zip(*pair, strict=True))
-            average = {reference, method} <= set(complete)
-            pairs.append(pair if known and (name != AVERAGE or average) else None)
-    found = iter(stats.differences([pair for pair in pairs if pair]))
-    for row, pair in zip(rows, pairs, strict=True):
-        if pair:
-            row |= _difference(next(found))
-    for name, _ in columns:
-        own = [row for row in rows if row["dataset"] == name]
-        for row, adjusted in zip(own, stats.holm([row.get("p", float("nan")) for row in own]), strict=True):
-            row["p_holm"] = float(adjusted)
-    return rows
-
-
-def _difference(found: stats.Difference) -> dict:
-    return {
-        "difference": found.estimate,
-        "low": found.low,
-        "high": found.high,
-        "p": found.p,
-        "groups": found.groups,
-        "videos": found.videos,
-        "n_seeds": found.seeds,
     }
 
 
