@@ -100,13 +100,15 @@ def reach(parts: Parts, level: float) -> np.ndarray:
     """Half of the length of the interval with coverage `level`; NaN where a part is unknown."""
     v1, df1, v2, df2 = parts.seeds, parts.seeds_df, parts.groups, parts.groups_df
     alpha = 1 - level
-    # Where |a t1 + b t2| exceeds x, one of the two exceeds x / 2: the root lies below.
-    farthest = 2 * np.maximum(np.sqrt(v1) * stats.t.isf(alpha / 4, df1), np.sqrt(v2) * stats.t.isf(alpha / 4, df2))
+    # A sum of two reaches at least as far as one of them; and where it exceeds x, one of the two exceeds x / 2.
+    nearest, farthest = (
+        np.maximum(np.sqrt(v1) * stats.t.isf(p, df1), np.sqrt(v2) * stats.t.isf(p, df2)) for p in (alpha / 2, alpha / 4)
+    )
     root = elementwise.find_root(
         lambda x, *rest: _tail(x, *rest) - alpha,
-        (np.zeros_like(farthest), farthest),
+        (nearest * 0.999, farthest * 2),
         args=(v1, df1, v2, df2),
-        tolerances={"xrtol": 1e-7},
+        tolerances={"xrtol": 1e-6},
     )
     return np.where(v1 + v2 == 0, 0.0, root.x)
 

@@ -186,7 +186,7 @@ def differences(pairs: Sequence[Pair], *, level: float = LEVEL) -> list[Differen
     """
     if not pairs:
         return []
-    margins = [[_margin(a, b) for a, b in zip(*pair, strict=True)] for pair in pairs]
+    margins = [[margin(a, b) for a, b in zip(*pair, strict=True)] for pair in pairs]
     parts = crossed.stack([crossed.average([crossed.decompose(*one) for one in each]) for each in margins])
     halves = crossed.reach(parts, level)
     halves = np.where(halves > 0, halves, np.nan)  # no spread at all says nothing of other seeds and groups
@@ -208,6 +208,20 @@ def differences(pairs: Sequence[Pair], *, level: float = LEVEL) -> list[Differen
             )
         )
     return found
+
+
+def margin(first: Tally, second: Tally) -> tuple[np.ndarray, np.ndarray]:
+    """(S, G) hits of one minus the other's for their common seeds, and the groups' sizes.
+
+    Raises:
+        RecordError: no seed in common, or other videos in the two.
+    """
+    common = sorted(set(first.hits) & set(second.hits))
+    if not common:
+        raise RecordError("paired difference: the two methods have no seed in common; run both on the same seeds")
+    if first.videos is not second.videos and not first.videos.equals(second.videos):
+        raise RecordError("paired difference: the two methods were tested on different videos; run both again")
+    return first.sums(common) - second.sums(common), first.sizes
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -254,13 +268,3 @@ def _ends(share: float, half: float, videos: int, level: float) -> tuple[float, 
         return tuple(stats.binomtest(round(share * videos), videos).proportion_ci(level, method="wilson"))
     away = half / (share * (1 - share))
     return tuple(special.expit(special.logit(share) + np.array([-away, away])))
-
-
-def _margin(first: Tally, second: Tally) -> tuple[np.ndarray, np.ndarray]:
-    """(S, G) hits of one minus the other's for their common seeds, and the groups' sizes."""
-    common = sorted(set(first.hits) & set(second.hits))
-    if not common:
-        raise RecordError("paired difference: the two methods have no seed in common; run both on the same seeds")
-    if first.videos is not second.videos and not first.videos.equals(second.videos):
-        raise RecordError("paired difference: the two methods were tested on different videos; run both again")
-    return first.sums(common) - second.sums(common), first.sizes
