@@ -9,7 +9,7 @@ from PIL import Image
 from ssp.report.images import data_uri
 from ssp.report.results import Results
 from ssp.tables.ablations import lay_out_ablation, read_ablation
-from ssp.tables.markup import Measured, Noted
+from ssp.tables.markup import plain_cell
 
 
 def content(results: Results) -> dict[str, Any] | None:
@@ -25,7 +25,7 @@ def _ablation(results: Results, name: str) -> dict[str, Any]:
         "title": results.config.ablations[name].title,
         "caption": layout.caption,
         "columns": [" ".join(filter(None, column)) for column in layout.table.columns],
-        "rows": [[_text(value) for value in row] for row in layout.table.itertuples(index=False)],
+        "rows": [[plain_cell(value) for value in row] for row in layout.table.itertuples(index=False)],
         "notes": layout.notes,
         "curve": _curve(results, name),
     }
@@ -37,9 +37,3 @@ def _curve(results: Results, name: str) -> str | None:
     png = next(path for path in results.paths.ablation_curves(name) if path.suffix == ".png")
     with Image.open(png) as image:
         return data_uri(image.convert("RGB"), "WEBP", lossless=True)
-
-
-def _text(value: object) -> str:
-    if isinstance(value, Measured | Noted):
-        return value.text + (f" [{value.note}]" if value.note else "")
-    return f"{value:,}" if isinstance(value, int) else "–" if value is None or value != value else str(value)

@@ -12,8 +12,8 @@ from markupsafe import Markup
 from ssp.figures.accuracy import accuracy_against_parameters
 from ssp.figures.style import STYLE
 from ssp.report.results import Results, anchor
-from ssp.tables.layout import PAPER, RANK, bold_words, family_words, p_text
-from ssp.tables.markup import Measured, Noted
+from ssp.tables.layout import PAPER, RANK, bold_words, family_words, p_text, sign_words
+from ssp.tables.markup import Measured, Noted, plain_cell
 
 
 def content(results: Results) -> dict[str, Any]:
@@ -29,6 +29,11 @@ def content(results: Results) -> dict[str, Any]:
         "notes": results.layouts["main"].notes,
         "figure": _figure(results),
         "differences": differences,
+        "verdict": results.layouts["verdict"],
+        "verdict_rows": [
+            [plain_cell(value) for value in row] for row in results.layouts["verdict"].table.itertuples(index=False)
+        ],
+        "signs": sign_words(results.tables),
         "bold": bold_words(results.tables),
         "family": family_words(results.tables),
     }
@@ -60,7 +65,7 @@ def _main(results: Results) -> tuple[list[str], list[dict[str, Any]]]:
                     "value": measured.mean if known else "",
                     "look": "failed" if isinstance(measured, Noted) else "best" if known and measured.best else "",
                     "interval": "" if interval is None or pd.isna(interval["low"]) else _ends(interval),
-                    "published": None if pd.isna(published) else published,
+                    "published": published.text if published else "–",
                     "anchor": anchor(group, method) if group in results.config.datasets else "",
                 }
             )

@@ -17,12 +17,13 @@ import pandas as pd
 
 from ssp.config import Config
 from ssp.records import published
-from ssp.tables import stats
+from ssp.tables import stats, verdict
 from ssp.tables.claims import AVERAGE
 from ssp.tables.long import LongTables
-from ssp.tables.markup import DECIMALS, Measured, Noted
+from ssp.tables.markup import DECIMALS, Measured, Noted, Published
 
 LEVEL = f"{100 * stats.LEVEL:.0f} %"
+WIDER = f"{100 * (1 - 2 * stats.ALPHA):.0f} %"  # of the two one-sided tests
 PAPER = "paper"  # name of the columns of published numbers
 RANK = "rank"
 NOT_ENOUGH = "not enough seeds"
@@ -38,12 +39,13 @@ class Layout:
 
 
 def lay_out(config: Config, tables: LongTables) -> dict[str, Layout]:
-    """The tables for readers by file name: main, parameters, uncertainty, differences."""
+    """The tables for readers by file name: main, parameters, uncertainty, differences, verdict."""
     return {
         "main": _main(config, tables),
         "parameters": _parameters(config, tables),
         "uncertainty": _uncertainty(config, tables),
         "differences": _differences(config, tables),
+        "verdict": _verdict(config, tables),
     }
 
 
@@ -104,29 +106,29 @@ def _budget(config: Config) -> str:
 def _main(config: Config, tables: LongTables) -> Layout:
     failures = _Failures(config, tables.seeds)
     main = tables.main.set_index(["dataset", "method"])
-    groups: dict[str, tuple[list, list]] = {}
+    groups: dict[str, list] = {}
     for dataset in config.datasets:
         rows = [main.loc[(dataset, method)] for method in config.methods]
         measured = [_accuracy(row, failures.mark(dataset, row.name[1])) for row in rows]
-        groups[dataset] = (measured, [_number(row["published"]) for row in rows])
+        groups[dataset] = measured
     if len(config.datasets) > 1:
         averages = tables.uncertainty[tables.uncertainty["dataset"] == AVERAGE].set_index("method")
         measured = [_average(averages.loc[method]) for method in config.methods]
-        published = [_published_average(main.xs(method, level="method")["published"]) for method in config.methods]
-        groups[AVERAGE] = (measured, published)
-    ranks = tables.ranks.set_index(["dataset", "method"])
+        groups[AVERAGE] = measured
+    ranks, verdicts = (table.set_index(["dataset", "method"]) for table in (tables.ranks, tables.verdict))
     columns = {("", "method"): _titles(config)}
-    for name, (measured, published) in groups.items():
+    for name, measured in groups.items():
         own = [ranks.loc[(name, row)] if (name, row) in ranks.index else None for row in config.methods]
         bold = [
             replace(cell, best=True) if _may_be_best(rank) else cell for cell, rank in zip(measured, own, strict=True)
         ]
+        published = [_published(verdicts, name, row) for row in config.methods]
         columns |= {(name, "top-1"): bold, (name, PAPER): published}
     columns[(name, RANK)] = [_rank(rank) for rank in own]  # of the last: the average, if there is one
     caption = (
         f"{titled(config)} Top-1 accuracy in percent, mean ± standard deviation over seeds. {_budget(config)} "
-        f"{bold_words(tables)} {context(config)}"
-    )
+        f"{bold_words(tables)} {context(config)} {sign_words(tables)}"
+    ).rstrip()
     return Layout(two_level_table(columns), caption, failures.notes)
 
 
@@ -205,6 +207,37 @@ def family_words(tables: LongTables) -> str:
     return words
 
 
+def _verdict(config: Config, tables: LongTables) -> Layout:
+    table = _with_titles(config, tables.verdict)
+    columns = {
+        "data set": table["dataset"],
+        "method": table["method"],
+        PAPER: [Published(value) for value in table["published"]],
+        "ours": [_number(value) for value in table["mean"]],
+        "points": table["difference"].map(signed),
+        WIDER: [signed_interval(*ends) for ends in zip(table["low"], table["high"], strict=True)],
+        "verdict": [
+            row["verdict"] if pd.isna(row["reason"]) else f"{row['verdict']}: {row['reason']}"
+            for _, row in table.iterrows()
+        ],
+    }
+    caption = (
+        f"{titled(config)} Published top-1 accuracy in percent, ours minus it in percentage points, and its {WIDER} "
+        f"interval, in which the published number counts as one more run with our spread over seeds, on the same test "
+        f"set. Reproduced: the interval lies within {verdict.MARGIN:g} points; not reproduced: it lies outside; cannot "
+        f"say: neither. Each verdict by itself is wrong in at most {stats.ALPHA:.0%} of cases. {context(config)}"
+    )
+    return Layout(pd.DataFrame(columns, dtype=object), caption, [])
+
+
+def sign_words(tables: LongTables) -> str:
+    """What the signs beside published numbers mean; empty where there are none."""
+    if not set(tables.verdict["verdict"]) - {verdict.NONE}:
+        return ""
+    signs = ", ".join(f"{sign} {name}" for name, sign in verdict.SIGNS.items() if sign)
+    return f"Beside a published number: {signs}, within {verdict.MARGIN:g} points (equivalence test: verdict table)."
+
+
 class _Failures:
     """Notes on failed seeds, numbered in the order in which cells are shown."""
 
@@ -248,8 +281,11 @@ def _rank(rank: pd.Series | None) -> str | None:
     return str(rank["rank"]) if pd.isna(low) else f"{rank['rank']} ({low}–{high})" if low < high else f"{rank['rank']}"
 
 
-def _published_average(published: pd.Series) -> float | None:
-    return None if published.isna().any() else float(published.astype(float).mean())
+def _published(verdicts: pd.DataFrame, column: str, row: str) -> Published | None:
+    if (column, row) not in verdicts.index:
+        return None
+    found = verdicts.loc[(column, row)]
+    return Published(found["published"], verdict.SIGNS[found["verdict"]])
 
 
 def _number(value: float | None) -> float | None:

@@ -20,6 +20,7 @@ from ssp.paths import Paths
 from ssp.records.published import published_accuracy, published_parameters
 from ssp.tables import claims, stats
 from ssp.tables.cells import CellResult, collect_cells
+from ssp.tables.verdict import verdict_rows
 
 COLUMNS = {
     "main": ("dataset", "method", "mean", "sd", "n_seeds", "published", "status"),
@@ -52,6 +53,18 @@ COLUMNS = {
     ),
     "pairs": ("dataset", "first", "second", "difference", "low", "high", "p", "p_holm"),
     "ranks": ("dataset", "method", "rank", "rank_low", "rank_high"),
+    "verdict": (
+        "dataset",
+        "method",
+        "published",
+        "mean",
+        "difference",
+        "low",
+        "high",
+        "margin",
+        "verdict",
+        "reason",
+    ),
     "seeds": ("dataset", "method", "seed", "status", "top1", "top5", "correct", "videos", "val_top1", "reason"),
 }
 """Columns of each table, by the name of its file."""
@@ -67,6 +80,7 @@ class LongTables:
     differences: pd.DataFrame
     pairs: pd.DataFrame
     ranks: pd.DataFrame
+    verdict: pd.DataFrame
     seeds: pd.DataFrame
 
 
@@ -86,6 +100,7 @@ def build_tables(config: Config) -> LongTables:
         differences=_table("differences", claims.difference_rows(config, columns, counted)),
         pairs=_table("pairs", pairs),
         ranks=_table("ranks", claims.rank_rows(columns, counted, pairs)),
+        verdict=_table("verdict", verdict_rows(config, columns, counted)),
         seeds=_table("seeds", [_seed_row(cell, seed) for cell in cells for seed in cell.records]),
     )
 

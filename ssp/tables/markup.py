@@ -38,6 +38,19 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Published:
+    """A published number, and the sign of what became of it (`ssp.tables.verdict.SIGNS`)."""
+
+    value: float
+    sign: str = ""
+
+    @property
+    def text(self) -> str:
+        """Both, as in the paper with two decimals."""
+        return f"{self.value:.2f} {self.sign}".rstrip()
+
+
+@dataclass(frozen=True)
 class Noted:
     """Text with a mark that points at a note under the table."""
 
@@ -125,6 +138,7 @@ _LATEX = {
     "*": "{*}",
     "±": r"$\pm$",
     "−": r"$-$",
+    "≠": r"$\neq$",
     "×": r"$\times$",
     "·": r"$\cdot$",
     "–": "--",
@@ -140,6 +154,15 @@ def latex_text(text: str) -> str:
     letters = "äöüÄÖÜßéèêëáàâíìóòôúùûçñ"
     line = " ".join(text.split()).replace(" %", "\u00a0%")
     return "".join(_LATEX.get(c, c if c.isascii() or c in letters else "?") for c in line)
+
+
+def plain_cell(value: Any, decimals: int = 2) -> str:  # noqa: ANN401 - a cell of any type
+    """A cell as text without any markup."""
+    if _is_missing(value):
+        return "–"
+    if isinstance(value, Measured | Noted):
+        return value.text + (f" [{value.note}]" if value.note else "")
+    return value.text if isinstance(value, Published) else value if isinstance(value, str) else _number(value, decimals)
 
 
 def _levels(table: pd.DataFrame) -> list[tuple[str, str]]:
@@ -162,7 +185,7 @@ def _latex_groups(groups: list[str]) -> list[str]:
 
 
 def _is_missing(value: Any) -> bool:  # noqa: ANN401 - a cell of any type
-    return value is None or (not isinstance(value, str | Measured | Noted) and pd.isna(value))
+    return value is None or (not isinstance(value, str | Measured | Noted | Published) and pd.isna(value))
 
 
 def _is_numeric(column: pd.Series) -> bool:
@@ -185,14 +208,16 @@ def _markdown_cell(value: Any, decimals: int) -> str:  # noqa: ANN401 - a cell o
     if isinstance(value, Measured | Noted):
         text = f"**{value.text}**" if isinstance(value, Measured) and value.best else _markdown_text(value.text)
         return f"{text} [{value.note}]" if value.note else text
+    if isinstance(value, Published):
+        return value.text
     return _markdown_text(value) if isinstance(value, str) else _number(value, decimals)
 
 
 def _latex_cell(value: Any, decimals: int) -> str:  # noqa: ANN401 - a cell of any type
     if _is_missing(value):
         return "--"
-    if isinstance(value, str):
-        return latex_text(value)
+    if isinstance(value, str | Published):
+        return latex_text(value if isinstance(value, str) else value.text)
     if not isinstance(value, Measured | Noted):
         return _number(value, decimals)
     text = latex_text(value.text)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ssp.config import Config
 from ssp.paths import Paths
-from ssp.tables.layout import LEVEL, PAPER, RANK, Layout, bold_words, context, interval_text, lay_out
+from ssp.tables.layout import LEVEL, PAPER, RANK, Layout, bold_words, context, interval_text, lay_out, sign_words
 from ssp.tables.long import LongTables, read_tables
 from ssp.tables.markup import Measured, Noted
 
@@ -39,7 +39,8 @@ def print_tables(config: Config, console: Console | None = None) -> None:
     console.print(
         f"Top-1 in percent: mean ± sd over {seeds} seed{'s' if seeds > 1 else ''}, and the {LEVEL} interval of the "
         f"mean for other seeds and other test groups. {bold_words(tables)} "
-        f"Trials for each data set and method: {trials}. {context(config)}\n",
+        f"Trials for each data set and method: {trials}. {context(config)} {sign_words(tables)}".rstrip()
+        + "\n",
         style="dim",
         markup=False,
         highlight=False,
@@ -100,7 +101,7 @@ def _accuracy_wide(config: Config, tables: LongTables, main: Layout) -> Table:
         cells = []
         for (group, name), value in zip(list(main.table.columns)[1:], row[1:], strict=True):
             if name in (PAPER, RANK):
-                cells.append(_published(value) if name == PAPER else value or "–")
+                cells.append((value.text if name == PAPER else value) if value else "–")
                 continue
             interval = _interval(tables.uncertainty, group, method)
             cells.append(Text.assemble(_measured(value), "\n", (interval, "dim")) if interval else _measured(value))
@@ -123,7 +124,7 @@ def _accuracy_narrow(config: Config, tables: LongTables, main: Layout) -> Table:
                 f"  {row[('', 'method')]}",
                 _measured(row[(group, "top-1")]),
                 interval,
-                _published(row[(group, PAPER)]),
+                row[(group, PAPER)].text if row[(group, PAPER)] else "–",
                 row.get((group, RANK)) or "",
             )
     return table

@@ -34,7 +34,7 @@ def page(tmp_path_factory):
 
 
 def test_accuracy_and_differences(page):
-    accuracy, differences = page[0].tables["accuracy"]
+    accuracy, differences, verdicts = page[0].tables["accuracy"]
     assert accuracy[0] == ["method", "hmdb51", "paper", "ssv2", "paper", "average", "paper", "rank"]
     written = pd.read_csv(page[1].parent / "tables" / "uncertainty.csv").set_index(["dataset", "method"])
     ends = [
@@ -46,6 +46,8 @@ def test_accuracy_and_differences(page):
     assert differences[1][:4] == ["hmdb51", "ssp", "vpt", "+12.0"]
     assert [(row[0], row[6]) for row in differences[1:3]] == [("hmdb51", "not enough seeds")] * 2
     assert differences[-1][0] == "average" and differences[-1][6] == "<0.0001"
+    assert verdicts[1][:3] == ["hmdb51", "ssp", "76.66"]
+    assert verdicts[1][6] == "no verdict: generated videos, another backbone"
 
 
 def test_parameters(page):

@@ -46,7 +46,11 @@ def test_main_table_by_hand():
     write_cell(config, "breakfast", "linear", 1, hits_of(0.60))
     paths = write_tables(config)
     assert {path.name for path in paths} == {
-        *(f"{n}.{x}" for n in ("main", "parameters", "uncertainty", "differences") for x in ("csv", "md", "tex")),
+        *(
+            f"{n}.{x}"
+            for n in ("main", "parameters", "uncertainty", "differences", "verdict")
+            for x in ("csv", "md", "tex")
+        ),
         *(f"{name}.csv" for name in ("pairs", "ranks", "seeds")),
     }
     text = read(config, "main.csv")
