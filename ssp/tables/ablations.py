@@ -22,7 +22,7 @@ from ssp.tables import stats
 from ssp.tables.cells import CellResult, read_cells
 from ssp.tables.claims import tallies
 from ssp.tables.layout import LEVEL, NOT_ENOUGH, Layout, signed, signed_interval, titled, two_level_table
-from ssp.tables.long import to_csv
+from ssp.tables.long import rounded, to_csv
 from ssp.tables.markup import Measured, Noted, dataframe_to_latex, dataframe_to_markdown
 
 COLUMNS = (
@@ -92,7 +92,7 @@ def ablation_table(config: Config, name: str) -> pd.DataFrame:
         row |= {"difference_low": difference.low, "difference_high": difference.high}
     axes = dict.fromkeys(axis for point in config.points[name] for axis in point.values)
     table = pd.DataFrame(found, columns=[*axes, *COLUMNS])
-    return table.astype({"n_seeds": "Int64", "extra": "Int64"}).round(8)
+    return rounded(table.astype({"n_seeds": "Int64", "extra": "Int64"}))
 
 
 def read_ablation(config: Config, name: str) -> pd.DataFrame:

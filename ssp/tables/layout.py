@@ -164,7 +164,7 @@ def _uncertainty(config: Config, tables: LongTables) -> Layout:
         known = [row for row in rows if not pd.isna(row["videos"])]
         if known and dataset != AVERAGE:
             sizes.append(f"{dataset} {known[0]['videos']:,} videos in {known[0]['groups']:,} groups")
-        single |= any(row["interval"] == "seeds and videos" for row in known)
+        single |= "seeds and videos" in [row["interval"] for row in known if not pd.isna(row["interval"])]
     caption = (
         f"{titled(config)} Top-1 accuracy in percent: its standard deviation over seeds, and the {LEVEL} interval of "
         f"its mean for other seeds and other test groups, both counted together. Data sets are fixed, "

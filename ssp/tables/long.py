@@ -160,9 +160,16 @@ def _counts(table: pd.DataFrame) -> dict[str, str]:
 
 
 def _table(name: str, rows: list[dict]) -> pd.DataFrame:
-    """Rows as a table, rounded far below what is shown: what is read back is the same to the last digit."""
     table = pd.DataFrame(rows, columns=list(COLUMNS[name]))
-    return table.astype(_counts(table)).round(8)
+    return rounded(table.astype(_counts(table)))
+
+
+def rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """Rounded far below what is shown: what is read back is the same to the last digit. No p-value becomes 0."""
+    p_values = {
+        name: [float(f"{p:.6g}") for p in table[name].astype(float)] for name in table if name.split("_")[0] == "p"
+    }
+    return table.round(8).assign(**p_values)
 
 
 def _main_row(config: Config, cell: CellResult) -> dict:

@@ -5,8 +5,8 @@ Design choices
   together (`ssp.tables.crossed`). The spread over seeds is shown beside it, as a description.
 - The unit that is drawn is the group (subject, source film, gNN), as videos of one group are not independent.
 - Two methods are compared on the same videos and seeds.
-- Intervals of accuracies are made on the logit scale and carried back (Korn and Graubard 1999, "Analysis of Health
-  Surveys", section 2.8): they stay between 0 and 100 and are skewed where the accuracy is near an end.
+- Intervals of accuracies are made on the logit scale and carried back, as for proportions in surveys (Korn and Graubard
+  1998): they stay between 0 and 100 and are skewed where the accuracy is near an end.
 - A p-value needs two degrees of freedom for seeds: three seeds, or two and an average over data sets. Fewer rest on
   one difference between two runs; there is no p-value then.
 - G groups make no p-value below 2 / 2^G, what a test that knows no more than the signs of their differences could reach

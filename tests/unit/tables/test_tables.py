@@ -285,6 +285,7 @@ def test_pairs_are_one_family_and_comparisons_with_the_reference_another():
     assert len(pairs) == 3 * 3 and len(differences) == 3 * 2
     assert differences["dataset"].unique().tolist() == ["hmdb51", "ssv2", "average"]
     for table in (pairs, differences):
+        assert 0 < table["p"].min() < 1e-8  # made of seeds that agree: tiny, and not rounded to nothing
         assert table["p_holm"].tolist() == pytest.approx(holm(table["p"]).tolist(), abs=1e-7)
     both = differences.merge(pairs, left_on=["dataset", "reference", "method"], right_on=["dataset", "first", "second"])
     assert len(both) == 6
