@@ -9,7 +9,7 @@ import os
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from ssp.backbone.mixer import Mixer, MixerTuning
@@ -32,7 +32,7 @@ def small_chunks():
         yield
 
 
-@settings(deadline=None, max_examples=10, derandomize=True)
+@settings(deadline=None, max_examples=10, derandomize=True, phases=[Phase.generate])  # a failure is small as it is
 @given(
     batch=st.integers(1, 2),
     channels=st.sampled_from([1, 5, 35]),

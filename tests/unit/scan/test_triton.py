@@ -105,7 +105,7 @@ def longest_loop(code):
 
 
 def mixer_scans(states, channels=1152, tokens=64):
-    """What a mixer of VideoMamba-Middle hands over, in bfloat16: z, B and C are parts of what projections gave."""
+    """What a mixer of VideoMamba-Middle hands over: z is half of (x, z), B and C are parts of x_proj's rows."""
 
     def rows(count):
         return torch.empty(1, tokens, count, dtype=torch.bfloat16).transpose(1, 2)
