@@ -3,7 +3,7 @@
 - Shows, per generated data set: accuracy of both; accuracy of the fully tuned model with the frames of each test clip
   shuffled; of a fully tuned model that sees one frame, whichever of the clip; and, where classes come in time-reversed
   pairs, how often each picks the right one of the two (1/2 is a coin). 95 % intervals are those of
-  `ssp.tables.stats`, over groups.
+  `ssp.tables.stats`.
 - The difficulty of the tasks (ssp/data/synthetic/scenes.py) was set with this script, hence with these two methods
   alone. SSP and VPT are never run here.
 - Seeds of data sets, training and backbone differ from the demo's by `--shift`; sizes and recipe are the demo's. Clips

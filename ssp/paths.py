@@ -12,9 +12,9 @@ from pathlib import Path
 from ssp.config import Config
 
 RESULTS = Path("results")
-LAID_OUT_TABLES = ("main", "parameters", "costs", "uncertainty", "differences")
+LAID_OUT_TABLES = ("main", "parameters", "costs", "uncertainty", "differences", "verdict")
 TABLE_FORMATS = ("csv", "md", "tex")
-PLAIN_TABLES = ("seeds",)
+PLAIN_TABLES = ("pairs", "ranks", "seeds")
 FIGURE, FIGURE_FORMATS = "accuracy_against_parameters", ("pdf", "png")
 
 

@@ -143,7 +143,7 @@ class MixerFunction(torch.autograd.Function):
             Grads(u=True, delta=True, A=way.A, B=True, C=True, D=way.D, z=True, delta_bias=way.dt_bias)
             for way in needs.directions
         ]
-        found = both_backward(backend, grad_y, args, (first, second), scans, grad_z)
+        found = both_backward(backend, (grad_y, grad_y), args, (first, second), scans, grad_z)
         of_directions: list[Tensor | None] = []
         for index, (way, need, of_scan, (inputs, low_rank)) in enumerate(
             zip(weights.directions, needs.directions, found, recomputed, strict=True)

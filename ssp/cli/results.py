@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ssp.cli.common import ConfigPath, DatasetName, MethodName, SeedNumber, load
+from ssp.errors import ConfigError
 
 commands = typer.Typer()
 
@@ -41,6 +42,24 @@ def report(config: ConfigPath) -> None:
     loaded = load(config)
     for path in (*write_figures(loaded), write_report(loaded)):
         typer.echo(path)
+
+
+@commands.command(epilog="Example: ssp power --config config/demo.yaml --difference 2")
+def power(
+    config: ConfigPath,
+    difference: Annotated[
+        float | None, typer.Option("--difference", help="Percentage points that should be found.", metavar="POINTS")
+    ] = None,
+) -> None:
+    """Say from the records what differences the tables can find, and how many seeds would find a smaller one."""
+    if difference is not None and difference <= 0:
+        raise ConfigError(f"--difference: {difference:g} points are no difference; give a positive number")
+    loaded = load(config)
+    from ssp.tables.markup import dataframe_to_markdown
+    from ssp.tables.power import describe, plan
+
+    typer.echo(dataframe_to_markdown(plan(loaded, difference)))
+    typer.echo(describe(loaded))
 
 
 AblationName = Annotated[str, typer.Argument(help="Ablation, as the config names it.", metavar="NAME")]

@@ -78,6 +78,8 @@ class Config(Strict):
         for key in ("reference", "explained"):
             if (name := getattr(self, key)) not in (None, *self.methods):
                 yield f"{key}: '{name}' is none of methods{_known(name, [*self.methods])}"
+        if "average" in self.datasets:
+            yield "datasets.average: tables call the average over data sets so; give the data set another name"
         for name, dataset in self.datasets.items():
             if dataset.checkpoint not in self.backbone.checkpoints:
                 known = ", ".join(self.backbone.checkpoints)

@@ -80,6 +80,7 @@ def _draw(panel: Axes, line: pd.DataFrame, axis: str, base: str, label: str, i: 
     line = line[line["mean"].notna()].sort_values(axis)
     colour = COLOURS[i % len(COLOURS)]
     panel.plot(line[axis], line["mean"], color=colour, marker=MARKERS[i % len(MARKERS)], markersize=5, label=label)
-    panel.vlines(line[axis], line["low"], line["high"], color=colour, linewidth=1.2)
+    known = line[line["low"].notna()]
+    panel.vlines(known[axis], known["low"], known["high"], color=colour, linewidth=1.2)
     ringed = line[line["row"] == base]
     panel.plot(ringed[axis], ringed["mean"], "o", markersize=11, fillstyle="none", color="#444444")

@@ -4,8 +4,7 @@ Design choices
 - Accuracy against what is trained besides the head, on a log axis, one panel per data set: the question is what a
   method buys with its parameters. For a method that adds modules that is its extra parameters and the final norm, for
   full fine-tuning the whole backbone, so that both stand on one axis.
-- Two uncertainties, as everywhere: a pale bar for the spread over seeds (± sd), a line for the interval over test
-  groups.
+- A pale bar for the spread over seeds (± sd), a line for the interval of the mean, which counts seeds and test groups.
 - Colours can be told apart with any colour vision, and markers differ too.
 - Same tables, same bytes: no dates or versions in the files, and no state shared through pyplot.
 """
@@ -89,7 +88,7 @@ def accuracy_against_parameters(config: Config, tables: LongTables) -> Figure:
     ]
     bars = [
         Patch(color="#444444", alpha=_SPREAD["alpha"], linewidth=0, label="± sd over seeds"),
-        Line2D([], [], color="#444444", label=f"{LEVEL} over test groups", **_INTERVAL),
+        Line2D([], [], color="#444444", label=f"{LEVEL} interval of the mean", **_INTERVAL),
     ]
     if (cells["status"] == "partial").any():
         hollow = {"linestyle": "", "marker": "o", "markerfacecolor": "white", "markeredgecolor": "#444444"}
@@ -125,7 +124,8 @@ def _panel(axis: Axes, cells: pd.DataFrame, looks: dict[str, dict[str, str]]) ->
             failed.append(row.method)
             continue
         look, x = looks[row.method], float(row.trained)
-        axis.vlines(x, row.low, row.high, color=look["color"], **_INTERVAL)
+        if not math.isnan(row.low):
+            axis.vlines(x, row.low, row.high, color=look["color"], **_INTERVAL)
         if not math.isnan(row.sd):
             axis.vlines(x, row.mean - row.sd, row.mean + row.sd, color=look["color"], **_SPREAD)
         fill = {} if row.status == "ok" else {"markerfacecolor": "white"}

@@ -12,6 +12,7 @@ Design choices
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from ssp.config import slice_hash
+from ssp.config import Recipe, slice_hash
 from ssp.errors import ConfigError, RecordError
 from ssp.jobs.cell import Cell
 
@@ -60,7 +61,7 @@ def open_study(cell: Cell) -> optuna.Study:
             study_name=f"{cell.name}/{identity}",
             storage=open_storage(cell.config.sweep.storage, journal),
             direction="maximize",
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=0),
+            pruner=pruner(cell.config.datasets[cell.dataset].recipe, trial_epochs(cell)),
             load_if_exists=True,
         )
     # What Optuna makes of a damaged journal.
@@ -68,6 +69,24 @@ def open_study(cell: Cell) -> optuna.Study:
         if cell.config.sweep.storage != JOURNAL:
             raise
         raise RecordError(f"{journal}: damaged journal ({error!r}); delete it and run the sweep again") from None
+
+
+def trial_epochs(cell: Cell) -> int:
+    """Epochs of a trial."""
+    return cell.config.sweep.epochs or cell.config.datasets[cell.dataset].recipe.epochs
+
+
+def pruner(recipe: Recipe, epochs: int) -> optuna.pruners.BasePruner:
+    """Against the median of earlier trials, from the first whole epoch after warm-up on.
+
+    While the learning rate still rises to its peak, a trial is judged by how fast a small rate learns: that misranks.
+
+    Args:
+        recipe: whose warm-up shrinks in proportion to the epochs.
+        epochs: of a trial.
+    """
+    warmup = min(recipe.warmup_epochs / recipe.epochs, 1.0) * epochs
+    return optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=math.ceil(warmup) + 1)
 
 
 def _mend(journal: Path) -> None:

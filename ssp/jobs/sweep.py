@@ -7,8 +7,8 @@ Design choices
   must not be moved to be tried. Method options start from the config, or from the method's defaults.
 - Space: the shared one, extended or narrowed by the method's own `sweep_space()`, and that by the config's
   `methods.<name>.space`. What is in no space keeps its start.
-- TPE (Optuna) after a third of the trials, at least two, drawn at random; a median pruner compares epochs once two
-  trials are complete. A trial that reaches its last epoch is never pruned.
+- TPE (Optuna) after a third of the trials, at least two, drawn at random; a median pruner compares epochs after
+  warm-up, once two trials are complete. A trial that reaches its last epoch is never pruned.
 - The sampler is started anew for each trial, from the sweep's seed and the trial's number. With one worker proposals
   are a function of the finished trials alone, so a killed sweep goes on to exactly the same choice. Parallel workers
   (`sweep.workers`) see each other's trials as they come, so a sweep with several does not repeat.
@@ -34,7 +34,15 @@ from optuna.trial import FrozenTrial, TrialState
 from ssp.config import Config, Hyperparameters, Range, slice_hash
 from ssp.files import writing
 from ssp.jobs.cell import Cell, curve, tracked_params, train_epochs
-from ssp.jobs.study import FINISHED, fail_stale_trials, finished_trials, open_study, remaining_slots, take_up
+from ssp.jobs.study import (
+    FINISHED,
+    fail_stale_trials,
+    finished_trials,
+    open_study,
+    remaining_slots,
+    take_up,
+    trial_epochs,
+)
 from ssp.jobs.tracking import TrackedRun, Tracking
 from ssp.methods.registry import load_method
 from ssp.methods.space import search_space
@@ -182,11 +190,6 @@ def _train(cell: Cell, study: optuna.Study, trial: optuna.Trial, chosen: Chosen,
         if epoch.epoch < epochs and trial.should_prune():
             raise optuna.TrialPruned
     return epoch.val_top1
-
-
-def trial_epochs(cell: Cell) -> int:
-    """Epochs of a trial."""
-    return cell.config.sweep.epochs or cell.config.datasets[cell.dataset].recipe.epochs
 
 
 # Parallel workers.

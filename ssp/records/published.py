@@ -25,6 +25,10 @@ TITLES = {
     "stop": "STOP",
     "ssp": "SSP",
 }  # registered name -> title in the paper
+TEST_VIDEOS = {"hmdb51": 1530, "ucf101": 3783, "ssv2": 24_777, "breakfast": 192}
+"""What the published percentages are shares of; on Breakfast recordings, into which their code merges cameras."""
+OTHER_RECIPES = {("full", "ssv2"): "published from an ImageNet start with 30 epochs"}
+"""(method, data set) whose published number is that of another experiment than the other rows', and of which one."""
 
 
 def published_table() -> pd.DataFrame:

@@ -12,15 +12,15 @@ from markupsafe import Markup
 from ssp.figures.accuracy import accuracy_against_parameters
 from ssp.figures.style import STYLE
 from ssp.report.results import Results, anchor
-from ssp.tables.layout import PAPER
-from ssp.tables.markup import Measured, Noted
+from ssp.tables.layout import PAPER, RANK, bold_words, family_words, p_text, sign_words
+from ssp.tables.markup import Measured, Noted, plain_text
 
 
 def content(results: Results) -> dict[str, Any]:
     """The main table, its notes, the picture, and the differences."""
     groups, rows = _main(results)
     differences = [
-        row | {"anchors": [anchor(row["dataset"], row[key]) for key in ("reference", "method")]}
+        row | {"anchors": _anchors(results, row), "p_text": p_text(row["p"], row["n_seeds"], 4)}
         for row in results.tables.differences.to_dict("records")
     ]
     return {
@@ -29,7 +29,21 @@ def content(results: Results) -> dict[str, Any]:
         "notes": results.layouts["main"].notes,
         "figure": _figure(results),
         "differences": differences,
+        "verdict": results.layouts["verdict"],
+        "verdict_rows": [
+            [plain_text(value) for value in row] for row in results.layouts["verdict"].table.itertuples(index=False)
+        ],
+        "signs": sign_words(results.tables),
+        "bold": bold_words(results.tables),
+        "family": family_words(results.tables),
     }
+
+
+def _anchors(results: Results, row: dict[str, Any]) -> dict[str, str]:
+    """Where the runs of the two rows stand; an average has none of its own."""
+    if row["dataset"] not in results.config.datasets:
+        return {}
+    return {key: anchor(row["dataset"], row[key]) for key in ("reference", "method")}
 
 
 def _main(results: Results) -> tuple[list[str], list[dict[str, Any]]]:
@@ -51,11 +65,11 @@ def _main(results: Results) -> tuple[list[str], list[dict[str, Any]]]:
                     "value": measured.mean if known else "",
                     "look": "failed" if isinstance(measured, Noted) else "best" if known and measured.best else "",
                     "interval": "" if interval is None or pd.isna(interval["low"]) else _ends(interval),
-                    "published": None if pd.isna(published) else published,
+                    "published": published.text if published else "–",
                     "anchor": anchor(group, method) if group in results.config.datasets else "",
                 }
             )
-        rows.append({"method": title, "cells": cells})
+        rows.append({"method": title, "cells": cells, "rank": row[(groups[-1], RANK)] or "–"})
     return groups, rows
 
 

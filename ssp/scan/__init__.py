@@ -3,8 +3,8 @@
 - `selective_scan` is the operation, `both` the pair of them that a bidirectional mixer needs; `available_backends`
   lists what works here; `choose_backend` says what would be taken and why (a run's record keeps that sentence).
 - One file a backend: `reference` (plain PyTorch loop), `chunked` (vectorised PyTorch), `cpu` (a C kernel),
-  `mamba_ssm` (the CUDA kernels of the package of that name); and `shapes`, for tensors without numbers. Only `dispatch`
-  knows them all.
+  `triton` (our kernels for GPUs), `mamba_ssm` (those of the package of that name); and `shapes`, for tensors without
+  numbers. Only `dispatch` knows them all.
 - Names load on first use: `python -m ssp.scan.build` must run before PyTorch is needed, and quickly.
 """
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ssp.scan import build
-from ssp.scan.interface import Grads, ScanArgs, in_arithmetic_dtype
+from ssp.scan.interface import Grads, ScanArgs, channel_last, in_arithmetic_dtype
 
 LEVELS = {"base": 1, "v3": 3, "v4": 4}
 TASKS = 8  # tasks that a small batch is cut into; more would cost more partial sums
@@ -99,13 +99,6 @@ def _call(name: str, fields: list[int], work: int) -> None:
         raise MemoryError(f"selective scan: no memory for the working space of {name}")
 
 
-def _channel_last(x: Tensor | None) -> Tensor | None:
-    """The same (B, rows, L) tensor with neighbouring rows next to each other in memory."""
-    if x is None or x.stride(1) == 1 or x.shape[1] == 1:
-        return x
-    return x.transpose(1, 2).contiguous().transpose(1, 2)
-
-
 def _packed(x: Tensor | None) -> Tensor | None:
     return x if x is None else x.contiguous()
 
@@ -138,7 +131,7 @@ def _width(batch: int, channels: int) -> int:
 
 def _laid_out(args: ScanArgs) -> ScanArgs:
     """Inputs as the kernel reads them."""
-    rows = {name: _channel_last(getattr(args, name)) for name in ("u", "delta", "B", "C", "z")}
+    rows = {name: channel_last(getattr(args, name)) for name in ("u", "delta", "B", "C", "z")}
     vectors = {name: _packed(getattr(args, name)) for name in ("A", "D", "delta_bias")}
     return args._replace(**rows, **vectors)
 
@@ -172,7 +165,7 @@ def backward_into(
     grad_y: Tensor, args: ScanArgs, kept: Tensor, needs: Grads, grad_z: Tensor | None, add_z: bool
 ) -> Grads:
     """Gradients where needed. That of z is written, or added, into `grad_z` (channel-last storage) if given."""
-    args, grad_y = _laid_out(args), _channel_last(grad_y)
+    args, grad_y = _laid_out(args), channel_last(grad_y)
     batch, channels, tokens = args.u.shape
     states = args.A.shape[1]
     grad_u = _like(args.u) if needs.u else None
@@ -197,7 +190,7 @@ def backward_into(
 
 def conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool) -> Tensor:
     """SiLU of the causal depthwise convolution of x (B, E, L) with weight (E, 1, K); looks ahead if `reverse`."""
-    x, weight, bias = _channel_last(x), _packed(weight), _packed(bias)
+    x, weight, bias = channel_last(x), _packed(weight), _packed(bias)
     y = _like(x)
     fields = _conv_fields(x, y, weight, bias, reverse)
     _call("conv_forward", [*fields, *_ABSENT, 0, 0, 0], x.numel() * 8)
@@ -216,7 +209,7 @@ def conv_silu_backward(
     of_bias: bool = False,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Write, or add, the gradient of x into `grad_x` (channel-last storage); return those of weight and bias."""
-    x, grad_y, weight, bias = _channel_last(x), _channel_last(grad_y), _packed(weight), _packed(bias)
+    x, grad_y, weight, bias = channel_last(x), channel_last(grad_y), _packed(weight), _packed(bias)
     fields = _conv_fields(x, grad_x, weight, bias, reverse)
     batch, channels, tokens = x.shape
     tasks = batch * -(-tokens // fields[4])

@@ -1,7 +1,8 @@
 """The one place that knows all scan backends, chooses between them and says why.
 
-- Order of preference: `mamba_ssm` (CUDA kernels), `cpu` (C kernel), `chunked`, `reference`; the first that is usable
-  here and takes the dtype and device. `chunked` takes everything, so the automatic choice never fails.
+- Order of preference: on a CPU `cpu` (C kernels), on a GPU `triton` and `mamba_ssm` (kernels), anywhere `chunked` and
+  `reference`: the first that is usable here and takes the dtype and device. `chunked` takes everything, so the
+  automatic choice never fails.
 - Overrides: `backend=` (must be usable and fit, else `BackendError`), then the environment variable
   SSP_SCAN_BACKEND (must be usable; where it does not fit a dtype or device the automatic choice steps in).
 - Tensors on the meta device, which has no numbers, go to `shapes` whatever is asked for; it is no choice elsewhere.
@@ -12,6 +13,7 @@
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from types import ModuleType
@@ -21,9 +23,10 @@ import torch
 from torch import Tensor
 
 from ssp.scan.function import ScanFunction
-from ssp.scan.interface import BackendError, ScanArgs, arithmetic_dtype, check_args
+from ssp.scan.interface import BackendError, ScanArgs, arithmetic_dtype, both_forward, check_args
 
-BACKENDS = ("mamba_ssm", "cpu", "chunked", "reference")
+BACKENDS = ("cpu", "triton", "mamba_ssm", "chunked", "reference")
+KERNELS = {"cpu": ("cpu",), "cuda": ("triton", "mamba_ssm")}  # what is fast, by device
 META = "shapes"
 VARIABLE = "SSP_SCAN_BACKEND"
 log = logging.getLogger("ssp.scan")
@@ -45,7 +48,7 @@ def load(name: str) -> ModuleType:
 
 
 def available_backends() -> list[str]:
-    """Names of the backends usable on this machine, best first."""
+    """Names of the backends usable on this machine, in order of preference."""
     return [name for name in BACKENDS if load(name).unavailable() is None]
 
 
@@ -107,12 +110,12 @@ def _say(choice: BackendChoice, dtype: torch.dtype, device: torch.device) -> Bac
 
 
 def _warn_if_slow(choice: BackendChoice, dtype: torch.dtype, device: torch.device) -> None:
-    kernel = {"cuda": "mamba_ssm", "cpu": "cpu"}.get(device.type)
-    if kernel is None or dtype == torch.float64 or choice.name == kernel or kernel in _said:
+    kernels = KERNELS.get(device.type, ())
+    if not kernels or dtype == torch.float64 or choice.name in kernels or device.type in _said:
         return
-    _said.add(kernel)
+    _said.add(device.type)
     warnings.warn(
-        f"no accelerated selective scan on {device.type}: {load(kernel).unavailable()}. "
+        f"no accelerated selective scan on {device.type}: {load(kernels[0]).unavailable()}. "
         f"Using {choice.name!r}, which is many times slower.",
         RuntimeWarning,
         stacklevel=4,
@@ -143,23 +146,30 @@ def selective_scan(
     `reverse` scans from the last token to the first. `backend` insists on one backend (see `choose_backend`).
     Raises ValueError for shapes or devices that do not fit together, BackendError for a backend that cannot be used.
     """
-    return _run(ScanArgs(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse), backend)
+    return _run([ScanArgs(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)], backend)[0]
 
 
 def both(forward: ScanArgs, backward: ScanArgs) -> tuple[Tensor, Tensor]:
     """The two scans of a bidirectional mixer, differentiable like `selective_scan`; at once where a backend can.
 
-    Returns y (B, D, L) of each. They are two independent scans unless a backend of this device fuses them.
+    Returns y (B, D, L) of each.
     """
-    return _run(forward), _run(backward)
+    if forward.u.device == backward.u.device and arithmetic_dtype(forward) == arithmetic_dtype(backward):
+        return _run([forward, backward])
+    return *_run([forward]), *_run([backward])
 
 
-def _run(args: ScanArgs, backend: str | None = None) -> Tensor:
-    check_args(args)
-    u, delta_softplus, reverse = args.u, args.delta_softplus, args.reverse
-    module = load(choose_backend(arithmetic_dtype(args), u.device, backend).name)
-    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in args[:8]):
-        if hasattr(module, "differentiable"):
-            return module.differentiable(module.prepare(args)).to(u.dtype)
-        return ScanFunction.apply(module, delta_softplus, reverse, *args[:8])
-    return module.forward(module.prepare(args), keep=False)[0].to(u.dtype)
+def _run(scans: Sequence[ScanArgs], backend: str | None = None) -> tuple[Tensor, ...]:
+    """Y of scans whose arithmetic is in one dtype on one device: one, or two."""
+    for args in scans:
+        check_args(args)
+    module = load(choose_backend(arithmetic_dtype(scans[0]), scans[0].u.device, backend).name)
+    tensors = [tensor for args in scans for tensor in args[:8]]
+    differentiable = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+    if differentiable and hasattr(module, "differentiable"):
+        return tuple(module.differentiable(module.prepare(args)).to(args.u.dtype) for args in scans)
+    if differentiable:
+        return ScanFunction.apply(module, tuple((args.delta_softplus, args.reverse) for args in scans), *tensors)
+    prepared = [module.prepare(args) for args in scans]
+    ys = [module.forward(prepared[0], False)[0]] if len(scans) == 1 else both_forward(module, prepared, False)[0]
+    return tuple(y.to(args.u.dtype) for y, args in zip(ys, scans, strict=True))

@@ -93,37 +93,38 @@ def both_forward(
 
 def both_backward(
     backend: Backend,
-    grad_y: Tensor,
+    grad_y: Sequence[Tensor],
     args: Sequence[ScanArgs],
     kept: Sequence[Tensor | None],
     needs: Sequence[Grads],
-    grad_z: Tensor,
+    grad_z: Tensor | None = None,
 ) -> list[Grads]:
-    """Backward of `both_forward` for two scans whose outputs are added and which share their gate z.
+    """Backward of `both_forward`.
 
     Args:
         backend: the module that ran the forward.
-        grad_y: gradient (B, D, L) of the sum.
+        grad_y: gradient (B, D, L) of each output.
         args: prepared inputs of each.
         kept: what each forward kept.
-        needs: which gradients are wanted of each; z's must be.
-        grad_z: where the sum of both gradients of z is written, (B, D, L), in any dtype.
+        needs: which gradients are wanted of each.
+        grad_z: where the sum of both gradients of z is written, (B, D, L), in any dtype, if the scans share their gate
+            and both want its gradient.
 
     Returns:
-        The gradients of each; z's are in `grad_z`.
+        The gradients of each; what they say of z is to be ignored if `grad_z` is given.
     """
+    grad_y = [grad.to(each.u.dtype) for grad, each in zip(grad_y, args, strict=True)]
     if hasattr(backend, "backward_both"):
         return backend.backward_both(grad_y, args, kept, needs, grad_z)
     found = []
-    for index, (each, states, need) in enumerate(zip(args, kept, needs, strict=True)):
-        grad = grad_y.to(each.u.dtype)
-        if hasattr(backend, "backward_into") and grad_z.dtype == each.z.dtype:
+    for index, (grad, each, states, need) in enumerate(zip(grad_y, args, kept, needs, strict=True)):
+        if grad_z is not None and hasattr(backend, "backward_into") and grad_z.dtype == each.z.dtype:
             found.append(backend.backward_into(grad, each, states, need, grad_z, index > 0))
             continue
         found.append(backend.backward(grad, each, states, need))
-        if index:
+        if grad_z is not None and index:
             grad_z.add_(found[-1].z)
-        else:
+        elif grad_z is not None:
             grad_z.copy_(found[-1].z)
     return found
 
@@ -175,6 +176,13 @@ def in_arithmetic_dtype(args: ScanArgs) -> ScanArgs:
     """The same inputs with all tensors in the dtype of the arithmetic; those that are already are not copied."""
     dtype = arithmetic_dtype(args)
     return ScanArgs(*(tensor if tensor is None else tensor.to(dtype) for tensor in args[:8]), *args[8:])
+
+
+def channel_last(x: Tensor | None) -> Tensor | None:
+    """The same (B, rows, L) tensor with neighbouring rows next to each other in memory."""
+    if x is None or x.stride(1) == 1 or x.shape[1] == 1:
+        return x
+    return x.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def flip_tokens(args: ScanArgs) -> ScanArgs:

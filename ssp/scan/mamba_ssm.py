@@ -1,6 +1,7 @@
 """The CUDA kernels of the package mamba-ssm, through its public `selective_scan_fn`.
 
-- Never needed: the package is looked for when the scan is first chosen, and imported when it is first used.
+- Never needed: `triton` comes first. The package is looked for when the scan is first chosen, and imported when it is
+  first used; what counts is its extension module, `selective_scan_cuda`.
 - On the plain path its own autograd function is used as it is. The forward and backward pair for the frozen mixer
   keeps nothing: its backward runs the kernel's forward again and differentiates that.
 - Its kernels scan forward only and want tokens contiguous, so `reverse` flips the inputs.
@@ -21,9 +22,12 @@ def unavailable() -> str | None:
     """It needs the package and a GPU."""
     if find_spec("mamba_ssm") is None:
         return "the package mamba-ssm is not installed"
+    if find_spec("selective_scan_cuda") is None:  # the package also imports without its kernels
+        return "mamba-ssm is installed without its kernels (no extension module selective_scan_cuda)"
     if not torch.cuda.is_available():
         return "PyTorch sees no CUDA device"
     try:
+        import selective_scan_cuda  # noqa: F401
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn  # noqa: F401
     except Exception as error:  # a broken build fails in many ways, from ImportError to OSError
         return f"mamba-ssm does not import ({type(error).__name__}: {error})".splitlines()[0]

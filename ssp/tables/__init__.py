@@ -26,7 +26,8 @@ def write_tables(config: Config) -> list[Path]:
     Everything is computed before the first file is written, and each file is replaced whole.
 
     Returns:
-        Paths of what was written: {main, parameters, costs, uncertainty, differences}.{csv, md, tex} and seeds.csv.
+        Paths of what was written: {main, parameters, costs, uncertainty, differences, verdict}.{csv, md, tex}, and
+        pairs.csv, ranks.csv and seeds.csv.
 
     Raises:
         RecordError: a record is missing, stale or broken; the message names it and the command that makes it.

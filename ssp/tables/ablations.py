@@ -3,6 +3,7 @@
 Design choices
 - Long as CSV, with a column for each option that is varied; for readers as Markdown and LaTeX, points in rows.
 - The base row stands first, unless it is one of the points: then it is marked where it stands.
+- Its comparisons are a family of their own: p-values are adjusted (Holm) over all points and data sets of the ablation.
 - Cells are read and checked as those of the main table are; only data sets and seeds that the ablation names count.
 """
 
@@ -19,8 +20,9 @@ from ssp.files import write_text
 from ssp.paths import Paths
 from ssp.tables import stats
 from ssp.tables.cells import CellResult, read_cells
-from ssp.tables.layout import LEVEL, Layout, signed, signed_interval, titled, two_level_table
-from ssp.tables.long import to_csv
+from ssp.tables.claims import tallies
+from ssp.tables.layout import LEVEL, NOT_ENOUGH, Layout, signed, signed_interval, titled, two_level_table
+from ssp.tables.long import rounded, to_csv
 from ssp.tables.markup import Measured, Noted, dataframe_to_latex, dataframe_to_markdown
 
 COLUMNS = (
@@ -36,6 +38,8 @@ COLUMNS = (
     "difference",
     "difference_low",
     "difference_high",
+    "p",
+    "p_holm",
     "status",
 )
 BASE = "base"
@@ -72,15 +76,23 @@ def ablation_table(config: Config, name: str) -> pd.DataFrame:
     datasets, rows, seeds = config.ablation_runs(name)
     cells = {(cell.dataset, cell.method): cell for cell in read_cells(config, datasets, rows, seeds)}
     base = config.ablations[name].of
-    found = [
-        {**point.values, "point": point.title, "row": point.row, "dataset": dataset}
-        | _measured(cells[dataset, point.row], cells[dataset, base])
-        for point in shown_points(config, name)
-        for dataset in datasets
-    ]
+    counted = tallies([*cells.values()])
+    found, compared = [], []
+    for point in shown_points(config, name):
+        for dataset in datasets:
+            row = {**point.values, "point": point.title, "row": point.row, "dataset": dataset}
+            found.append(row | _measured(cells[dataset, point.row], counted.get((dataset, point.row))))
+            own, other = (counted.get((dataset, which)) for which in (point.row, base))
+            if point.row != base and own and other and set(own.hits) & set(other.hits):
+                compared.append((found[-1], ([own], [other])))
+    differences = stats.differences([pair for _, pair in compared])
+    adjusted = stats.holm([difference.p for difference in differences])
+    for (row, _), difference, p_holm in zip(compared, differences, adjusted, strict=True):
+        row |= {"difference": difference.estimate, "p": difference.p, "p_holm": p_holm}
+        row |= {"difference_low": difference.low, "difference_high": difference.high}
     axes = dict.fromkeys(axis for point in config.points[name] for axis in point.values)
     table = pd.DataFrame(found, columns=[*axes, *COLUMNS])
-    return table.astype({"n_seeds": "Int64", "extra": "Int64"}).round(8)
+    return rounded(table.astype({"n_seeds": "Int64", "extra": "Int64"}))
 
 
 def read_ablation(config: Config, name: str) -> pd.DataFrame:
@@ -108,19 +120,12 @@ def shown_points(config: Config, name: str) -> list[Point]:
     return [Point(config.rows[base].title, base, {}), *points]
 
 
-def _measured(cell: CellResult, base: CellResult) -> dict:
+def _measured(cell: CellResult, counted: stats.Tally | None) -> dict:
     parameters = next((record.parameters for record in cell.records.values() if record.parameters), None)
     row = {"extra": parameters.extra if parameters else None, "status": cell.status, "n_seeds": len(cell.videos)}
-    if cell.videos:
-        spread = stats.spread(list(cell.accuracies.values()))
-        interval = stats.accuracy_interval(list(cell.videos.values()))
+    if counted:
+        spread, (interval,) = stats.spread(list(cell.accuracies.values())), stats.intervals([[counted]])
         row |= {"mean": spread.mean, "sd": spread.sd, "low": interval.low, "high": interval.high}
-    if cell is not base and set(cell.videos) & set(base.videos):
-        try:
-            found = stats.paired_difference(cell.videos, base.videos)
-        except RecordError as error:
-            raise RecordError(f"{cell.dataset}, {cell.method} and {base.method}: {error}") from None
-        row |= {"difference": found.estimate, "difference_low": found.low, "difference_high": found.high}
     return row
 
 
@@ -139,7 +144,10 @@ def lay_out_ablation(config: Config, name: str, table: pd.DataFrame) -> Layout:
         columns[(dataset, "top-1")] = [
             _accuracy(row, title, notes) for (_, row), title in zip(rows.iterrows(), titles, strict=True)
         ]
-        columns[(dataset, "difference")] = [signed(value) for value in rows["difference"]]
+        columns[(dataset, "difference")] = [
+            None if pd.isna(value) else signed(value) + ("*" if p < stats.ALPHA else "")
+            for value, p in zip(rows["difference"], rows["p_holm"], strict=True)
+        ]
         ends = zip(rows["difference_low"], rows["difference_high"], strict=True)
         columns[(dataset, LEVEL)] = [signed_interval(*pair) for pair in ends]
     how = (
@@ -150,9 +158,20 @@ def lay_out_ablation(config: Config, name: str, table: pd.DataFrame) -> Layout:
     caption = (
         f"{titled(config)} {ablation.title.rstrip('. ')}. Top-1 accuracy in percent, mean ± standard deviation over "
         f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}, and its difference to the base row in percentage points, "
-        f"paired by video and seed, with {LEVEL} interval; {how}."
+        f"paired by video and seed, with {LEVEL} interval; {how}. Seeds and test groups are drawn anew, together. "
+        f"{_star_words(table)}"
     )
     return Layout(two_level_table(columns), caption, notes)
+
+
+def _star_words(table: pd.DataFrame) -> str:
+    """What an asterisk at a difference means."""
+    tested = int(table["p"].notna().sum())
+    words = f"*: p < {stats.ALPHA}, adjusted after Holm over the {tested} comparisons of the table." if tested else ""
+    untested = table.loc[table["difference"].notna() & table["p"].isna(), "dataset"].unique()
+    if len(untested):
+        words += f" {NOT_ENOUGH.capitalize()} for a p-value on {', '.join(untested)}."
+    return words.strip()
 
 
 def _accuracy(row: dict[str, Any], title: str, notes: list[str]) -> Measured | Noted:

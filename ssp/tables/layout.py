@@ -3,7 +3,8 @@
 Design choices
 - The published number stands in a column of its own, and the caption says who measured it on what. Where a config uses
   generated videos or another backbone, the caption says that the two are no comparison.
-- Bold is the best complete cell of a column; cells that are equal at the digits shown share it.
+- Bold are the complete cells of a column that may be its best: no other is better by a p-value adjusted over all pairs
+  of the table. Where there are too few seeds for p-values nothing is bold, and the caption says so.
 - The average needs every data set: a method with an incomplete cell has none. Its spread is over the seeds' averages.
 - Nothing here depends on time, host or memory.
 """
@@ -16,13 +17,17 @@ import pandas as pd
 
 from ssp.config import Config
 from ssp.records import published
-from ssp.tables import stats
+from ssp.tables import stats, verdict
+from ssp.tables.claims import AVERAGE
 from ssp.tables.costs import cost_cells
 from ssp.tables.long import LongTables
-from ssp.tables.markup import DECIMALS, Measured, Noted
+from ssp.tables.markup import DECIMALS, Measured, Noted, Published
 
 LEVEL = f"{100 * stats.LEVEL:.0f} %"
+WIDER = f"{100 * (1 - 2 * stats.ALPHA):.0f} %"  # of the two one-sided tests
 PAPER = "paper"  # name of the columns of published numbers
+RANK = "rank"
+NOT_ENOUGH = "not enough seeds"
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,14 @@ class Layout:
 
 
 def lay_out(config: Config, tables: LongTables) -> dict[str, Layout]:
-    """The tables for readers by file name: main, parameters, costs, uncertainty, differences."""
+    """The tables for readers by file name: main, parameters, costs, uncertainty, differences, verdict."""
     return {
         "main": _main(config, tables),
         "parameters": _parameters(config, tables),
         "costs": _costs(config, tables),
         "uncertainty": _uncertainty(config, tables),
         "differences": _differences(config, tables),
+        "verdict": _verdict(config, tables),
     }
 
 
@@ -73,6 +79,24 @@ def _with_titles(config: Config, table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(method=[config.rows[name].title for name in table["method"]])
 
 
+def bold_words(tables: LongTables) -> str:
+    """What bold and ranks mean in the main table."""
+    pairs = tables.pairs
+    if pairs.empty:
+        return ""
+    family = int(pairs["p"].notna().sum())
+    untold = list(pairs.loc[pairs["p"].isna(), "dataset"].unique())
+    words = (
+        f"Bold: may be the best of its column, as no other row is better (p < {stats.ALPHA}, adjusted after Holm over "
+        f"all {family} pairs of rows in this table). Rank: in brackets the places that this test leaves open."
+        if family
+        else ""
+    )
+    if untold:
+        words += f" {NOT_ENOUGH.capitalize()} to tell rows apart on {', '.join(untold)}: nothing is bold there."
+    return words.strip()
+
+
 def _budget(config: Config) -> str:
     n, trials = len(config.seeds), config.sweep.trials
     chosen = (
@@ -88,22 +112,29 @@ def _budget(config: Config) -> str:
 def _main(config: Config, tables: LongTables) -> Layout:
     failures = _Failures(config, tables.seeds)
     main = tables.main.set_index(["dataset", "method"])
-    groups: dict[str, tuple[list, list]] = {}
+    groups: dict[str, list] = {}
     for dataset in config.datasets:
         rows = [main.loc[(dataset, method)] for method in config.methods]
         measured = [_accuracy(row, failures.mark(dataset, row.name[1])) for row in rows]
-        groups[dataset] = (_bold(measured), [_number(row["published"]) for row in rows])
+        groups[dataset] = measured
     if len(config.datasets) > 1:
-        averages = _averages(config, tables.seeds)
-        published = [_published_average(main.xs(method, level="method")["published"]) for method in config.methods]
-        groups["average"] = (_bold([averages[method] for method in config.methods]), published)
+        averages = tables.uncertainty[tables.uncertainty["dataset"] == AVERAGE].set_index("method")
+        measured = [_average(averages.loc[method]) for method in config.methods]
+        groups[AVERAGE] = measured
+    ranks, verdicts = (table.set_index(["dataset", "method"]) for table in (tables.ranks, tables.verdict))
     columns = {("", "method"): _titles(config)}
-    for name, (measured, published) in groups.items():
-        columns |= {(name, "top-1"): measured, (name, PAPER): published}
+    for name, measured in groups.items():
+        own = [ranks.loc[(name, row)] if (name, row) in ranks.index else None for row in config.methods]
+        bold = [
+            replace(cell, best=True) if _may_be_best(rank) else cell for cell, rank in zip(measured, own, strict=True)
+        ]
+        published = [_published(verdicts, name, row) for row in config.methods]
+        columns |= {(name, "top-1"): bold, (name, PAPER): published}
+    columns[(name, RANK)] = [_rank(rank) for rank in own]  # of the last: the average, if there is one
     caption = (
         f"{titled(config)} Top-1 accuracy in percent, mean ± standard deviation over seeds. {_budget(config)} "
-        f"Bold: best of a column. {context(config)}"
-    )
+        f"{bold_words(tables)} {context(config)} {sign_words(tables)}"
+    ).rstrip()
     return Layout(two_level_table(columns), caption, failures.notes)
 
 
@@ -125,22 +156,24 @@ def _costs(config: Config, tables: LongTables) -> Layout:
 def _uncertainty(config: Config, tables: LongTables) -> Layout:
     table = tables.uncertainty.set_index(["dataset", "method"])
     columns: dict[tuple[str, str], list] = {("", "method"): _titles(config)}
-    sizes, binomial = [], False
-    for dataset in config.datasets:
+    sizes, single = [], False
+    for dataset in dict.fromkeys(tables.uncertainty["dataset"]):
         rows = [table.loc[(dataset, method)] for method in config.methods]
         columns[(dataset, "sd")] = [_number(row["sd"]) for row in rows]
         columns[(dataset, f"{LEVEL}")] = [interval_text(row["low"], row["high"]) for row in rows]
         known = [row for row in rows if not pd.isna(row["videos"])]
-        if known:
+        if known and dataset != AVERAGE:
             sizes.append(f"{dataset} {known[0]['videos']:,} videos in {known[0]['groups']:,} groups")
-        binomial |= any(row["interval"] == "binomial" for row in known)
+        single |= "seeds and videos" in [row["interval"] for row in known if not pd.isna(row["interval"])]
     caption = (
-        f"{titled(config)} Two uncertainties of the top-1 accuracy, in percent: its standard deviation over seeds, "
-        f"and the {LEVEL} interval of the mean over seeds for another draw of test groups (bootstrap "
-        f"over groups, {stats.RESAMPLES:,} resamples). Test sets: {', '.join(sizes) or 'none tested'}."
+        f"{titled(config)} Top-1 accuracy in percent: its standard deviation over seeds, and the {LEVEL} interval of "
+        f"its mean for other seeds and other test groups, both counted together. Data sets are fixed, "
+        f"and so are the chosen hyper-parameters. Test sets: {', '.join(sizes) or 'none tested'}."
     )
-    if binomial:
-        caption += " Where test groups do not differ, the interval is binomial over videos."
+    if single:
+        caption += " Where test groups do not differ, single videos stand for groups."
+    if len(config.seeds) == 1:
+        caption += " One seed makes no interval."
     return Layout(two_level_table(columns), caption, [])
 
 
@@ -152,16 +185,68 @@ def _differences(config: Config, tables: LongTables) -> Layout:
         f"{reference} minus": table["method"],
         "points": table["difference"].map(signed),
         LEVEL: [signed_interval(*ends) for ends in zip(table["low"], table["high"], strict=True)],
-        "p": table["p"].map(_p_value),
-        "p (Holm)": table["p_holm"].map(_p_value),
+        "p": [p_text(row["p"], row["n_seeds"]) for _, row in table.iterrows()],
+        "p (Holm)": [p_text(row["p_holm"], 0) for _, row in table.iterrows()],
         "seeds": table["n_seeds"],
     }
     caption = (
         f"{titled(config)} Top-1 accuracy of {reference} minus that of each other method, in percentage points, paired "
-        f"by video and seed, with {LEVEL} interval (bootstrap over test groups) and p-value (sign flips of groups; "
-        f"Holm: adjusted for the comparisons within a data set)."
+        f"by video and seed, with {LEVEL} interval and p-value. {family_words(tables)}"
     )
     return Layout(pd.DataFrame(columns, dtype=object), caption, [])
+
+
+def family_words(tables: LongTables) -> str:
+    """What the comparisons with the reference rest on, and what they cannot show at all."""
+    table = tables.differences
+    tested = table[table["p"].notna()]
+    words = (
+        "Seeds and test groups are drawn anew, together; data sets, training videos and chosen hyper-parameters are "
+        f"fixed. Holm: adjusted over all {len(tested)} p-values of this table. Intervals are not adjusted."
+    )
+    untested = table[table["p"].isna() & (table["n_seeds"] > 0)]["dataset"].unique()
+    if len(untested):
+        words += (
+            f" {NOT_ENOUGH.capitalize()} for a p-value on {', '.join(untested)}: one data set needs {stats.MIN_SEEDS}."
+        )
+    hopeless = tested[tested["p_holm_smallest"] >= stats.ALPHA].drop_duplicates("dataset")
+    for _, row in hopeless.iterrows():
+        words += (
+            f" {row['dataset']}: with {row['groups']} test groups p cannot be below {2.0 ** (1 - row['groups']):.2g}, "
+            f"nor p (Holm) below {row['p_holm_smallest']:.2g}; nothing there can be significant."
+        )
+    return words
+
+
+def _verdict(config: Config, tables: LongTables) -> Layout:
+    table = _with_titles(config, tables.verdict)
+    columns = {
+        "data set": table["dataset"],
+        "method": table["method"],
+        PAPER: [Published(value) for value in table["published"]],
+        "ours": [_number(value) for value in table["mean"]],
+        "points": table["difference"].map(signed),
+        WIDER: [signed_interval(*ends) for ends in zip(table["low"], table["high"], strict=True)],
+        "verdict": [
+            row["verdict"] if pd.isna(row["reason"]) else f"{row['verdict']}: {row['reason']}"
+            for _, row in table.iterrows()
+        ],
+    }
+    caption = (
+        f"{titled(config)} Published top-1 accuracy in percent, ours minus it in percentage points, and its {WIDER} "
+        f"interval, in which the published number counts as one more run with our spread over seeds, on the same test "
+        f"set. Reproduced: the interval lies within {verdict.MARGIN:g} points; not reproduced: it lies outside; cannot "
+        f"say: neither. Each verdict by itself is wrong in at most {stats.ALPHA:.0%} of cases. {context(config)}"
+    )
+    return Layout(pd.DataFrame(columns, dtype=object), caption, [])
+
+
+def sign_words(tables: LongTables) -> str:
+    """What the signs beside published numbers mean; empty where there are none."""
+    if not set(tables.verdict["verdict"]) - {verdict.NONE}:
+        return ""
+    signs = ", ".join(f"{sign} {name}" for name, sign in verdict.SIGNS.items() if sign)
+    return f"Beside a published number: {signs}, within {verdict.MARGIN:g} points (equivalence test: verdict table)."
 
 
 class _Failures:
@@ -191,30 +276,27 @@ def _accuracy(row: pd.Series, mark: str) -> Measured | Noted:
     return Measured(row["mean"], row["sd"], note=mark)
 
 
-def _bold(cells: list[Measured | Noted | None]) -> list[Measured | Noted | None]:
-    """Mark the best complete cells, ties at the shown digits included."""
-    complete = [cell for cell in cells if isinstance(cell, Measured) and not cell.note]
-    if len(complete) < 2:
-        return cells
-    best = max(round(cell.mean, DECIMALS) for cell in complete)
-    return [replace(c, best=True) if c in complete and round(c.mean, DECIMALS) == best else c for c in cells]
+def _average(row: pd.Series) -> Measured | None:
+    return None if pd.isna(row["mean"]) else Measured(row["mean"], row["sd"])
 
 
-def _averages(config: Config, seeds: pd.DataFrame) -> dict[str, Measured | None]:
-    """Mean over data sets by method: averaged within each seed first, then mean and spread over seeds."""
-    averages: dict[str, Measured | None] = {}
-    for method in config.methods:
-        rows = seeds[seeds["method"] == method]
-        if (rows["status"] != "ok").any():
-            averages[method] = None
-            continue
-        spread = stats.spread(rows.groupby("seed", sort=False)["top1"].mean().tolist())
-        averages[method] = Measured(spread.mean, spread.sd)
-    return averages
+def _may_be_best(rank: pd.Series | None) -> bool:
+    return rank is not None and not pd.isna(rank["rank_low"]) and rank["rank_low"] == 1
 
 
-def _published_average(published: pd.Series) -> float | None:
-    return None if published.isna().any() else float(published.astype(float).mean())
+def _rank(rank: pd.Series | None) -> str | None:
+    """A place, and in brackets the places that it may be."""
+    if rank is None:
+        return None
+    low, high = rank["rank_low"], rank["rank_high"]
+    return str(rank["rank"]) if pd.isna(low) else f"{rank['rank']} ({low}–{high})" if low < high else f"{rank['rank']}"
+
+
+def _published(verdicts: pd.DataFrame, column: str, row: str) -> Published | None:
+    if (column, row) not in verdicts.index:
+        return None
+    found = verdicts.loc[(column, row)]
+    return Published(found["published"], verdict.SIGNS[found["verdict"]])
 
 
 def _number(value: float | None) -> float | None:
@@ -239,8 +321,12 @@ def signed_interval(low: float, high: float) -> str | None:
     return None if pd.isna(low) else f"{signed(low)} to {signed(high)}"
 
 
-def _p_value(p: float) -> str | None:
-    return None if pd.isna(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
+def p_text(p: float, seeds: int, decimals: int = 3) -> str | None:
+    """A p-value, or why there is none; None where nothing was compared."""
+    if pd.isna(p):
+        return NOT_ENOUGH if seeds else None
+    least = 10.0**-decimals
+    return f"<{least:.{decimals}f}" if p < least else f"{p:.{decimals}f}"
 
 
 def two_level_table(columns: dict[tuple[str, str], list]) -> pd.DataFrame:

@@ -4,8 +4,7 @@ Design choices
 - Accuracies are in percent. Missing is an empty field: no published number, no spread with one seed, a failed cell.
 - Order is the config's order of data sets, methods and seeds, so equal records give equal bytes.
 - A cell with failed seeds is `partial`: its mean is over the surviving seeds and must not be compared as if complete.
-- Every row is compared with the config's reference. P-values are
-  adjusted (Holm) over the comparisons of a data set.
+- Where there are several data sets, "average" stands for their average: of rows that failed nowhere.
 """
 
 from __future__ import annotations
@@ -20,10 +19,11 @@ from ssp.errors import RecordError
 from ssp.paths import Paths
 from ssp.records.costs import load_costs
 from ssp.records.published import published_accuracy, published_parameters
-from ssp.tables import stats
+from ssp.tables import claims, stats
 from ssp.tables.cells import CellResult, collect_cells
 from ssp.tables.costs import COLUMNS as COST_COLUMNS
 from ssp.tables.costs import cost_rows
+from ssp.tables.verdict import verdict_rows
 
 COLUMNS = {
     "main": ("dataset", "method", "mean", "sd", "n_seeds", "published", "status"),
@@ -50,9 +50,24 @@ COLUMNS = {
         "high",
         "p",
         "p_holm",
+        "p_holm_smallest",
         "groups",
         "videos",
         "n_seeds",
+    ),
+    "pairs": ("dataset", "first", "second", "difference", "low", "high", "p", "p_holm"),
+    "ranks": ("dataset", "method", "rank", "rank_low", "rank_high"),
+    "verdict": (
+        "dataset",
+        "method",
+        "published",
+        "mean",
+        "difference",
+        "low",
+        "high",
+        "margin",
+        "verdict",
+        "reason",
     ),
     "seeds": ("dataset", "method", "seed", "status", "top1", "top5", "correct", "videos", "val_top1", "reason"),
 }
@@ -68,6 +83,9 @@ class LongTables:
     costs: pd.DataFrame
     uncertainty: pd.DataFrame
     differences: pd.DataFrame
+    pairs: pd.DataFrame
+    ranks: pd.DataFrame
+    verdict: pd.DataFrame
     seeds: pd.DataFrame
 
 
@@ -78,12 +96,17 @@ def build_tables(config: Config) -> LongTables:
         RecordError: a record is missing, stale or broken (`ssp.tables.cells`), or that of the costs.
     """
     cells = collect_cells(config)
+    counted, columns = claims.tallies(cells), claims.table_columns(config, cells)
+    pairs = claims.pair_rows(columns, counted)
     return LongTables(
         main=_table("main", [_main_row(config, cell) for cell in cells]),
         parameters=_table("parameters", _parameter_rows(config, cells)),
         costs=_table("costs", cost_rows(config, load_costs(config))),
-        uncertainty=_table("uncertainty", [_uncertainty_row(cell) for cell in cells]),
-        differences=_table("differences", [row for d in config.datasets for row in _differences(config, d, cells)]),
+        uncertainty=_table("uncertainty", claims.uncertainty_rows(config, columns, cells, counted)),
+        differences=_table("differences", claims.difference_rows(config, columns, counted)),
+        pairs=_table("pairs", pairs),
+        ranks=_table("ranks", claims.rank_rows(columns, counted, pairs)),
+        verdict=_table("verdict", verdict_rows(config, columns, counted)),
         seeds=_table("seeds", [_seed_row(cell, seed) for cell in cells for seed in cell.records]),
     )
 
@@ -116,15 +139,37 @@ def _read(path: Path, name: str) -> pd.DataFrame:
 
 def _counts(table: pd.DataFrame) -> dict[str, str]:
     """Dtypes that keep whole numbers whole beside missing ones."""
-    whole = ("n_seeds", "groups", "videos", "correct", "total", "trainable", "extra", "head", "seed", "parameters")
-    whole += ("rounds", "threads")
+    whole = (
+        "n_seeds",
+        "groups",
+        "videos",
+        "correct",
+        "total",
+        "trainable",
+        "extra",
+        "head",
+        "parameters",
+        "rounds",
+        "threads",
+        "seed",
+        "rank",
+        "rank_low",
+        "rank_high",
+    )
     return {column: "Int64" for column in table.columns if column in whole}
 
 
 def _table(name: str, rows: list[dict]) -> pd.DataFrame:
-    """Rows as a table, rounded far below what is shown: what is read back is the same to the last digit."""
     table = pd.DataFrame(rows, columns=list(COLUMNS[name]))
-    return table.astype(_counts(table)).round(8)
+    return rounded(table.astype(_counts(table)))
+
+
+def rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """Rounded far below what is shown: what is read back is the same to the last digit. No p-value becomes 0."""
+    p_values = {
+        name: [float(f"{p:.6g}") for p in table[name].astype(float)] for name in table if name.split("_")[0] == "p"
+    }
+    return table.round(8).assign(**p_values)
 
 
 def _main_row(config: Config, cell: CellResult) -> dict:
@@ -139,53 +184,6 @@ def _main_row(config: Config, cell: CellResult) -> dict:
         "published": published_accuracy().get(published),
         "status": cell.status,
     }
-
-
-def _uncertainty_row(cell: CellResult) -> dict:
-    row = {"dataset": cell.dataset, "method": cell.method}
-    if not cell.videos:
-        return row
-    spread = stats.spread(list(cell.accuracies.values()))
-    interval = stats.accuracy_interval(list(cell.videos.values()))
-    return row | {
-        "mean": spread.mean,
-        "sd": spread.sd,
-        "low": interval.low,
-        "high": interval.high,
-        "half_width": interval.half_width,
-        "groups": interval.groups,
-        "videos": interval.videos,
-        "interval": interval.kind,
-    }
-
-
-def _differences(config: Config, dataset: str, cells: list[CellResult]) -> list[dict]:
-    """Reference minus method for every other method of a data set; empty fields where the two share no seed."""
-    here = {cell.method: cell for cell in cells if cell.dataset == dataset}
-    reference = here[config.reference_row]
-    rows = []
-    for cell in here.values():
-        if cell.method == reference.method:
-            continue
-        row = {"dataset": dataset, "method": cell.method, "reference": reference.method, "n_seeds": 0}
-        if set(cell.videos) & set(reference.videos):
-            try:
-                found = stats.paired_difference(reference.videos, cell.videos)
-            except RecordError as error:
-                raise RecordError(f"{dataset}, {reference.method} and {cell.method}: {error}") from None
-            row |= {
-                "difference": found.estimate,
-                "low": found.low,
-                "high": found.high,
-                "p": found.p,
-                "groups": found.groups,
-                "videos": found.videos,
-                "n_seeds": found.seeds,
-            }
-        rows.append(row)
-    for row, adjusted in zip(rows, stats.holm([row.get("p", float("nan")) for row in rows]), strict=True):
-        row["p_holm"] = float(adjusted)
-    return rows
 
 
 def _parameter_rows(config: Config, cells: list[CellResult]) -> list[dict]:

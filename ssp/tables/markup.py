@@ -39,6 +39,19 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Published:
+    """A published number, and the sign of what became of it (`ssp.tables.verdict.SIGNS`)."""
+
+    value: float
+    sign: str = ""
+
+    @property
+    def text(self) -> str:
+        """Both, as in the paper with two decimals."""
+        return f"{self.value:.2f} {self.sign}".rstrip()
+
+
+@dataclass(frozen=True)
 class Noted:
     """Text with a mark that points at a note under the table."""
 
@@ -54,13 +67,13 @@ class Number:
     note: str = ""
 
 
-def plain_text(value: Any) -> str:  # noqa: ANN401 - a cell of any type
+def plain_text(value: Any, decimals: int = 2) -> str:  # noqa: ANN401 - a cell of any type
     """A cell without markup, for a terminal or a page: its text and its mark."""
     if _is_missing(value):
         return "–"
     if isinstance(value, Measured | Noted | Number):
         return value.text + (f" [{value.note}]" if value.note else "")
-    return value if isinstance(value, str) else f"{value:,}"
+    return value.text if isinstance(value, Published) else value if isinstance(value, str) else _number(value, decimals)
 
 
 def dataframe_to_markdown(table: pd.DataFrame, notes: Sequence[str] = (), decimals: int = 2) -> str:
@@ -143,6 +156,7 @@ _LATEX = {
     "*": "{*}",
     "±": r"$\pm$",
     "−": r"$-$",
+    "≠": r"$\neq$",
     "×": r"$\times$",
     "·": r"$\cdot$",
     "–": "--",
@@ -180,7 +194,7 @@ def _latex_groups(groups: list[str]) -> list[str]:
 
 
 def _is_missing(value: Any) -> bool:  # noqa: ANN401 - a cell of any type
-    return value is None or (not isinstance(value, str | Measured | Noted | Number) and pd.isna(value))
+    return value is None or (not isinstance(value, str | Measured | Noted | Number | Published) and pd.isna(value))
 
 
 def _is_numeric(column: pd.Series) -> bool:
@@ -203,14 +217,16 @@ def _markdown_cell(value: Any, decimals: int) -> str:  # noqa: ANN401 - a cell o
     if isinstance(value, Measured | Noted | Number):
         text = f"**{value.text}**" if isinstance(value, Measured) and value.best else _markdown_text(value.text)
         return f"{text} [{value.note}]" if value.note else text
+    if isinstance(value, Published):
+        return value.text
     return _markdown_text(value) if isinstance(value, str) else _number(value, decimals)
 
 
 def _latex_cell(value: Any, decimals: int) -> str:  # noqa: ANN401 - a cell of any type
     if _is_missing(value):
         return "--"
-    if isinstance(value, str):
-        return latex_text(value)
+    if isinstance(value, str | Published):
+        return latex_text(value if isinstance(value, str) else value.text)
     if not isinstance(value, Measured | Noted | Number):
         return _number(value, decimals)
     text = latex_text(value.text)

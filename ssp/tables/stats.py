@@ -1,38 +1,38 @@
-"""The protocol's statistics: spread over seeds, uncertainty of a test set, paired differences between methods.
+"""The protocol's statistics: spread over seeds, intervals of accuracies, paired differences between methods.
 
 Design choices
-- Spread over seeds and uncertainty of the test set are two different things and never pooled into one number.
-- The unit that is resampled is the group (subject, source film, gNN): videos of one group are not independent, so
-  resampling videos would give intervals that are too narrow.
-- Bootstrap percentiles are expanded for few groups (Hesterberg 2015, "What Teachers Should Know About the Bootstrap",
-  section 4.1): a plain percentile interval is too narrow by sqrt((G - 1) / G) and by using the normal instead of
-  Student's t. With 8 groups (the subjects of Breakfast's test) it covers 94 % of the time, a plain one 89 %.
-- Where resampling groups says nothing (one group, or no spread between groups, as at 100 %), the interval is Wilson's
-  binomial interval over videos, and the result says so.
-- Two methods are compared on the same videos and seeds. Under the null hypothesis their names could be swapped within
-  any group: the p-value comes from flipping the sign of each group's difference, all 2^G flips where these are few.
-- Groups with equal counts are interchangeable, so resamples are drawn over kinds of groups (a multinomial over kinds
-  has exactly the same law): 10,000 resamples take a fraction of a second for 8 subjects and for 25,000 single videos.
-- Everything is seeded and depends on counts alone: same predictions, same digits.
+- A number stands for a method, so its uncertainty counts what another run would draw anew: seeds and test groups,
+  together (`ssp.tables.crossed`). The spread over seeds is shown beside it, as a description.
+- The unit that is drawn is the group (subject, source film, gNN), as videos of one group are not independent.
+- Two methods are compared on the same videos and seeds.
+- Intervals of accuracies are made on the logit scale and carried back, as for proportions in surveys (Korn and Graubard
+  1998): they stay between 0 and 100 and are skewed where the accuracy is near an end.
+- A p-value needs two degrees of freedom for seeds: three seeds, or two and an average over data sets. Fewer rest on
+  one difference between two runs; there is no p-value then.
+- G groups make no p-value below 2 / 2^G, what a test that knows no more than the signs of their differences could reach
+  (`smallest`): with 8 subjects nothing rests on the far tails of t.
+- Everything depends on counts alone and nothing is drawn at random: same predictions, same digits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special, stats
 
 from ssp.errors import RecordError
+from ssp.tables import crossed
 
-RESAMPLES = 10_000
 LEVEL = 0.95
-SEED = 0
-_BLOCK = 4_000_000  # largest resamples x kinds held in memory at once
-_EXACT_GROUPS = 13  # up to 2^13 = 8,192 sign flips are all tried
+ALPHA = 0.05
+MIN_SEEDS = 3  # of a claim about one data set
+
+Pair = tuple[Sequence["Tally"], Sequence["Tally"]]
+"""Two rows, each as its tallies on one or more data sets."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,22 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Tally:
+    """Hits of a cell: a seed's number of right videos in each group."""
+
+    hits: dict[int, np.ndarray]
+    """By seed: (G,) integers."""
+    sizes: np.ndarray
+    """(G,) videos of each group."""
+    videos: pd.DataFrame
+    """One row per video: id, group, label."""
+
+    def sums(self, seeds: Sequence[int] | None = None) -> np.ndarray:
+        """(S, G) hits of some seeds, or of all."""
+        return np.stack([self.hits[seed] for seed in (self.hits if seeds is None else seeds)])
+
+
+@dataclass(frozen=True)
 class Interval:
     """A confidence interval in percent, and what it rests on."""
 
@@ -53,7 +69,8 @@ class Interval:
     high: float
     groups: int
     videos: int
-    kind: Literal["bootstrap", "binomial"]
+    kind: Literal["seeds and groups", "seeds and videos", ""]
+    """What is drawn anew; empty with one seed, where low and high are NaN."""
 
     @property
     def half_width(self) -> float:
@@ -65,13 +82,16 @@ class Interval:
 class Difference:
     """Accuracy of one method minus another's, in percentage points, paired by video and seed.
 
-    The interval is NaN where all groups differ by the same amount, or there is one group: resampling says nothing then.
+    The interval is NaN with one seed, one group, or where all seeds and groups differ by the same amount.
     """
 
     estimate: float
     low: float
     high: float
     p: float
+    """Two-sided; NaN with too few seeds."""
+    smallest: float
+    """Below it p cannot be, with so few groups; NaN with too few seeds."""
     groups: int
     videos: int
     seeds: int
@@ -86,66 +106,122 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(float(values.mean()), sd, len(values))
 
 
-def accuracy_interval(
-    seeds: Sequence[pd.DataFrame], *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = SEED
-) -> Interval:
-    """Confidence interval of the accuracy (mean over seeds) for another test set of as many groups.
+def tally(seeds: Mapping[int, pd.DataFrame]) -> Tally:
+    """Count hits of merged predictions (`ssp.records.predictions.merge_views`) by seed and group.
 
-    The seeds' models are held fixed: this is the uncertainty that comes from the choice of test groups alone.
+    Raises:
+        RecordError: there are none, or the seeds were tested on different videos.
+    """
+    first = next(iter(seeds.values()), None)
+    if first is None or not len(first):
+        raise RecordError("statistics: no predictions to work on; run the cell again")
+    videos = first[["id", "group", "label"]].reset_index(drop=True)
+    for other in seeds.values():
+        if other is not first and not other[["id", "group", "label"]].reset_index(drop=True).equals(videos):
+            raise RecordError("statistics: the seeds were tested on different videos; run the cell again")
+    _, index, sizes = np.unique(videos["group"].to_numpy(dtype=str), return_inverse=True, return_counts=True)
+    hits = {
+        seed: np.bincount(index[merged["rank"].to_numpy() == 0], minlength=len(sizes)) for seed, merged in seeds.items()
+    }
+    return Tally(hits, sizes, videos)
+
+
+def accuracy_interval(seeds: Sequence[pd.DataFrame], *, level: float = LEVEL) -> Interval:
+    """Confidence interval of a method's accuracy: of other seeds, on another test set of as many groups.
 
     Args:
         seeds: merged predictions of each seed (`ssp.records.predictions.merge_views`), on the same videos.
         level: coverage.
-        resamples: bootstrap resamples.
-        seed: of the resampling.
+
+    Raises:
+        RecordError: there are none, or the seeds were tested on different videos.
     """
-    videos = _hits(seeds)
-    counts = _per_group(videos["group"], videos["hits"])
-    total, n, k = int(videos["hits"].sum()), len(videos), len(seeds)
-    estimate = 100 * total / (n * k)
-    if _no_spread(counts):
-        # Seeds see the same videos: they add no independent observations, so the counts are averaged over seeds.
-        low, high = _wilson(total / k, n, level)
-        return Interval(estimate, 100 * low, 100 * high, len(counts), n, "binomial")
-    low, high = _bootstrap(counts, level, resamples, seed)
-    return Interval(estimate, 100 * low / k, 100 * high / k, len(counts), n, "bootstrap")
+    return intervals([[tally(dict(enumerate(seeds)))]], level=level)[0]
+
+
+def intervals(cells: Sequence[Sequence[Tally]], *, level: float = LEVEL) -> list[Interval]:
+    """Intervals of accuracies, many at once; of a row on several data sets, of its average over them."""
+    if not cells:
+        return []
+    alike = [[_alike(one) for one in each] for each in cells]
+    parts = crossed.stack(
+        [
+            crossed.average([_accuracy_parts(*one) for one in zip(each, same, strict=True)])
+            for each, same in zip(cells, alike, strict=True)
+        ]
+    )
+    found = []
+    for each, same, share, half in zip(cells, alike, parts.estimate, crossed.reach(parts, level), strict=True):
+        groups, videos = sum(len(one.sizes) for one in each), sum(len(one.videos) for one in each)
+        if np.isnan(half):  # one seed
+            low, high, kind = np.nan, np.nan, ""
+        else:
+            low, high = _ends(share, half, videos, level)
+            kind = "seeds and videos" if any(same) else "seeds and groups"
+        found.append(Interval(100 * float(share), 100 * float(low), 100 * float(high), groups, videos, kind))
+    return found
 
 
 def paired_difference(
-    first: Mapping[int, pd.DataFrame],
-    second: Mapping[int, pd.DataFrame],
-    *,
-    level: float = LEVEL,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
+    first: Mapping[int, pd.DataFrame], second: Mapping[int, pd.DataFrame], *, level: float = LEVEL
 ) -> Difference:
-    """Accuracy of `first` minus `second`, with interval and two-sided sign-flip test over groups.
+    """Accuracy of `first` minus `second`, with interval and p-value for other seeds and other test groups.
 
     Args:
         first: merged predictions by seed of one method; seeds that only one of the two has are left out.
         second: the same of the other.
         level: coverage of the interval.
-        resamples: bootstrap resamples, and random sign flips where there are too many groups to try all.
-        seed: of both.
 
     Raises:
         RecordError: no seed in common, or other videos in the two.
     """
-    common = sorted(set(first) & set(second))
+    return differences([([tally(first)], [tally(second)])], level=level)[0]
+
+
+def differences(pairs: Sequence[Pair], *, level: float = LEVEL) -> list[Difference]:
+    """Paired differences, many at once; a pair on several data sets is compared in the average over them.
+
+    Raises:
+        RecordError: no seed in common, or other videos in the two of a pair.
+    """
+    if not pairs:
+        return []
+    margins = [[margin(a, b) for a, b in zip(*pair, strict=True)] for pair in pairs]
+    parts = crossed.stack([crossed.average([crossed.decompose(*one) for one in each]) for each in margins])
+    halves = crossed.reach(parts, level)
+    halves = np.where(halves > 0, halves, np.nan)  # no spread at all says nothing of other seeds and groups
+    p_values = np.nan_to_num(crossed.tail(parts.estimate, parts), nan=1.0)  # one group speaks of no other
+    found = []
+    for each, estimate, half, p in zip(margins, parts.estimate, halves, p_values, strict=True):
+        seeds, groups = [len(sums) for sums, _ in each], sum(len(sizes) for _, sizes in each)
+        smallest = 2.0 ** (1 - groups) if sum(seeds) - len(seeds) >= MIN_SEEDS - 1 else float("nan")
+        found.append(
+            Difference(
+                estimate=100 * float(estimate),
+                low=100 * float(estimate - half),
+                high=100 * float(estimate + half),
+                p=smallest if np.isnan(smallest) else float(max(p, smallest)),
+                smallest=smallest,
+                groups=groups,
+                videos=sum(int(sizes.sum()) for _, sizes in each),
+                seeds=min(seeds),
+            )
+        )
+    return found
+
+
+def margin(first: Tally, second: Tally) -> tuple[np.ndarray, np.ndarray]:
+    """(S, G) hits of one minus the other's for their common seeds, and the groups' sizes.
+
+    Raises:
+        RecordError: no seed in common, or other videos in the two.
+    """
+    common = sorted(set(first.hits) & set(second.hits))
     if not common:
         raise RecordError("paired difference: the two methods have no seed in common; run both on the same seeds")
-    a, b = _hits([first[s] for s in common]), _hits([second[s] for s in common])
-    if not a[["id", "group", "label"]].equals(b[["id", "group", "label"]]):
+    if first.videos is not second.videos and not first.videos.equals(second.videos):
         raise RecordError("paired difference: the two methods were tested on different videos; run both again")
-    margin = a["hits"] - b["hits"]
-    counts = _per_group(a["group"], margin)
-    k, n = len(common), len(a)
-    if _no_spread(counts):
-        low = high = float("nan")  # one group, or the same difference in all: resampling says nothing
-    else:
-        low, high = (100 * x / k for x in _bootstrap(counts, level, resamples, seed))
-    p = _sign_flip(counts[:, 0], resamples, seed)
-    return Difference(100 * int(margin.sum()) / (n * k), low, high, p, len(counts), n, k)
+    return first.sums(common) - second.sums(common), first.sizes
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -159,67 +235,36 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def _hits(seeds: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """One row per video: id, group, label, hits (number of seeds that classify it correctly)."""
-    if not seeds or not len(seeds[0]):
-        raise RecordError("statistics: no predictions to work on; run the cell again")
-    videos = seeds[0][["id", "group", "label"]].reset_index(drop=True)
-    for other in seeds[1:]:
-        if not other[["id", "group", "label"]].reset_index(drop=True).equals(videos):
-            raise RecordError("statistics: the seeds were tested on different videos; run the cell again")
-    return videos.assign(hits=sum((merged["rank"].to_numpy() == 0).astype(np.int64) for merged in seeds))
+def smallest_adjusted(smallest: Sequence[float]) -> np.ndarray:
+    """What each comparison's p-value can be at best after Holm, when all that can be smaller are.
+
+    Args:
+        smallest: the smallest p-value of each comparison of the family (`Difference.smallest`).
+    """
+    low = np.asarray(smallest, dtype=np.float64)
+    # Holm multiplies by the number of comparisons that are not smaller; those that cannot be smaller always count.
+    counts = (low[None, :] >= low[:, None]).sum(axis=1)
+    return np.where(np.isnan(low), np.nan, np.minimum(low * counts, 1))
 
 
-def _per_group(group: pd.Series, values: pd.Series) -> np.ndarray:
-    """(G, 2) integers: sum of values and number of videos of each group."""
-    _, index, sizes = np.unique(group.to_numpy(dtype=str), return_inverse=True, return_counts=True)
-    sums = np.zeros(len(sizes), dtype=np.int64)
-    np.add.at(sums, index, values.to_numpy())
-    return np.stack([sums, sizes], axis=1)
+def _alike(cell: Tally) -> bool:
+    """Whether groups say nothing of others: there is one, or all are equally good."""
+    hits = cell.sums().sum(0)
+    return bool((hits * cell.sizes[0] == hits[0] * cell.sizes).all())
 
 
-def _no_spread(counts: np.ndarray) -> bool:
-    """Whether all groups have the same mean, so that no resample differs from the sample."""
-    return bool((counts[:, 0] * counts[0, 1] == counts[0, 0] * counts[:, 1]).all())
+def _accuracy_parts(cell: Tally, alike: bool) -> crossed.Parts:
+    """Parts of the accuracy's variance; where groups say nothing, that of single videos stands in for theirs."""
+    parts = crossed.decompose(cell.sums(), cell.sizes)
+    if not alike:
+        return parts
+    share, videos = parts.estimate, cell.sizes.sum()
+    return replace(parts, groups=share * (1 - share) / videos, groups_df=np.float64(videos), noise=np.float64(0))
 
 
-def _bootstrap(counts: np.ndarray, level: float, resamples: int, seed: int) -> tuple[float, float]:
-    """Expanded percentile interval of sum / videos over resampled groups; `counts` is (G, 2)."""
-    groups = len(counts)
-    kinds, multiplicity = np.unique(counts, axis=0, return_counts=True)
-    rng = np.random.default_rng(seed)
-    block = max(1, _BLOCK // len(kinds))
-    means = []
-    for start in range(0, resamples, block):
-        drawn = rng.multinomial(groups, multiplicity / groups, size=min(block, resamples - start))
-        sums = drawn @ kinds
-        means.append(sums[:, 0] / sums[:, 1])
-    t = stats.t.ppf((1 + level) / 2, groups - 1)
-    tail = stats.norm.sf(np.sqrt(groups / (groups - 1)) * t)
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def _wilson(hits: float, videos: int, level: float) -> tuple[float, float]:
-    """Wilson's score interval of a proportion; hits may be fractional (a mean over seeds)."""
-    z = stats.norm.ppf((1 + level) / 2)
-    share = hits / videos
-    centre = (share + z * z / (2 * videos)) / (1 + z * z / videos)
-    half = z / (1 + z * z / videos) * np.sqrt(share * (1 - share) / videos + z * z / (4 * videos * videos))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
-
-
-def _sign_flip(margins: np.ndarray, resamples: int, seed: int) -> float:
-    """Two-sided p-value of the sum of the groups' margins (G integers) under random signs."""
-    sizes, observed = np.abs(margins[margins != 0]), abs(int(margins.sum()))
-    if not len(sizes):
-        return 1.0
-    if len(sizes) <= _EXACT_GROUPS:
-        signs = 1 - 2 * ((np.arange(2 ** len(sizes))[:, None] >> np.arange(len(sizes))) & 1)
-        return float((np.abs(signs @ sizes) >= observed).mean())
-    kinds, multiplicity = np.unique(sizes, return_counts=True)
-    rng = np.random.default_rng(seed)
-    flips = multiplicity - 2 * rng.binomial(multiplicity, 0.5, size=(resamples, len(kinds)))
-    extreme = int((np.abs(flips @ kinds) >= observed).sum())
-    # The observed assignment is one of the possible ones: without it a p-value could be 0.
-    return (1 + extreme) / (1 + resamples)
+def _ends(share: float, half: float, videos: int, level: float) -> tuple[float, float]:
+    """Ends of an interval on the logit scale, carried back; at 0 and 1, which have no logit, Wilson's over videos."""
+    if share in (0, 1):  # seeds see the same videos, and are no further observations
+        return tuple(stats.binomtest(round(share * videos), videos).proportion_ci(level, method="wilson"))
+    away = half / (share * (1 - share))
+    return tuple(special.expit(special.logit(share) + np.array([-away, away])))

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ssp.config import Config
 from ssp.paths import Paths
-from ssp.tables.layout import LEVEL, PAPER, Layout, context, interval_text, lay_out
+from ssp.tables.layout import LEVEL, PAPER, RANK, Layout, bold_words, context, interval_text, lay_out, sign_words
 from ssp.tables.long import LongTables, read_tables
 from ssp.tables.markup import Measured, Noted, plain_text
 
@@ -36,8 +36,10 @@ def print_tables(config: Config, console: Console | None = None) -> None:
     _show_notes(console, layouts["main"])
     seeds, trials = len(config.seeds), config.sweep.trials
     console.print(
-        f"Top-1 in percent: mean ± sd over {seeds} seed{'s' if seeds > 1 else ''}, and the {LEVEL} interval over test "
-        f"groups. Trials for each data set and method: {trials}. {context(config)}\n",
+        f"Top-1 in percent: mean ± sd over {seeds} seed{'s' if seeds > 1 else ''}, and the {LEVEL} interval of the "
+        f"mean for other seeds and other test groups. {bold_words(tables)} "
+        f"Trials for each data set and method: {trials}. {context(config)} {sign_words(tables)}".rstrip()
+        + "\n",
         style="dim",
         markup=False,
         highlight=False,
@@ -100,14 +102,16 @@ def _accuracy_wide(config: Config, tables: LongTables, main: Layout) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("method", no_wrap=True)
     for group, name in list(main.table.columns)[1:]:
-        published = name == PAPER
-        table.add_column(name if published else group, justify="right", style="dim" if published else "", no_wrap=True)
+        dim = "dim" if name == PAPER else ""
+        table.add_column(name if name in (PAPER, RANK) else group, justify="right", style=dim, no_wrap=True)
     for method, row in zip(config.methods, main.table.itertuples(index=False), strict=True):
         cells = []
         for (group, name), value in zip(list(main.table.columns)[1:], row[1:], strict=True):
-            cell = _published(value) if name == PAPER else _measured(value)
-            interval = "" if name == PAPER else _interval(tables.uncertainty, group, method)
-            cells.append(Text.assemble(cell, "\n", (interval, "dim")) if interval else cell)
+            if name in (PAPER, RANK):
+                cells.append((value.text if name == PAPER else value) if value else "–")
+                continue
+            interval = _interval(tables.uncertainty, group, method)
+            cells.append(Text.assemble(_measured(value), "\n", (interval, "dim")) if interval else _measured(value))
         table.add_row(row[0], *cells)
     return table
 
@@ -116,7 +120,7 @@ def _accuracy_narrow(config: Config, tables: LongTables, main: Layout) -> Table:
     """One block per data set: methods in rows."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("data set, method", no_wrap=True)
-    for name in ("top-1 ± sd", f"{LEVEL} interval", PAPER):
+    for name in ("top-1 ± sd", f"{LEVEL} interval", PAPER, RANK):
         table.add_column(name, justify="right", style="dim" if name == PAPER else "")
     for group in dict.fromkeys(group for group, _ in main.table.columns if group):
         table.add_section()
@@ -124,7 +128,11 @@ def _accuracy_narrow(config: Config, tables: LongTables, main: Layout) -> Table:
         for name, (_, row) in zip(config.methods, main.table.iterrows(), strict=True):
             interval = _interval(tables.uncertainty, group, name)
             table.add_row(
-                f"  {row[('', 'method')]}", _measured(row[(group, "top-1")]), interval, _published(row[(group, PAPER)])
+                f"  {row[('', 'method')]}",
+                _measured(row[(group, "top-1")]),
+                interval,
+                row[(group, PAPER)].text if row[(group, PAPER)] else "–",
+                row.get((group, RANK)) or "",
             )
     return table
 

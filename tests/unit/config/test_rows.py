@@ -71,6 +71,7 @@ def test_what_a_row_is_called_decides_no_result():
         ({"methods": {"vtp": {}}}, "methods.vtp: unknown method; did you mean 'vpt'"),
         ({"methods": {"a": {"method": "vtp"}}}, "methods.a.method: unknown method 'vtp'; did you mean 'vpt'"),
         ({"reference": "sps"}, "reference: 'sps' is none of methods; did you mean 'ssp'"),
+        ({"datasets": {"average": PLAIN["datasets"]["ucf101"]}}, "datasets.average: tables call the average"),
         ({"explained": "x"}, "explained: 'x' is none of methods"),
         ({"methods": {"ssp": {"starts": {"ucf": {"lr": 1}}}}}, "methods.ssp.starts.ucf: no such data set"),
         ({"ablations": {"a": {"title": "A", "of": "x", "vary": {"n": [1]}}}}, "ablations.a.of: 'x' is none of methods"),

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -33,11 +34,20 @@ def page(tmp_path_factory):
 
 
 def test_accuracy_and_differences(page):
-    accuracy, differences = page[0].tables["accuracy"]
-    assert accuracy[0] == ["method", "hmdb51", "paper", "ssv2", "paper", "average", "paper"]
-    assert accuracy[1] == ["ssp", "63.0 ± 1.456.5–69.2", "76.66", "67.0 ± 1.459.8–74.2", "53.72", "65.0 ± 1.4", "65.19"]
+    accuracy, differences, verdicts = page[0].tables["accuracy"]
+    assert accuracy[0] == ["method", "hmdb51", "paper", "ssv2", "paper", "average", "paper", "rank"]
+    written = pd.read_csv(page[1].parent / "tables" / "uncertainty.csv").set_index(["dataset", "method"])
+    ends = [
+        f"{row['low']:.1f}–{row['high']:.1f}" for row in (written.loc[d, "ssp"] for d in ("hmdb51", "ssv2", "average"))
+    ]
+    means = [f"{mean} ± 1.4{interval}" for mean, interval in zip(("63.0", "67.0", "65.0"), ends, strict=True)]
+    assert accuracy[1] == ["ssp", means[0], "76.66", means[1], "53.72", means[2], "65.19", "1"]
     assert accuracy[2][3].startswith("50.01") and accuracy[2][5] == "–"  # note 1, and no average
     assert differences[1][:4] == ["hmdb51", "ssp", "vpt", "+12.0"]
+    assert [(row[0], row[6]) for row in differences[1:3]] == [("hmdb51", "not enough seeds")] * 2
+    assert differences[-1][0] == "average" and differences[-1][6] == "<0.0001"
+    assert verdicts[1][:3] == ["hmdb51", "ssp", "76.66"]
+    assert verdicts[1][6] == "no verdict: generated videos, another backbone"
 
 
 def test_parameters(page):

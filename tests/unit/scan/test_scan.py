@@ -294,7 +294,7 @@ def test_asking_for_what_is_not_there_is_one_clear_line(fresh, monkeypatch, wher
     monkeypatch.setattr(dispatch.load("cpu"), "unavailable", lambda: "it is out")
     if where == "variable":
         monkeypatch.setenv(dispatch.VARIABLE, name)
-    said = {"cpu": "it is out", "turbo": "unknown scan backend 'turbo'; there are: mamba_ssm, cpu"}[name]
+    said = {"cpu": "it is out", "turbo": "unknown scan backend 'turbo'; there are: cpu, triton"}[name]
     with pytest.raises(BackendError, match=said) as error:
         fresh.selective_scan(*inputs(1, 2, 2, 5, dtype=torch.float32), backend=name if where == "argument" else None)
     assert isinstance(error.value, ValueError) and "\n" not in str(error.value)
@@ -313,10 +313,10 @@ def test_choice_is_logged_once_with_its_reason(fresh, monkeypatch, caplog):
             fresh.selective_scan(*inputs(1, 2, 2, 5, dtype=torch.float32), backend="chunked")
             fresh.choose_backend()
     assert len([r for r in caplog.records if "chunked (asked for by argument)" in r.message]) == 1
-    assert len([r for r in caplog.records if "cpu (first that fits float32 on cpu; not mamba_ssm: " in r.message]) == 1
+    assert len([r for r in caplog.records if "cpu (first that fits float32 on cpu)" in r.message]) == 1
 
 
-@pytest.mark.parametrize(("device", "kernel"), [("cpu", "cpu"), ("cuda", "mamba_ssm")])
+@pytest.mark.parametrize(("device", "kernel"), [("cpu", "cpu"), ("cuda", "triton")])
 def test_no_kernel_warns_loudly_once(fresh, monkeypatch, device, kernel):
     monkeypatch.setattr(dispatch.load(kernel), "unavailable", lambda: "it is out")
     with pytest.warns(RuntimeWarning, match=f"no accelerated selective scan on {device}: it is out"):
@@ -348,7 +348,7 @@ def test_real_shapes(backend, batch, channels, states, tokens):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
-@pytest.mark.parametrize("backend", ["mamba_ssm", "chunked"])
+@pytest.mark.parametrize("backend", ["triton", "mamba_ssm", "chunked"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.bfloat16, 3e-2)])
 @pytest.mark.parametrize("tokens", [1569, 6273])
 @pytest.mark.parametrize("reverse", [False, True])

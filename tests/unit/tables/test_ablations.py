@@ -11,7 +11,7 @@ from ssp.figures.ablation import write_curve
 from ssp.paths import Paths
 from ssp.tables.ablations import write_ablation
 from ssp.tables.cells import read_cells
-from ssp.tables.stats import paired_difference
+from ssp.tables.stats import holm, paired_difference
 from tests.unit.made_records import make_config, write_cell
 
 SEEDS = [0, 1, 2]
@@ -58,6 +58,30 @@ def test_for_readers_the_base_row_is_marked_and_named_points_start_with_it(confi
     assert "num_prompts 3 (base)" in prompts and "2 seeds" in prompts and "base row's search chose" in prompts
     rows = [line.split("|")[1].strip() for line in parts.splitlines() if line.startswith("|")]
     assert rows[-2:] == ["ssp (base)", "narrow"] and "hmdb51" not in parts
+
+
+def test_comparisons_of_an_ablation_are_a_family_of_their_own(config):
+    """Two points on two data sets, one clearly worse everywhere."""
+    plain = config.model_dump(mode="json")
+    plain["ablations"]["prompts"] |= {"vary": {"num_prompts": [1, 3, 9]}, "seeds": SEEDS}
+    config = Config.model_validate(plain)
+    for i, (dataset, row, seed) in enumerate(config.runs()):
+        good = 0.3 if row == "ssp+num_prompts=1" else 0.8
+        write_cell(config, dataset, row, seed, np.random.default_rng(i).random(1000) < good)
+    write_ablation(config, "prompts")
+    table = pd.read_csv(Paths.of(config).ablation_tables("prompts")[0])
+    assert table["p"].notna().sum() == 4
+    assert table["p_holm"].tolist() == pytest.approx(holm(table["p"]).tolist(), abs=1e-7, nan_ok=True)
+    text = Paths.of(config).ablation_tables("prompts")[1].read_text()
+    assert "adjusted after Holm over the 4 comparisons of the table" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert [line.count(r"\*") for line in rows[2:]] == [2, 0, 0]
+
+
+def test_two_seeds_are_not_enough_for_an_asterisk(config):
+    write_ablation(config, "prompts")
+    text = Paths.of(config).ablation_tables("prompts")[1].read_text()
+    assert "Not enough seeds for a p-value on hmdb51, ucf101." in text and "adjusted" not in text
 
 
 def test_a_number_has_a_curve_and_names_have_none(config):

@@ -84,7 +84,7 @@ def latex_tables(tmp_path_factory):
 
 
 def test_latex_structure(latex_tables):
-    assert len(latex_tables) == 5
+    assert len(latex_tables) == 6
     for path in latex_tables:
         structure(path.read_text())
 

@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -6,7 +7,16 @@ import pytest
 from scipy import stats as reference
 
 from ssp.errors import RecordError
-from ssp.tables.stats import accuracy_interval, holm, paired_difference, spread
+from ssp.tables.stats import (
+    accuracy_interval,
+    differences,
+    holm,
+    intervals,
+    paired_difference,
+    smallest_adjusted,
+    spread,
+    tally,
+)
 
 
 def merged(hits, groups=None):
@@ -41,66 +51,70 @@ def test_spread():
 # -- interval of an accuracy -------------------------------------------------------------------------------------------
 
 
-def test_interval_of_independent_videos_is_the_binomial_one():
-    interval = accuracy_interval([merged([1] * 300 + [0] * 200)])
+def logit_interval(share, error, df):
+    """On the logit scale and back, for one source of error."""
+    logit, half = np.log(share / (1 - share)), reference.t.isf(0.025, df) * error / (share * (1 - share))
+    return [100 / (1 + np.exp(-end)) for end in (logit - half, logit + half)]
+
+
+def test_videos_alone_give_the_binomial_error():
+    """Seeds that agree on 500 independent videos: all that is left is the draw of videos."""
+    found = accuracy_interval([merged([1] * 300 + [0] * 200)] * 3)
+    assert (found.kind, found.estimate) == ("seeds and groups", 60)
+    assert [found.low, found.high] == pytest.approx(logit_interval(0.6, np.sqrt(0.24 / 499), 499), abs=1e-6)
     exact = reference.binomtest(300, 500).proportion_ci(method="wilson")
-    assert interval.kind == "bootstrap" and interval.estimate == 60
-    assert interval.low == pytest.approx(100 * exact.low, abs=0.5)
-    assert interval.high == pytest.approx(100 * exact.high, abs=0.5)
+    assert (found.low, found.high) == pytest.approx((100 * exact.low, 100 * exact.high), abs=0.1)
 
 
-def test_interval_equals_scipy_bootstrap_over_groups():
-    """Against scipy's own resampling of groups, at the level that the expansion asks for."""
+def test_groups_alone_give_a_t_interval_over_groups():
     rng = np.random.default_rng(3)
-    counts = np.stack([rng.binomial(12, 0.6, 9), rng.integers(12, 20, 9)], axis=1)
-    t = reference.t.ppf(0.975, 8) * np.sqrt(9 / 8)
-    expected = reference.bootstrap(
-        (counts[:, 0], counts[:, 1]),
-        lambda c, n, axis: c.sum(axis) / n.sum(axis),
-        paired=True,
-        vectorized=True,
-        n_resamples=100_000,
-        confidence_level=1 - 2 * reference.norm.sf(t),
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    interval = accuracy_interval([of_groups(counts)], resamples=100_000)
-    assert (interval.low, interval.high) == pytest.approx([100 * x for x in expected], abs=0.4)
+    hits = rng.binomial(20, 0.7, 9)
+    found = accuracy_interval([of_groups(np.stack([hits, np.full(9, 20)], axis=1))] * 2)
+    error = (hits / 20).std(ddof=1) / 3
+    assert [found.low, found.high] == pytest.approx(logit_interval(hits.mean() / 20, error, 8), abs=1e-6)
+
+
+def test_seeds_alone_give_a_t_interval_over_seeds():
+    """Groups alike within each seed: what is left is the spread over seeds, here 50, 60 and 70 of 100."""
+    of = [i // 10 for i in range(100)]
+    seeds = [merged(([1] * k + [0] * (10 - k)) * 10, of) for k in (5, 6, 7)]
+    found = accuracy_interval(seeds)
+    videos = 0.24 / 100  # single videos stand in for groups, so an independent t with many degrees of freedom is added
+    alone, both = (logit_interval(0.6, np.sqrt(0.01 / 3 + extra), 2) for extra in (0, videos))
+    assert found.kind == "seeds and videos"
+    assert both[0] < found.low < alone[0] and alone[1] < found.high < both[1]
 
 
 def test_groups_widen_the_interval():
     hits = [1] * 50 + [0] * 50
-    alone = accuracy_interval([merged(hits)])
+    alone = accuracy_interval([merged(hits)] * 2)
     tens = [i // 10 for i in range(100)]  # each group all right or all wrong
-    together = accuracy_interval([merged(hits, tens)])
+    together = accuracy_interval([merged(hits, tens)] * 2)
     assert together.half_width > 2.5 * alone.half_width
     assert (together.groups, together.videos) == (10, 100)
 
 
-def test_coverage_with_eight_subjects():
-    """95 % intervals contain the true accuracy about 95 % of the time, where the plain percentile interval does not."""
-    rng = np.random.default_rng(7)
-    inside = plain = 0
-    repeats = 500
-    for _ in range(repeats):
-        rate = rng.beta(6, 4, 8)  # accuracy of each subject, 0.6 on average
-        counts = np.stack([rng.binomial(40, rate), np.full(8, 40)], axis=1)
-        interval = accuracy_interval([of_groups(counts)], resamples=1000)
-        inside += interval.low <= 60 <= interval.high
-        means = (counts[:, 0] / 40)[rng.integers(0, 8, (1000, 8))].mean(axis=1)
-        low, high = np.quantile(means, [0.025, 0.975])
-        plain += low <= 0.6 <= high
-    assert 0.925 <= inside / repeats <= 0.965
-    assert plain / repeats < 0.91
+def test_seeds_widen_the_interval():
+    rng = np.random.default_rng(0)
+    shares = (0.55, 0.6, 0.65)
+    apart = accuracy_interval([merged(rng.random(2000) < share) for share in shares])
+    alike = accuracy_interval([merged(rng.random(2000) < 0.6) for _ in shares])
+    assert apart.half_width > 2.5 * alike.half_width
+    assert apart.half_width == pytest.approx(5 / np.sqrt(3) * reference.t.isf(0.025, 2), rel=0.2)
 
 
-def test_seeds_are_averaged_not_pooled():
-    """Three seeds that agree are no more certain about the test set than one."""
-    one = accuracy_interval([merged([1] * 60 + [0] * 40)])
-    three = accuracy_interval([merged([1] * 60 + [0] * 40)] * 3)
-    assert (three.estimate, three.low, three.high) == pytest.approx((one.estimate, one.low, one.high))
+def test_seeds_that_agree_are_no_more_videos():
+    """Three seeds that agree are no more certain about the test set than two."""
+    two, three = (accuracy_interval([merged([1] * 60 + [0] * 40)] * n) for n in (2, 3))
+    assert (three.estimate, three.low, three.high) == pytest.approx((two.estimate, two.low, two.high))
     mixed = accuracy_interval([merged([1, 1, 0, 0] * 10), merged([1, 0, 0, 0] * 10)])
     assert mixed.estimate == 37.5
+
+
+def test_one_seed_has_no_interval():
+    found = accuracy_interval([merged([1, 0, 1, 1] * 10)])
+    assert found.estimate == 75 and found.kind == ""
+    assert np.isnan(found.low) and np.isnan(found.high) and np.isnan(found.half_width)
 
 
 @pytest.mark.parametrize(
@@ -112,31 +126,59 @@ def test_seeds_are_averaged_not_pooled():
         (merged([1, 0] * 20, [i // 2 for i in range(40)]), 20),  # all groups alike
     ],
 )
-def test_binomial_where_resampling_says_nothing(videos, hits):
-    interval = accuracy_interval([videos, videos])
+def test_single_videos_where_groups_say_nothing(videos, hits):
+    found = accuracy_interval([videos, videos])
     exact = reference.binomtest(hits, 40).proportion_ci(method="wilson")
-    assert interval.kind == "binomial"
-    assert (interval.low, interval.high) == pytest.approx((100 * exact.low, 100 * exact.high), abs=1e-9)
+    assert found.kind == "seeds and videos"
+    # At 0 and 100 % it is Wilson's interval itself, elsewhere close to it.
+    near = 1e-9 if hits in (0, 40) else 1.5
+    assert (found.low, found.high) == pytest.approx((100 * exact.low, 100 * exact.high), abs=near)
+
+
+def test_interval_of_an_average_over_data_sets():
+    """Independent data sets: variances add up, so four alike make an interval half as long (of the logit, at 60 %)."""
+    one = tally(dict(enumerate([merged([1] * 3000 + [0] * 2000)] * 3)))
+    single, four = intervals([[one], [one] * 4])
+    assert four.estimate == single.estimate == 60
+    assert four.half_width == pytest.approx(single.half_width / 2, rel=1e-3)
+    assert (four.groups, four.videos) == (20_000, 20_000)
+    (mixed,) = intervals([[one, tally(dict(enumerate([merged([1] * 10)] * 3)))]])
+    assert mixed.estimate == 80
 
 
 def test_large_test_sets_are_quick():
     rng = np.random.default_rng(0)
-    videos = merged(rng.random(25_000) < 0.5)
+    seeds = [merged(rng.random(25_000) < 0.5) for _ in range(3)]
     start = time.process_time()
-    accuracy_interval([videos])
-    assert time.process_time() - start < 1
-    unequal = merged(rng.random(25_000) < 0.5, np.sort(rng.integers(0, 700, 25_000)))
+    accuracy_interval(seeds)
+    paired_difference(dict(enumerate(seeds)), dict(enumerate(seeds[::-1])))
+    assert time.process_time() - start < 2
+
+
+def test_a_whole_table_is_quick():
+    """All pairs of 20 rows on four data sets, one of 25,000 videos, and in the average."""
+    rng = np.random.default_rng(0)
+    tables = []
+    for n in (25_000, 3_783, 1_530, 355):
+        first = merged(rng.random(n) < 0.5)
+        counted = [tally(dict.fromkeys(range(3), first))]
+        hits = [{s: (rng.random(n) < 0.5).astype(int) for s in range(3)} for _ in range(20)]
+        tables.append([replace(counted[0], hits=own) for own in hits])
     start = time.process_time()
-    accuracy_interval([unequal, unequal])
-    assert time.process_time() - start < 1
+    pairs = [(i, j) for i in range(20) for j in range(i)]
+    found = differences(
+        [([table[i]], [table[j]]) for table in tables for i, j in pairs]
+        + [([table[i] for table in tables], [table[j] for table in tables]) for i, j in pairs]
+    )
+    assert len(found) == 5 * 190
+    assert time.process_time() - start < 15
 
 
 def test_same_input_same_digits():
-    videos = merged([1, 0, 1, 1, 0, 1, 0, 0] * 5, [i // 5 for i in range(40)])
-    assert accuracy_interval([videos]) == accuracy_interval([videos])
-    assert paired_difference({0: videos}, {0: videos.assign(rank=0)}) == paired_difference(
-        {0: videos}, {0: videos.assign(rank=0)}
-    )
+    videos = [merged([1, 0, 1, 1, 0, 1, 0, k] * 5, [i // 5 for i in range(40)]) for k in (0, 1, 1)]
+    assert accuracy_interval(videos) == accuracy_interval(videos)
+    better = {s: v.assign(rank=0) for s, v in enumerate(videos)}
+    assert paired_difference(dict(enumerate(videos)), better) == paired_difference(dict(enumerate(videos)), better)
 
 
 def test_seeds_on_other_videos_are_an_error():
@@ -150,16 +192,19 @@ def test_seeds_on_other_videos_are_an_error():
 
 
 def test_difference_by_hand():
-    """Eight groups, one video better in each: of 2^8 signs only all equal ones are as extreme, p = 2/256."""
-    groups = [i // 5 for i in range(40)]
-    worse = merged([1, 1, 0, 0, 0] * 8, groups)
-    better = merged([1, 1, 1, 0, 0] * 8, groups)
-    difference = paired_difference({0: better, 1: better}, {0: worse, 1: worse})
-    assert difference.estimate == 20
-    assert difference.p == 2 / 256
-    assert (difference.groups, difference.videos, difference.seeds) == (8, 40, 2)
-    assert np.isnan(difference.low)  # no spread between groups
-    assert paired_difference({0: worse}, {0: better}).estimate == -20
+    """Eight groups of 5 videos, three seeds that agree; 1 to 8 videos better in the groups: t over groups, 7 df."""
+    sizes = np.full(8, 5)
+    worse, better = (
+        of_groups(np.stack([np.array(hits), sizes], axis=1)) for hits in ([1] * 8, [2, 2, 2, 2, 3, 3, 3, 4])
+    )
+    found = paired_difference(dict.fromkeys(range(3), better), dict.fromkeys(range(3), worse))
+    gains = 100 * np.array([1, 1, 1, 1, 2, 2, 2, 3]) / 5
+    assert found.estimate == gains.mean()
+    exact = reference.ttest_1samp(gains, 0)
+    assert [found.low, found.high] == pytest.approx([*exact.confidence_interval(0.95)])
+    assert exact.pvalue < 2 / 256 and found.p == 2 / 256  # as far as 8 groups can go
+    assert (found.groups, found.videos, found.seeds, found.smallest) == (8, 40, 3, 2 / 256)
+    assert paired_difference({0: worse}, {0: better}).estimate == -found.estimate
 
 
 def test_only_common_seeds_count():
@@ -170,67 +215,70 @@ def test_only_common_seeds_count():
         paired_difference({0: a}, {1: a})
 
 
+def some_seeds(rng, n, share, s=3):
+    return {seed: merged(rng.random(n) < share) for seed in range(s)}
+
+
+@pytest.mark.parametrize(("seeds", "known"), [(1, False), (2, False), (3, True)])
+def test_a_p_value_needs_three_seeds(seeds, known):
+    """Two models cannot tell how much a third would differ; their interval says so by its length."""
+    rng = np.random.default_rng(1)
+    found = paired_difference(some_seeds(rng, 400, 0.9, seeds), some_seeds(rng, 400, 0.4, seeds))
+    assert np.isnan(found.p) != known and np.isnan(found.smallest) != known
+    assert np.isnan(found.low) == (seeds == 1)
+
+
+def test_two_seeds_can_carry_an_average():
+    rng = np.random.default_rng(1)
+    first, second = ([tally(some_seeds(rng, 400, share, 2)) for _ in range(4)] for share in (0.7, 0.4))
+    alone, average = differences([(first[:1], second[:1]), (first, second)])
+    assert np.isnan(alone.p) and average.p < 0.01
+    assert average.high - average.low < (alone.high - alone.low) / 2
+    assert (average.seeds, average.groups) == (2, 1600)
+
+
 def test_pairing_narrows_the_interval():
     rng = np.random.default_rng(5)
     hard = rng.random(400) < 0.5
     base = merged(hard)
-    slightly = merged(hard | (rng.random(400) < 0.04))  # never worse, now and then better
-    paired = paired_difference({0: slightly}, {0: base})
-    alone = accuracy_interval([base])
-    assert paired.low > 0 and paired.p < 0.01
+    slightly = {s: merged(hard | (rng.random(400) < 0.08)) for s in range(5)}  # never worse, now and then better
+    paired = paired_difference(slightly, dict.fromkeys(range(5), base))
+    alone = accuracy_interval([base] * 5)
+    assert paired.low > 0 and paired.p < 0.05
     assert (paired.high - paired.low) / 2 < alone.half_width / 2
 
 
-def test_p_is_exact_for_few_groups_and_close_for_many():
-    """Against scipy's sign-flip permutation test on the groups' sums."""
-    for groups, tolerance in ((10, 1e-12), (60, 0.02)):
-        rng = np.random.default_rng(groups)
-        of = np.repeat(np.arange(groups), 6)
-        a, b = merged(rng.random(len(of)) < 0.62, of), merged(rng.random(len(of)) < 0.5, of)
-        margin = (a["rank"] == 0).astype(int) - (b["rank"] == 0).astype(int)
-        sums = margin.groupby(of).sum().to_numpy()
-        expected = reference.permutation_test(
-            (sums, np.zeros(groups)),
-            lambda x, y, axis: x.sum(axis) - y.sum(axis),
-            permutation_type="samples",
-            vectorized=True,
-            n_resamples=20_000,
-            rng=np.random.default_rng(0),
-        ).pvalue
-        assert paired_difference({0: a}, {0: b}).p == pytest.approx(expected, abs=tolerance)
+def test_a_spread_over_seeds_counts():
+    """Each seed's gain is certain on its test set, yet gains from -6 to 16 points say little about the next seed."""
+    rng = np.random.default_rng(2)
+    base = rng.random(5000) < 0.5
+    gains = (-0.06, 0.05, 0.16)
+    first = {s: merged(np.where(rng.random(5000) < 2 * abs(gain), gain > 0, base)) for s, gain in enumerate(gains)}
+    found = paired_difference(first, dict.fromkeys(range(3), merged(base)))
+    assert found.p > 0.3 and found.low < -15 and found.high > 25
+    each = [
+        paired_difference(dict.fromkeys(range(3), first[s]), dict.fromkeys(range(3), merged(base))) for s in range(3)
+    ]
+    assert all(one.p < 1e-3 for one in each)
 
 
-def test_p_is_uniform_when_methods_are_alike():
-    """Under the null, at most 5 % of p-values are below 0.05, and not far fewer: groups share their difficulty."""
-    rng = np.random.default_rng(11)
-    p = []
-    of = np.repeat(np.arange(30), 8)
-    for _ in range(300):
-        rate = np.repeat(rng.beta(2, 2, 30), 8)
-        p.append(
-            paired_difference(
-                {0: merged(rng.random(240) < rate, of)}, {0: merged(rng.random(240) < rate, of)}, resamples=999
-            ).p
-        )
-    p = np.array(p)
-    assert 0.02 <= (p <= 0.05).mean() <= 0.085
-    assert 0.42 <= (p <= 0.5).mean() <= 0.58
-
-
-def test_groups_not_videos_are_flipped():
+def test_groups_not_videos_count():
     """Two big groups cannot make a small p, however many videos they hold."""
     of = [0] * 100 + [1] * 100
-    assert paired_difference({0: merged([1] * 200, of)}, {0: merged([0] * 200, of)}).p == 0.5
+    all_right, all_wrong = (dict.fromkeys(range(5), merged([hit] * 200, of)) for hit in (1, 0))
+    assert paired_difference(all_right, all_wrong).p == 0.5
 
 
-def test_p_is_never_zero():
-    """Random flips of 40 groups never meet the observed signs again; the observed ones themselves are counted."""
-    assert paired_difference({0: merged([1] * 40)}, {0: merged([0] * 40)}, resamples=999).p == 1 / 1000
+def test_one_group_makes_no_claim():
+    all_right, all_wrong = (dict.fromkeys(range(5), merged([hit] * 200, [0] * 200)) for hit in (1, 0))
+    found = paired_difference(all_right, all_wrong)
+    assert (found.estimate, found.p) == (100, 1) and np.isnan(found.low)
 
 
 def test_no_difference_at_all():
-    difference = paired_difference({0: merged([1, 0, 1])}, {0: merged([1, 0, 1])})
-    assert (difference.estimate, difference.p) == (0, 1)
+    same = dict.fromkeys(range(3), merged([1, 0, 1]))
+    found = paired_difference(same, same)
+    assert (found.estimate, found.p) == (0, 1) and np.isnan(found.low)
 
 
 def test_difference_needs_the_same_videos():
@@ -244,3 +292,13 @@ def test_holm():
     assert holm([0.5, 0.9]) == pytest.approx([1, 1])
     adjusted = holm([0.01, float("nan"), 0.5])
     assert adjusted[0] == 0.02 and np.isnan(adjusted[1])
+
+
+def test_smallest_adjusted():
+    """Nine comparisons on 8 subjects: all are at least 2 / 256, so even the best is 9 times that after Holm."""
+    low = 2 / 256
+    assert smallest_adjusted([low] * 9) == pytest.approx([9 * low] * 9)
+    # Beside 18 on many groups: when these are all smaller, as many as before are left.
+    assert smallest_adjusted([low] * 9 + [2.0**-400] * 18)[0] == pytest.approx(9 * low)
+    assert holm([low] * 9 + [1e-9] * 18)[0] == pytest.approx(9 * low)
+    assert smallest_adjusted([0.25, float("nan"), 0.5]) == pytest.approx([0.5, float("nan"), 0.5], nan_ok=True)

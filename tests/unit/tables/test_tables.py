@@ -14,6 +14,7 @@ from ssp.errors import RecordError
 from ssp.paths import Paths
 from ssp.records.record import Metrics
 from ssp.tables import print_tables, write_tables
+from ssp.tables.stats import holm
 from tests.unit.made_records import PARAMETERS, hits_of, make_config, write_all, write_cell
 
 
@@ -47,10 +48,10 @@ def test_main_table_by_hand():
     assert {path.name for path in paths} == {
         *(
             f"{n}.{x}"
-            for n in ("main", "parameters", "costs", "uncertainty", "differences")
+            for n in ("main", "parameters", "costs", "uncertainty", "differences", "verdict")
             for x in ("csv", "md", "tex")
         ),
-        "seeds.csv",
+        *(f"{name}.csv" for name in ("pairs", "ranks", "seeds")),
     }
     text = read(config, "main.csv")
     assert text.columns.tolist() == ["dataset", "method", "mean", "sd", "n_seeds", "published", "status"]
@@ -62,10 +63,12 @@ def test_main_table_by_hand():
     ]
     assert text["sd"].tolist() == [2.82842712, 0, 1.41421356, 7.07106781]
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in read(config, "main.md").splitlines()[2:]]
-    assert lines[0] == ["method", *(f"{d} {n}" for d in ("hmdb51", "breakfast", "average") for n in ("top-1", "paper"))]
+    heads = [f"{d} {n}" for d in ("hmdb51", "breakfast", "average") for n in ("top-1", "paper")]
+    assert lines[0] == ["method", *heads, "average rank"]
     # Averages within seeds: ssp (60 + 70) / 2 and (64 + 72) / 2, so 66.5 ± 2.1; published (76.66 + 93.23) / 2 = 84.945.
-    assert lines[2] == ["ssp", "**62.0 ± 2.8**", "76.66", "**71.0 ± 1.4**", "93.23", "**66.5 ± 2.1**", "84.94"]
-    assert lines[3] == ["linear", "40.0 ± 0.0", "–", "55.0 ± 7.1", "–", "47.5 ± 3.5", "–"]
+    # Two seeds tell nothing apart on one data set, but they do in the average.
+    assert lines[2] == ["ssp", "62.0 ± 2.8", "76.66", "71.0 ± 1.4", "93.23", "**66.5 ± 2.1**", "84.94", "1"]
+    assert lines[3] == ["linear", "40.0 ± 0.0", "–", "55.0 ± 7.1", "–", "47.5 ± 3.5", "–", "2"]
 
 
 def test_parameters_are_the_records():
@@ -87,7 +90,7 @@ def test_uncertainty_and_differences_say_what_stats_says():
     from ssp.records.predictions import merge_views, read_predictions
     from ssp.tables.stats import accuracy_interval, paired_difference
 
-    config = make_config(datasets=("ucf101",), methods=("linear", "ssp", "vpt"))
+    config = make_config(datasets=("ucf101",), methods=("linear", "ssp", "vpt"), seeds=(0, 1, 2))
     write_all(config)
     write_tables(config)
 
@@ -98,7 +101,7 @@ def test_uncertainty_and_differences_say_what_stats_says():
     row = read(config, "uncertainty.csv").set_index("method").loc["vpt"]
     interval = accuracy_interval(videos("vpt"))
     assert [row["mean"], row["low"], row["high"]] == pytest.approx([interval.estimate, interval.low, interval.high])
-    assert (row["groups"], row["videos"], row["interval"]) == (40, 200, "bootstrap")
+    assert (row["groups"], row["videos"], row["interval"]) == (40, 200, "seeds and groups")
     assert row["half_width"] == pytest.approx((row["high"] - row["low"]) / 2)
     differences = read(config, "differences.csv").set_index("method")
     assert set(differences.index) == {"linear", "vpt"} and set(differences["reference"]) == {"ssp"}
@@ -131,7 +134,7 @@ def test_same_records_same_bytes_whatever_time_and_host_say():
 
 
 def test_failed_cells_stay_with_their_reason():
-    config = make_config(datasets=("hmdb51", "ssv2"), methods=("ssp", "full", "vpt"))
+    config = make_config(datasets=("hmdb51", "ssv2"), methods=("ssp", "full", "vpt"), seeds=(0, 1, 2))
     write_all(config)
     reason = "loss is not finite in epoch 3 (50% | lr_x)"
     for seed in config.seeds:
@@ -141,21 +144,23 @@ def test_failed_cells_stay_with_their_reason():
     main = read(config, "main.csv").set_index(["dataset", "method"])
     assert main.loc[("ssv2", "full"), "status"] == "failed"
     assert np.isnan(main.loc[("ssv2", "full"), "mean"]) and main.loc[("ssv2", "full"), "n_seeds"] == 0
-    assert main.loc[("hmdb51", "vpt"), ["mean", "n_seeds", "status"]].tolist() == [50.0, 1, "partial"]
+    assert main.loc[("hmdb51", "vpt"), ["mean", "n_seeds", "status"]].tolist() == [52.0, 2, "partial"]
     assert (main.drop([("ssv2", "full"), ("hmdb51", "vpt")])["status"] == "ok").all()
     markdown = read(config, "main.md")
-    assert "failed [2]" in markdown and "50.0 [1]" in markdown
-    assert r"- [2] full on ssv2 failed with seed 0, 1: loss is not finite in epoch 3 (50% \| lr_x)" in markdown
+    assert "failed [2]" in markdown and "52.0 ± 2.8 [1]" in markdown
+    assert r"- [2] full on ssv2 failed with seed 0, 1, 2: loss is not finite in epoch 3 (50% \| lr_x)" in markdown
     assert "- [1] vpt on hmdb51 failed with seed 1: out of memory (the mean is over the other seeds)" in markdown
     rows = {line.split("|")[1].strip(): line for line in markdown.splitlines() if line.startswith("|")}
-    assert rows["full"].split("|")[-3].strip() == "–"  # no average over a part of the data sets
+    # No average over a part of the data sets; the published one stands.
+    assert [cell.strip() for cell in rows["full"].split("|")[-4:-1]] == ["–", "71.80", "–"]
     seeds = read(config, "seeds.csv").set_index(["dataset", "method", "seed"])
     assert seeds.loc[("ssv2", "full", 0), "reason"] == reason
     assert read(config, "parameters.csv").set_index(["dataset", "method"]).loc[("ssv2", "full")].isna()["total"]
     differences = read(config, "differences.csv").set_index(["dataset", "method"])
     assert np.isnan(differences.loc[("ssv2", "full"), "p"]) and differences.loc[("ssv2", "full"), "n_seeds"] == 0
-    assert differences.loc[("hmdb51", "vpt"), "n_seeds"] == 1
-    assert differences.loc[("ssv2", "vpt"), "p_holm"] == differences.loc[("ssv2", "vpt"), "p"]  # one comparison is left
+    assert differences.loc[("hmdb51", "vpt"), "n_seeds"] == 2 and np.isnan(differences.loc[("hmdb51", "vpt"), "p"])
+    assert differences["p"].notna().sum() == 2  # comparisons that are left: full on hmdb51, vpt on ssv2
+    assert differences["p_holm"].min() == pytest.approx(2 * differences["p"].min(), abs=1e-7)
 
 
 def test_everything_failed():
@@ -234,16 +239,75 @@ def test_records_of_one_checkpoint_must_share_its_file():
         write_tables(config)
 
 
-def test_bold_is_shared_at_the_shown_digits_and_only_complete_cells_compete():
-    config = make_config(datasets=("hmdb51",), methods=("ssp", "vpt", "full", "linear"), seeds=(0, 1))
-    for method, hits in (("ssp", (1234, 1234)), ("vpt", (1234, 1235)), ("linear", (1200, 1200))):
-        for seed, count in enumerate(hits):  # 61.70 and 61.725 are both 61.7
-            write_cell(config, "hmdb51", method, seed, np.arange(2000) < count)
-    write_cell(config, "hmdb51", "full", 0, np.arange(2000) < 1900)
+def write_apart(config, shares):
+    """Records of one data set, rows so many percent right with a little noise of seeds and videos."""
+    for m, (method, share) in enumerate(shares.items()):
+        for seed in config.seeds:
+            rng = np.random.default_rng([m, seed])
+            write_cell(config, "hmdb51", method, seed, rng.permutation(2000) < round(20 * (share + rng.normal(0, 0.3))))
+
+
+def test_bold_is_all_that_may_be_the_best_and_only_complete_cells_compete():
+    config = make_config(datasets=("hmdb51",), methods=("ssp", "vpt", "full", "linear"), seeds=range(5))
+    write_apart(config, {"ssp": 61.7, "vpt": 61.0, "full": 95.0, "linear": 50.0})
     write_cell(config, "hmdb51", "full", 1, reason="out of memory")
     write_tables(config)
+    ranks = read(config, "ranks.csv").set_index("method")
+    assert ranks.loc[["ssp", "vpt", "linear"]].drop(columns="dataset").values.tolist() == [
+        [1, 1, 2],
+        [2, 1, 2],
+        [3, 3, 3],
+    ]
+    assert "full" not in ranks.index
+    rows = {line.split("|")[1].strip(): line for line in read(config, "main.md").splitlines() if line.startswith("|")}
+    assert [row for row, line in rows.items() if "**" in line] == ["ssp", "vpt"]
+    assert [line.split("|")[-2].strip() for line in list(rows.values())[2:]] == ["1 (1–2)", "2 (1–2)", "–", "3"]
+    assert "no other row is better (p < 0.05, adjusted after Holm over all 3 pairs of rows" in read(config, "main.md")
+
+
+def test_two_seeds_make_nothing_bold_on_a_data_set():
+    config = make_config(datasets=("hmdb51",), methods=("ssp", "linear"), seeds=(0, 1))
+    write_apart(config, {"ssp": 90.0, "linear": 30.0})
+    write_tables(config)
     markdown = read(config, "main.md")
-    assert markdown.count("**61.7 ± 0.0**") == 2 and "95.0 [1]" in markdown and "**95.0" not in markdown
+    assert "**" not in markdown and "Not enough seeds to tell rows apart on hmdb51: nothing is bold there." in markdown
+    assert read(config, "ranks.csv")["rank"].tolist() == [1, 2] and read(config, "ranks.csv")["rank_low"].isna().all()
+    line = read(config, "differences.md").splitlines()[-1]
+    assert [cell.strip() for cell in line.split("|")[5:7]] == ["not enough seeds", "–"]
+    assert "Not enough seeds for a p-value on hmdb51: one data set needs 3" in read(config, "differences.md")
+
+
+def test_pairs_are_one_family_and_comparisons_with_the_reference_another():
+    config = make_config(datasets=("hmdb51", "ssv2"), methods=("ssp", "vpt", "linear"), seeds=(0, 1, 2))
+    write_all(config)
+    write_tables(config)
+    pairs, differences = read(config, "pairs.csv"), read(config, "differences.csv")
+    assert len(pairs) == 3 * 3 and len(differences) == 3 * 2
+    assert differences["dataset"].unique().tolist() == ["hmdb51", "ssv2", "average"]
+    for table in (pairs, differences):
+        assert 0 < table["p"].min() < 1e-8  # made of seeds that agree: tiny, and not rounded to nothing
+        assert table["p_holm"].tolist() == pytest.approx(holm(table["p"]).tolist(), abs=1e-7)
+    both = differences.merge(pairs, left_on=["dataset", "reference", "method"], right_on=["dataset", "first", "second"])
+    assert len(both) == 6
+    assert both["p_x"].tolist() == both["p_y"].tolist() and both["low_x"].tolist() == both["low_y"].tolist()
+    assert "over all 6 p-values of this table" in read(config, "differences.md")
+    average = differences.set_index(["dataset", "method"])["difference"].unstack()
+    assert average.loc["average"].tolist() == pytest.approx(average.loc[["hmdb51", "ssv2"]].mean().tolist())
+
+
+def test_what_cannot_be_significant_is_said():
+    """Five groups: no p below 2 / 2^5, and after Holm over two comparisons none below 4 / 2^5."""
+    config = make_config(datasets=("hmdb51",), methods=("ssp", "vpt", "linear"), seeds=(0, 1, 2))
+    for m, method in enumerate(config.methods):
+        for seed in config.seeds:
+            write_cell(config, "hmdb51", method, seed, np.random.default_rng([m, seed]).random(25) < 0.9 - 0.3 * m)
+    write_tables(config)
+    differences = read(config, "differences.csv")
+    assert (differences["p"] >= 2 / 32).all() and differences["p_holm_smallest"].tolist() == [4 / 32, 4 / 32]
+    said = (
+        "hmdb51: with 5 test groups p cannot be below 0.062, nor p (Holm) below 0.12; nothing there can be significant."
+    )
+    assert said in read(config, "differences.md")
 
 
 def test_caption_tells_what_the_numbers_are():
@@ -276,7 +340,9 @@ def test_terminal_shows_all_numbers_at_any_width(width):
     text = printed(config, width)
     if width >= 66:
         assert max(map(len, text.splitlines())) <= width
-    for number in ("63.0 ± 1.4", "76.66", "40.58", "210,000", "74.00", "54.0 [1]", "56.5–69.2"):
+    row = read(config, "uncertainty.csv").set_index(["dataset", "method"]).loc[("hmdb51", "ssp")]
+    interval = f"{row['low']:.1f}–{row['high']:.1f}"
+    for number in ("63.0 ± 1.4", "76.66", "40.58", "210,000", "74.00", "54.0 [1]", interval):
         assert number in text, number
 
 
