@@ -1,7 +1,8 @@
 """Tables of a config from its result records: CSV for programs, Markdown and LaTeX for readers, and the terminal.
 
-Tables are pure functions of records: same records, same bytes. `cells` reads and checks the records, `long` makes the
-long tables, `layout` cuts those for readers from them, `markup` writes Markdown and LaTeX, `terminal` prints.
+Tables are pure functions of records: same records, same bytes. `cells` reads and checks the records; `crossed` and
+`stats` are the statistics, `claims` and `verdict` what the tables claim by them, `power` what they could. `long` makes
+the long tables, `layout` cuts those for readers from them, `markup` writes Markdown and LaTeX, `terminal` prints.
 """
 
 from __future__ import annotations
