@@ -37,8 +37,8 @@ def print_tables(config: Config, console: Console | None = None) -> None:
         console.print(f"[{i}] {note}", style="yellow", markup=False, highlight=False)
     seeds, trials = len(config.seeds), config.sweep.trials
     words = [
-        f"Top-1 in percent: mean ± sd over {seeds} seed{'s' if seeds > 1 else ''}, and the {LEVEL} interval of the mean",
-        "for other seeds and other test groups.",
+        f"Top-1 in percent: mean ± sd over {seeds} seed{'s' if seeds > 1 else ''}, and the {LEVEL} interval of the",
+        "mean for other seeds and other test groups.",
         bold_words(tables),
         f"Trials for each data set and method: {trials}.",
         context(config),
