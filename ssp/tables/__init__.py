@@ -1,6 +1,7 @@
 """Tables of a config from its result records: CSV for programs, Markdown and LaTeX for readers, and the terminal.
 
-Tables are pure functions of records: same records, same bytes. `cells` reads and checks the records of runs, `long`
+Tables are pure functions of records: same records, same bytes. `cells` reads and checks the records of runs; `crossed`
+and `stats` are the statistics, `claims` and `verdict` what the tables claim by them, `power` what they could. `long`
 makes the long tables (`costs` that of costs), `layout` cuts those for readers from them, `markup` writes Markdown and
 LaTeX, `terminal` prints.
 """

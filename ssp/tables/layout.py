@@ -115,12 +115,10 @@ def _main(config: Config, tables: LongTables) -> Layout:
     groups: dict[str, list] = {}
     for dataset in config.datasets:
         rows = [main.loc[(dataset, method)] for method in config.methods]
-        measured = [_accuracy(row, failures.mark(dataset, row.name[1])) for row in rows]
-        groups[dataset] = measured
+        groups[dataset] = [_accuracy(row, failures.mark(dataset, row.name[1])) for row in rows]
     if len(config.datasets) > 1:
         averages = tables.uncertainty[tables.uncertainty["dataset"] == AVERAGE].set_index("method")
-        measured = [_average(averages.loc[method]) for method in config.methods]
-        groups[AVERAGE] = measured
+        groups[AVERAGE] = [_average(averages.loc[method]) for method in config.methods]
     ranks, verdicts = (table.set_index(["dataset", "method"]) for table in (tables.ranks, tables.verdict))
     columns = {("", "method"): _titles(config)}
     for name, measured in groups.items():
@@ -131,10 +129,13 @@ def _main(config: Config, tables: LongTables) -> Layout:
         published = [_published(verdicts, name, row) for row in config.methods]
         columns |= {(name, "top-1"): bold, (name, PAPER): published}
     columns[(name, RANK)] = [_rank(rank) for rank in own]  # of the last: the average, if there is one
-    caption = (
-        f"{titled(config)} Top-1 accuracy in percent, mean ± standard deviation over seeds. {_budget(config)} "
-        f"{bold_words(tables)} {context(config)} {sign_words(tables)}"
-    ).rstrip()
+    words = [
+        f"{titled(config)} Top-1 accuracy in percent, mean ± standard deviation over seeds. {_budget(config)}",
+        bold_words(tables),
+        context(config),
+        sign_words(tables),
+    ]
+    caption = " ".join(filter(None, words))
     return Layout(two_level_table(columns), caption, failures.notes)
 
 

@@ -35,11 +35,16 @@ def print_tables(config: Config, console: Console | None = None) -> None:
     _show(console, wide if fits else _accuracy_narrow(config, tables, layouts["main"]))
     _show_notes(console, layouts["main"])
     seeds, trials = len(config.seeds), config.sweep.trials
+    words = [
+        f"Top-1 in percent: mean ± sd over {seeds} seed{'s' if seeds > 1 else ''}, and the {LEVEL} interval of the",
+        "mean for other seeds and other test groups.",
+        bold_words(tables),
+        f"Trials for each data set and method: {trials}.",
+        context(config),
+        sign_words(tables),
+    ]
     console.print(
-        f"Top-1 in percent: mean ± sd over {seeds} seed{'s' if seeds > 1 else ''}, and the {LEVEL} interval of the "
-        f"mean for other seeds and other test groups. {bold_words(tables)} "
-        f"Trials for each data set and method: {trials}. {context(config)} {sign_words(tables)}".rstrip()
-        + "\n",
+        " ".join(filter(None, words)) + "\n",
         style="dim",
         markup=False,
         highlight=False,
