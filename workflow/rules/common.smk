@@ -47,3 +47,9 @@ def frame_store(wildcards):
     """All shards of a data set's frame store."""
     shards = range(cfg.datasets[wildcards.dataset].frames.shards)
     return [paths.shard(wildcards.dataset, shard) for shard in shards]
+
+
+def ablation_records(wildcards):
+    """Records and predictions of an ablation's points and of its base row."""
+    cells = itertools.product(*cfg.ablation_runs(wildcards.ablation))
+    return [path for cell in cells for path in (paths.record(*cell), paths.predictions(*cell))]

@@ -72,12 +72,6 @@ rule tables:
         ssp("tables")
 
 
-def ablation_records(wildcards):
-    """Records and predictions of an ablation's points and of its base row."""
-    cells = itertools.product(*cfg.ablation_runs(wildcards.ablation))
-    return [path for cell in cells for path in (paths.record(*cell), paths.predictions(*cell))]
-
-
 rule ablation:
     input:
         ablation_records,
