@@ -46,6 +46,12 @@ def test_the_cost_is_that_of_the_paper_config():
         assert asked in text, f"{page}: config/paper.yaml asks for {asked}; estimate its cost anew (docs/cluster.md)"
 
 
+def test_the_protocol_shows_the_simulation_that_was_measured():
+    measured = (ROOT / "benchmarks" / "results" / "null_simulation.md").read_text().splitlines()
+    shown = (ROOT / "docs" / "protocol.md").read_text().splitlines()
+    assert [line for line in measured if line.startswith("|") and line not in shown] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page):
     for path, anchor in links(page):
