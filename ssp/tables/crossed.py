@@ -6,9 +6,9 @@ Design choices
   and McCulloch 1992, "Variance Components", chapter 4). Groups of unequal sizes enter by linearising the ratio.
 - Seeds are few: their part has S - 1 degrees of freedom, and Student's t with it. Two parts, each with degrees of
   freedom of its own, are added as Behrens and Fisher did: (estimate - truth) is judged as a t1 + b t2, with a and b
-  the standard errors of the parts. With normal effects such intervals cover at least as often as they say, for any mix
-  of the parts (Robinson 1976; benchmarks/null_simulation.py). One t after Satterthwaite does not: with 2 and 3 seeds it
-  errs up to 13 and 8 % of the time instead of 5, and a bootstrap of 2 or 3 seeds errs more.
+  the standard errors of the parts. With normal effects this errs no more often than it says, for any mix of the parts
+  (Robinson 1976 for independent ones; simulated for these in benchmarks/null_simulation.py). With 2 and 3 seeds one t
+  after Satterthwaite errs up to 13 and 8 % of the time instead of 5, a percentile bootstrap of both up to 35 and 25 %.
 - In an average over data sets these are fixed, and each has its own seeds and groups: parts of a kind are added, with
   degrees of freedom after Satterthwaite within the kind.
 - No resampling, no random numbers: same counts, same digits, and a table of thousands of comparisons within seconds.

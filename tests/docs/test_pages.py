@@ -60,6 +60,12 @@ def test_the_example_of_rows_and_ablations_is_one():
     assert {row.method for row in config.rows.values()} == {"vpt", "ssp"}
 
 
+def test_the_protocol_shows_the_simulation_that_was_measured():
+    measured = (ROOT / "benchmarks" / "results" / "null_simulation.md").read_text().splitlines()
+    shown = (ROOT / "docs" / "protocol.md").read_text().splitlines()
+    assert [line for line in measured if line.startswith("|") and line not in shown] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page):
     for path, anchor in links(page):
