@@ -36,8 +36,9 @@ PACKAGES = (
     "decord",
     "optuna",
     "mlflow",
+    "triton",
     "mamba-ssm",
-    "causal-conv1d",
+    "selective-scan-cuda",
 )
 
 

@@ -165,10 +165,7 @@ def _run(scans: Sequence[ScanArgs], backend: str | None = None) -> tuple[Tensor,
         check_args(args)
     module = load(choose_backend(arithmetic_dtype(scans[0]), scans[0].u.device, backend).name)
     tensors = [tensor for args in scans for tensor in args[:8]]
-    differentiable = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
-    if differentiable and hasattr(module, "differentiable"):
-        return tuple(module.differentiable(module.prepare(args)).to(args.u.dtype) for args in scans)
-    if differentiable:
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
         return ScanFunction.apply(module, tuple((args.delta_softplus, args.reverse) for args in scans), *tensors)
     prepared = [module.prepare(args) for args in scans]
     ys = [module.forward(prepared[0], False)[0]] if len(scans) == 1 else both_forward(module, prepared, False)[0]

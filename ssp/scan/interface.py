@@ -55,7 +55,6 @@ class Backend(Protocol):
     """The functions that a backend module has.
 
     It may also have
-    - `differentiable(args) -> y`, when its library brings an autograd function of its own;
     - `backward_into(grad_y, args, kept, needs, grad_z, add_z)`, a backward that writes z's gradient where it is wanted;
     - `forward_both` and `backward_both`, with the signatures of `both_forward` and `both_backward`: the two scans of a
       bidirectional mixer at once.

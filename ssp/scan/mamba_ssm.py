@@ -1,11 +1,11 @@
-"""The CUDA kernels of the package mamba-ssm, through its public `selective_scan_fn`.
+"""The CUDA kernels of the package mamba-ssm, through its extension module `selective_scan_cuda`.
 
-- Never needed: `triton` comes first. The package is looked for when the scan is first chosen, and imported when it is
-  first used; what counts is its extension module, `selective_scan_cuda`.
-- On the plain path its own autograd function is used as it is. The forward and backward pair for the frozen mixer
-  keeps nothing: its backward runs the kernel's forward again and differentiates that.
+- Never needed: `triton` comes first, and this is there to compare with. What counts is the extension module: the
+  package also imports without it, and brings much else. `environment.cuda.post-deploy.sh` compiles it alone.
 - Its kernels scan forward only and want tokens contiguous, so `reverse` flips the inputs.
 - u, delta, B, C and z go in with the dtype of u (float32, float16 or bfloat16), A, D and the bias in float32.
+- Nothing is kept: the backward runs the forward kernel again, for what its own kernel wants of it. That adds up
+  gradients with atomics, so their last digits differ from run to run.
 """
 
 from functools import cache
@@ -19,18 +19,15 @@ from ssp.scan.interface import TENSORS, Grads, ScanArgs, flip_grads, flip_tokens
 
 @cache
 def unavailable() -> str | None:
-    """It needs the package and a GPU."""
-    if find_spec("mamba_ssm") is None:
-        return "the package mamba-ssm is not installed"
-    if find_spec("selective_scan_cuda") is None:  # the package also imports without its kernels
-        return "mamba-ssm is installed without its kernels (no extension module selective_scan_cuda)"
+    """It needs the extension module and a GPU."""
+    if find_spec("selective_scan_cuda") is None:
+        return "the extension module of mamba-ssm, selective_scan_cuda, is not installed"
     if not torch.cuda.is_available():
         return "PyTorch sees no CUDA device"
     try:
         import selective_scan_cuda  # noqa: F401
-        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn  # noqa: F401
     except Exception as error:  # a broken build fails in many ways, from ImportError to OSError
-        return f"mamba-ssm does not import ({type(error).__name__}: {error})".splitlines()[0]
+        return f"selective_scan_cuda does not import ({type(error).__name__}: {error})".splitlines()[0]
     return None
 
 
@@ -49,28 +46,31 @@ def prepare(args: ScanArgs) -> ScanArgs:
     return ScanArgs(*(x if x is None else x.to(dtype).contiguous() for x, dtype in tensors), *args[8:])
 
 
-def differentiable(args: ScanArgs) -> Tensor:
-    """Y (B, D, L) with the autograd function of mamba-ssm."""
-    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
-
-    if args.reverse:
-        return differentiable(flip_tokens(args)).flip(-1)
-    return selective_scan_fn(*args[:8], args.delta_softplus)
+def kernel_inputs(args: ScanArgs) -> tuple[Tensor | None, ...]:
+    """The eight tensors as the kernels take them: B and C are (B, groups, N, L), here of one group."""
+    return tuple(args._replace(B=args.B[:, None], C=args.C[:, None])[:8])
 
 
 def forward(args: ScanArgs, keep: bool) -> tuple[Tensor, None]:
     """Y (B, D, L); nothing is kept."""
-    with torch.no_grad():
-        return differentiable(args), None
+    import selective_scan_cuda
+
+    if args.reverse:
+        return forward(flip_tokens(args), keep)[0].flip(-1), None
+    ungated, _states, *gated = selective_scan_cuda.fwd(*kernel_inputs(args), args.delta_softplus)
+    return gated[0] if gated else ungated, None
 
 
 def backward(grad_y: Tensor, args: ScanArgs, kept: None, needs: Grads) -> Grads:
-    """Gradients where needed, by the kernel's own backward."""
+    """All gradients (the kernel computes them in any case)."""
+    import selective_scan_cuda
+
     if args.reverse:
         return flip_grads(backward(grad_y.flip(-1), flip_tokens(args), kept, needs))
-    with torch.enable_grad():
-        pairs = zip(TENSORS, args[:8], needs, strict=True)
-        tensors = {name: x if x is None else x.detach().requires_grad_(bool(need)) for name, x, need in pairs}
-        wanted = {name: x for name, x in tensors.items() if x is not None and x.requires_grad}
-        y = differentiable(args._replace(**tensors))
-        return Grads(**dict(zip(wanted, torch.autograd.grad(y, list(wanted.values()), grad_y), strict=True)))
+    inputs = kernel_inputs(args)
+    ungated, states, *_ = selective_scan_cuda.fwd(*inputs, args.delta_softplus)
+    out = None if args.z is None else ungated
+    found = selective_scan_cuda.bwd(*inputs, grad_y.contiguous(), states, out, None, args.delta_softplus, False)
+    u, delta, A, B, C, D, bias = found[:7]
+    z = None if args.z is None else found[7]
+    return Grads(u, delta, A, B[:, 0], C[:, 0], D, z, bias)

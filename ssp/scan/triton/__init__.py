@@ -160,11 +160,9 @@ def _alike(first: ScanArgs, second: ScanArgs) -> bool:
     return kind(first) == kind(second)
 
 
-def _pair(tensors: Sequence[Tensor | None]) -> tuple[Tensor, int] | None:
-    """A tensor of the first scan, and the distance in elements to the same of the last: both are in one memory."""
-    if tensors[0] is None:
-        return None
-    return tensors[0], (tensors[-1].data_ptr() - tensors[0].data_ptr()) // tensors[0].element_size()
+def _pair(tensors: Sequence[Tensor | None]) -> tuple[Tensor, Tensor] | None:
+    """The tensor of the first scan and that of the last."""
+    return None if tensors[0] is None else (tensors[0], tensors[-1])
 
 
 def _rows(scans: Sequence[ScanArgs], plan: Plan) -> Launch:
@@ -177,7 +175,7 @@ def _rows(scans: Sequence[ScanArgs], plan: Plan) -> Launch:
     streams = {}
     for name in ("B", "C"):
         state, token, clip = (getattr(scans[0], name).stride(axis) for axis in (1, 2, 0))
-        streams[name] = (*_pair([getattr(scan, name) for scan in scans]), clip, token, state)
+        streams[name] = (_pair([getattr(scan, name) for scan in scans]), clip, token, state)
     args = {**streams, "rows": rows, "L": tokens, "N": scans[0].A.shape[1], **_ways(scans)}
     options = {"PADDED": plan.padded, "TOKENS": EVERY, "SIZE": 1 << (plan.padded - 1).bit_length(), "num_warps": 4}
     return Launch(pack, (chunks, batch, len(scans)), args, options)
@@ -197,7 +195,7 @@ def _shared(scans: Sequence[ScanArgs], plan: Plan, rows: Tensor) -> dict[str, An
     wide = plan.blocks * plan.width
     A = torch.stack([scan.A.t().float() for scan in scans])
     A = F.pad(A, (0, wide - channels, 0, plan.padded - A.shape[1]))
-    z = None if first.z is None else (*_pair([scan.z for scan in scans]), first.z.stride(0), stride)
+    z = None if first.z is None else (_pair([scan.z for scan in scans]), first.z.stride(0), stride)
     chunks = -(-tokens // EVERY)
     return {
         **{name: _pair([getattr(scan, name) for scan in scans]) for name in ("u", "delta", "D")},

@@ -8,8 +8,8 @@
 - States come in tiles (first, size) of 32, 16, 8 or 4, as Triton wants powers of two: PADDED in all, so 22 states cost
   24 and not 32. Padding has A = B = C = 0: its states stay 0.
 - Tokens are numbered in the order of the scan, i = 0 to L-1; a reverse scan walks through memory backwards.
-- Tokens by channels lie dense, (B, L, E); z may be a part of something wider. A pair (pointer, way) is a tensor of the
-  first scan and the distance to the second's, in elements, whether or not they are parts of one tensor.
+- Tokens by channels lie dense, (B, L, E); z may be a part of something wider. Inputs are pairs of tensors, one of each
+  scan, with what they have in common as to strides.
 - tl.exp2 is one instruction, hence A2 = A * log2(e). `tensor * constexpr` in this order, for the interpreter.
 """
 
@@ -47,11 +47,20 @@ def _steps(raw, b, SOFTPLUS: tl.constexpr):
 
 
 @triton.jit
+def _of(pair, way):
+    """The tensor of this program's scan."""
+    pointer = pair[0]
+    if way == 1:
+        pointer = pair[1]
+    return pointer
+
+
+@triton.jit
 def _weight(pair, way, e, me):
     """Channels `e` of D, or of the bias; None where there is none."""
     found = None
     if pair is not None:
-        found = tl.load(pair[0] + way * pair[1] + e, mask=me, other=0.0).to(tl.float32)
+        found = tl.load(_of(pair, way) + e, mask=me, other=0.0).to(tl.float32)
     return found
 
 
@@ -163,7 +172,7 @@ def pack(B, C, rows, L, N, rev0, rev1, PADDED: tl.constexpr, TOKENS: tl.constexp
     """B and C of each token side by side in float32, in the order of the scan; 0 beyond N and beyond L.
 
     Rows (ways, B, tokens, 2, PADDED) are then read as whole vectors, whatever the rows of x_proj look like. B and C are
-    (pointer, way, clip, token, state): distances in elements.
+    (pair, clip, token, state): distances in elements.
     """
     clip, way = tl.program_id(1).to(tl.int64), tl.program_id(2)
     i = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
@@ -174,8 +183,8 @@ def pack(B, C, rows, L, N, rev0, rev1, PADDED: tl.constexpr, TOKENS: tl.constexp
     out = rows + (first + i)[:, None] * (2 * PADDED) + n[None, :]
     for half in tl.static_range(2):
         source = B if half == 0 else C
-        start = source[0] + way * source[1] + clip * source[2]
-        values = tl.load(start + t[:, None] * source[3] + n[None, :] * source[4], mask=there, other=0.0)
+        start = _of(source[0], way) + clip * source[1]
+        values = tl.load(start + t[:, None] * source[2] + n[None, :] * source[3], mask=there, other=0.0)
         tl.store(out + half * PADDED, values.to(tl.float32), mask=(n < PADDED)[None, :])
 
 
@@ -188,7 +197,7 @@ def scan_forward(
 ):  # fmt: skip
     """Y of each scan, (ways, B, L, E), and the states before every EVERY-th token if `kept` is given.
 
-    TOKENS at a time: all of their loads are on the way before the first is needed. z is (pointer, way, clip, token).
+    TOKENS at a time: all of their loads are on the way before the first is needed. z is (pair, clip, token).
     """
     block, way = tl.program_id(0), tl.program_id(2)
     clip = tl.program_id(1).to(tl.int64)
@@ -199,13 +208,12 @@ def scan_forward(
     e = block * WIDTH + tl.arange(0, WIDTH)
     me = e < E
     dense = (clip * L + origin) * E + e
-    at_u = u[0] + way * u[1] + dense
-    at_delta = delta[0] + way * delta[1] + dense
+    at_u, at_delta = _of(u, way) + dense, _of(delta, way) + dense
     at_y = y + way * tl.num_programs(1).to(tl.int64) * L * E + dense
     at_rows = rows + index * (chunks * EVERY * 2 * PADDED)
     if z is not None:
-        at_z = z[0] + way * z[1] + clip * z[2] + origin * z[3] + e
-        z_row = step * z[3]
+        at_z = _of(z[0], way) + clip * z[1] + origin * z[2] + e
+        z_row = step * z[2]
     skip, b = _weight(D, way, e, me), _weight(bias, way, e, me)
     A = _load_tiles(A + way * PADDED * wide + e[None, :], wide, TILES)
     A2 = _scaled(A, tl.full((WIDTH,), LOG2E, tl.float32), TILES)
@@ -261,15 +269,15 @@ def scan_backward(
     e = block * WIDTH + tl.arange(0, WIDTH)
     me = e < E
     dense = (clip * L + origin) * E + e
-    at_u, at_delta, at_grad = u[0] + way * u[1], delta[0] + way * delta[1], grad_y[0] + way * grad_y[1]
+    at_u, at_delta, at_grad = _of(u, way), _of(delta, way), _of(grad_y, way)
     out = way * tl.num_programs(1).to(tl.int64) * L * E
     at_rows = rows + index * (chunks * EVERY * 2 * PADDED)
     column = tl.arange(0, WIDTH)[None, :]
-    at_kept = kept[0] + way * kept[1] + clip * kept_clip + block * kept_block + column
+    at_kept = _of(kept, way) + clip * kept_clip + block * kept_block + column
     at_scratch = scratch + (index * tl.num_programs(0) + block) * scratch_block + column
     if z is not None:
-        at_z = z[0] + way * z[1] + clip * z[2] + origin * z[3] + e
-        z_row = step * z[3]
+        at_z = _of(z[0], way) + clip * z[1] + origin * z[2] + e
+        z_row = step * z[2]
     if parts is not None:
         parts_row = tl.num_programs(0) * (2 * PADDED)
         at_parts = parts + (index * L + origin) * parts_row + block * (2 * PADDED)

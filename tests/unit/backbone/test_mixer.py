@@ -320,7 +320,7 @@ def test_hooks_get_direction_streams_and_shapes():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
 @pytest.mark.parametrize("tokens", [1569, 6273])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-3), (torch.bfloat16, 5e-2)])
-@pytest.mark.parametrize("backend", ["mamba_ssm", "chunked"])
+@pytest.mark.parametrize("backend", ["triton", "mamba_ssm", "chunked"])
 def test_gpu_parity(tokens, dtype, tolerance, backend, monkeypatch):
     if backend not in available_backends():
         pytest.skip(f"{backend} is not available here")
