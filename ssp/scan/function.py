@@ -38,7 +38,8 @@ class ScanFunction(Function):
     def backward(ctx: FunctionCtx, *grad_y: Tensor) -> tuple:
         """Gradients in the dtype of each input, None where not needed."""
         count = len(ctx.flags)
-        kept, tensors = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        saved = ctx.saved_tensors  # once: checkpointing lets each be unpacked a single time
+        kept, tensors = saved[:count], saved[count:]
         args = [ctx.backend.prepare(each) for each in _scans(ctx.flags, tensors)]
         wanted = ctx.needs_input_grad[2:]
         needs = [Grads(*wanted[first : first + len(TENSORS)]) for first in range(0, len(wanted), len(TENSORS))]
