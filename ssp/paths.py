@@ -170,8 +170,13 @@ class Paths:
 
     def log(self, rule: str, *parts: str) -> Path:
         """Log file of a job."""
-        return self.results / "logs" / Path(*(rule, *parts)[:-1], f"{(rule, *parts)[-1]}.log")
+        return _suffixed(self.results.joinpath("logs", rule, *parts), ".log")
 
     def benchmark(self, rule: str, *parts: str) -> Path:
         """Time and memory of a job, as Snakemake measured them."""
-        return self.results / "benchmarks" / Path(*(rule, *parts)[:-1], f"{(rule, *parts)[-1]}.tsv")
+        return _suffixed(self.results.joinpath("benchmarks", rule, *parts), ".tsv")
+
+
+def _suffixed(path: Path, suffix: str) -> Path:
+    """A path with a suffix behind its name, which may have dots of its own (`with_suffix` would cut at the last)."""
+    return path.with_name(path.name + suffix)

@@ -157,6 +157,11 @@ class Recipe(Strict):
     )
     augmentation: Augmentation = Field(default=Augmentation(), description="Training-time transforms.")
 
+    @property
+    def warmup_share(self) -> float:
+        """Share of a training that warms up, however many epochs it has."""
+        return min(self.warmup_epochs / self.epochs, 1.0)
+
 
 class Range(Strict):
     """One dimension of a search space: an interval, or a list of choices."""

@@ -13,9 +13,7 @@ from matplotlib.figure import Figure
 
 from ssp.config import Config
 from ssp.errors import ConfigError
-from ssp.figures.accuracy import UNDATED
-from ssp.figures.style import COLOURS, MARKERS, STYLE
-from ssp.files import atomic_path
+from ssp.figures.style import COLOURS, MARKERS, STYLE, save_figure
 from ssp.paths import Paths
 from ssp.tables.ablations import read_ablation
 from ssp.tables.layout import LEVEL
@@ -35,11 +33,7 @@ def write_curve(config: Config, name: str) -> list[Path]:
     table = read_ablation(config, name)
     paths = Paths.of(config).ablation_curves(name)
     with mpl.rc_context(STYLE):
-        figure = ablation_curve(config, name, table)
-        for path in paths:
-            kind = path.suffix.removeprefix(".")
-            with atomic_path(path) as temporary:
-                figure.savefig(temporary, format=kind, dpi=200, metadata=UNDATED[kind])
+        save_figure(ablation_curve(config, name, table), paths)
     return paths
 
 

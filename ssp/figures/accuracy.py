@@ -25,15 +25,13 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter
 
 from ssp.config import Config
-from ssp.figures.style import COLOURS, MARKERS, STYLE
-from ssp.files import atomic_path
+from ssp.figures.style import COLOURS, MARKERS, STYLE, save_figure
 from ssp.paths import Paths
 from ssp.tables.layout import LEVEL
 from ssp.tables.long import LongTables, read_tables
 
 _SPREAD = {"linewidth": 9, "alpha": 0.25}
 _INTERVAL = {"linewidth": 1.2}
-UNDATED = {"pdf": {"CreationDate": None, "Creator": None, "Producer": None}, "png": {"Software": None}}
 
 
 def write_figures(config: Config) -> list[Path]:
@@ -45,15 +43,9 @@ def write_figures(config: Config) -> list[Path]:
     Raises:
         RecordError: the tables are not written (`ssp.tables.write_tables`).
     """
-    tables = read_tables(config)
-    paths = []
+    tables, paths = read_tables(config), Paths.of(config).figure_files
     with mpl.rc_context(STYLE):
-        figure = accuracy_against_parameters(config, tables)
-        for path in Paths.of(config).figure_files:
-            kind = path.suffix.removeprefix(".")
-            with atomic_path(path) as temporary:
-                figure.savefig(temporary, format=kind, dpi=200, metadata=UNDATED[kind])
-            paths.append(path)
+        save_figure(accuracy_against_parameters(config, tables), paths)
     return paths
 
 

@@ -1,4 +1,15 @@
-"""How all figures look."""
+"""How all figures look, and how they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ssp.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
 MARKERS = "osD^vP*Xhp"
@@ -18,3 +29,12 @@ STYLE = {
     "xtick.minor.size": 0,
     "pdf.fonttype": 42,  # text stays text
 }
+_UNDATED = {"pdf": {"CreationDate": None, "Creator": None, "Producer": None}, "png": {"Software": None}}
+
+
+def save_figure(figure: Figure, paths: Iterable[Path]) -> None:
+    """Write a figure atomically in the format of each path (pdf, png), without dates or versions."""
+    for path in paths:
+        kind = path.suffix.removeprefix(".")
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format=kind, dpi=200, metadata=_UNDATED[kind])

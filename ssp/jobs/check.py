@@ -73,10 +73,11 @@ def _rows(config: Config) -> Iterator[str]:
         yield f"explained: nothing can be drawn of '{config.explained}'; name a row of ssp, with all its parts"
     for name, points in config.points.items():
         base = config.rows[config.ablations[name].of]
+        space, options = search_space(config, base.name), _method(base).options
         for point in points:
             row = config.rows[point.row]
-            searched = row.varied.keys() & search_space(config, base.name).keys()
-            if row != base and not searched and _method(row).options == _method(base).options:
+            searched = row.varied.keys() & space.keys()
+            if row != base and not searched and _method(row).options == options:
                 said = ", ".join(f"{key}: {value}" for key, value in row.varied.items())
                 yield (
                     f"ablations.{name}: '{point.title}' is what '{base.name}' does anyway and would be trained twice; "

@@ -85,8 +85,7 @@ def pruner(recipe: Recipe, epochs: int) -> optuna.pruners.BasePruner:
         recipe: whose warm-up shrinks in proportion to the epochs.
         epochs: of a trial.
     """
-    warmup = min(recipe.warmup_epochs / recipe.epochs, 1.0) * epochs
-    return optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=math.ceil(warmup) + 1)
+    return optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=math.ceil(recipe.warmup_share * epochs) + 1)
 
 
 def _mend(journal: Path) -> None:

@@ -238,7 +238,9 @@ def choose(cell: Cell, trials: dict[int, FrozenTrial], run: SweepRun) -> Choice:
     results = [_result(slot, trial) for slot, trial in trials.items()]
     complete = [trial for trial in results if trial.state == "complete"]
     best = max(complete, key=lambda t: (t.value, -t.epochs[-1].val_loss, -t.number), default=None)
-    chosen = best.hyperparameters if best else None if cell.config.sweep.trials else hyperparameters(cell, {})
+    chosen = best.hyperparameters if best else None
+    if not cell.config.sweep.trials:
+        chosen = hyperparameters(cell, {})
     reasons = sorted({trial.reason for trial in results if trial.reason})
     plain = cell.config.sweep_slice(cell.dataset, cell.method)
     return Choice(

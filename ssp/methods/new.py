@@ -20,11 +20,11 @@ from pathlib import Path
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ssp.config.plugins import METHODS, method_targets
+from ssp.config.plugins import METHODS, PACKAGE, method_targets
 from ssp.errors import ConfigError
 from ssp.files import write_text
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = PACKAGE.parent
 TEMPLATES = Path(__file__).parent / "templates"
 RANK = 4  # in the config: small, as the demo's backbone is
 
@@ -37,7 +37,7 @@ def new_method(name: str, config: Path | None = None) -> list[Path]:
         config: the config that gets the row; by default config/demo-all.yaml, which has every method.
 
     Returns:
-        What was written by hand, as it were: the files to look at next.
+        Paths of the files, without the pages of the documentation.
 
     Raises:
         ConfigError: this is no clone, the name is none or taken, or a file is not as it is expected.

@@ -12,19 +12,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
 from ssp.config import Config, Range, slice_hash
 from ssp.errors import RecordError
 from ssp.files import write_json
-from ssp.records.record import Chosen, Epoch, SweepSummary, load_checked
+from ssp.records.record import Chosen, Epoch, Stored, SweepSummary, load_checked
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Trial(_Model):
+class Trial(Stored):
     """One trial: what was tried and what validation said after each epoch."""
 
     number: int
@@ -36,14 +32,14 @@ class Trial(_Model):
     epochs: list[Epoch]
 
 
-class Budget(_Model):
+class Budget(Stored):
     """What every method gets."""
 
     trials: int
     epochs: int
 
 
-class SweepRun(_Model):
+class SweepRun(Stored):
     """What may differ between two runs of the same sweep."""
 
     started: str
@@ -56,7 +52,7 @@ class SweepRun(_Model):
     tracking_uri: str | None = None
 
 
-class Choice(_Model):
+class Choice(Stored):
     """Result of a study."""
 
     schema_version: Literal[1] = 1

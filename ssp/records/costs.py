@@ -11,20 +11,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from ssp.config import Config, slice_hash
 from ssp.errors import RecordError
 from ssp.files import write_json
 from ssp.paths import Paths
-from ssp.records.record import Git, Parameters, Scan, load_checked
+from ssp.records.record import Git, Parameters, Scan, Stored, load_checked
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class RowCosts(_Model):
+class RowCosts(Stored):
     """What one row costs."""
 
     method: str = Field(description="Registered name.")
@@ -49,7 +45,7 @@ class RowCosts(_Model):
         return self
 
 
-class Clips(_Model):
+class Clips(Stored):
     """What was trained on and looked at: random numbers of this shape."""
 
     frames: PositiveInt
@@ -61,7 +57,7 @@ class Clips(_Model):
     inference: PositiveInt = Field(description="Clips of an inference pass.")
 
 
-class Costs(_Model):
+class Costs(Stored):
     """The costs of all rows of a config."""
 
     schema_version: Literal[1] = 1

@@ -13,12 +13,12 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from ssp.config import Config
 from ssp.errors import RecordError
 from ssp.paths import Paths
-from ssp.records.record import Record, load_checked
+from ssp.records.record import Record, Stored, load_checked
 
 
 def explained_datasets(config: Config) -> list[str]:
@@ -26,11 +26,7 @@ def explained_datasets(config: Config) -> list[str]:
     return list(config.datasets) if config.explained else []
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ExplainedClip(_Model):
+class ExplainedClip(Stored):
     """One clip of the picture, from top to bottom."""
 
     id: str
@@ -49,7 +45,7 @@ class ExplainedClip(_Model):
         return self.predicted == self.label
 
 
-class Origin(_Model):
+class Origin(Stored):
     """The run that an explanation belongs to."""
 
     status: Literal["ok", "failed"]
@@ -66,13 +62,13 @@ class Origin(_Model):
         return cls(**plain, predictions=record.predictions.sha256)
 
 
-class Explained(_Model):
+class Explained(Stored):
     """What SSP attended to in some test videos of a run that is done."""
 
     made_from: Origin
     weights: str | None = Field(default=None, description="SHA-256 of the tuned weights that were used.")
     picture: str | None = Field(default=None, description="SHA-256 of the picture beside this file.")
-    clips: list[ExplainedClip] = []
+    clips: list[ExplainedClip] = Field(default=[])
 
     @model_validator(mode="after")
     def _status_says_all(self) -> Explained:

@@ -42,11 +42,13 @@ PACKAGES = (
 )
 
 
-class _Model(BaseModel):
+class Stored(BaseModel):
+    """Part of a JSON file under results: no key that is not known, and no change once it is there."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Chosen(_Model):
+class Chosen(Stored):
     """Hyper-parameters of one training run."""
 
     lr: float = Field(gt=0, description="Peak learning rate.")
@@ -55,7 +57,7 @@ class Chosen(_Model):
     options: dict[str, Any] = Field(default={}, description="Method options, those of the config included.")
 
 
-class SweepSummary(_Model):
+class SweepSummary(Stored):
     """How the hyper-parameters were found: the budget spent, and what it gave."""
 
     trials: int = Field(description="Finished trials: completed, pruned and failed ones.")
@@ -65,21 +67,21 @@ class SweepSummary(_Model):
     best_value: float | None = Field(description="Validation top-1 of the chosen trial, percent.")
 
 
-class Git(_Model):
+class Git(Stored):
     """State of the code."""
 
     commit: str
     dirty: bool | None = Field(description="Uncommitted changes; null where git cannot tell.")
 
 
-class Scan(_Model):
+class Scan(Stored):
     """Selective-scan backend that was used, and why."""
 
     backend: str
     reason: str
 
 
-class Parameters(_Model):
+class Parameters(Stored):
     """Parameter counts as `ssp.parameter_counts` gives them."""
 
     total: int
@@ -89,7 +91,7 @@ class Parameters(_Model):
     head: int
 
 
-class Epoch(_Model):
+class Epoch(Stored):
     """One epoch of the training curves; accuracies in percent."""
 
     epoch: int = Field(description="Counted from 1.")
@@ -99,7 +101,7 @@ class Epoch(_Model):
     val_top1: float | None = None
 
 
-class Metrics(_Model):
+class Metrics(Stored):
     """Test metrics, a function of the predictions file; and validation at the last epoch. Percent where accuracy."""
 
     top1: float
@@ -111,14 +113,14 @@ class Metrics(_Model):
     val_loss: float | None = None
 
 
-class PredictionsFile(_Model):
+class PredictionsFile(Stored):
     """Where the predictions lie, and what proves that they are these."""
 
     path: str
     sha256: str
 
 
-class Run(_Model):
+class Run(Stored):
     """What may differ between two runs of the same thing; no table depends on it."""
 
     started: str = Field(description="UTC, ISO 8601.")
@@ -133,7 +135,7 @@ class Run(_Model):
     tracking_uri: str | None = None
 
 
-class Record(_Model):
+class Record(Stored):
     """The result of one (data set, method, seed)."""
 
     schema_version: Literal[1] = SCHEMA_VERSION

@@ -37,11 +37,8 @@ def write_tables(config: Config) -> list[Path]:
     folder = Paths.of(config).tables
     texts = {folder / f"{name}.csv": to_csv(getattr(tables, name)) for name in COLUMNS}
     for name, layout in lay_out(config, tables).items():
-        markdown = dataframe_to_markdown(layout.table, layout.notes)
-        texts[folder / f"{name}.md"] = f"{layout.caption}\n\n{markdown}"
-        texts[folder / f"{name}.tex"] = dataframe_to_latex(
-            layout.table, layout.caption, f"tab:{config.name}-{name}", layout.notes
-        )
+        for kind, text in layout.texts(f"tab:{config.name}-{name}").items():
+            texts[folder / f"{name}.{kind}"] = text
     for path, text in texts.items():
         write_text(path, text)
     return list(texts)

@@ -23,7 +23,7 @@ from ssp.tables.cells import CellResult, read_cells
 from ssp.tables.claims import tallies
 from ssp.tables.layout import LEVEL, NOT_ENOUGH, Layout, signed, signed_interval, titled, two_level_table
 from ssp.tables.long import rounded, to_csv
-from ssp.tables.markup import Measured, Noted, dataframe_to_latex, dataframe_to_markdown
+from ssp.tables.markup import Measured, Noted
 
 COLUMNS = (
     "point",
@@ -53,12 +53,7 @@ def write_ablation(config: Config, name: str) -> list[Path]:
     """
     table = ablation_table(config, name)
     layout = lay_out_ablation(config, name, table)
-    label = f"tab:{config.name}-ablation-{name}"
-    texts = {
-        "csv": to_csv(table),
-        "md": f"{layout.caption}\n\n{dataframe_to_markdown(layout.table, layout.notes)}",
-        "tex": dataframe_to_latex(layout.table, layout.caption, label, layout.notes),
-    }
+    texts = {"csv": to_csv(table), **layout.texts(f"tab:{config.name}-ablation-{name}")}
     paths = Paths.of(config).ablation_tables(name)
     for path in paths:
         write_text(path, texts[path.suffix.removeprefix(".")])

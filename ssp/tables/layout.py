@@ -21,7 +21,7 @@ from ssp.tables import stats, verdict
 from ssp.tables.claims import AVERAGE
 from ssp.tables.costs import cost_cells
 from ssp.tables.long import LongTables
-from ssp.tables.markup import DECIMALS, Measured, Noted, Published
+from ssp.tables.markup import DECIMALS, Measured, Noted, Published, dataframe_to_latex, dataframe_to_markdown
 
 LEVEL = f"{100 * stats.LEVEL:.0f} %"
 WIDER = f"{100 * (1 - 2 * stats.ALPHA):.0f} %"  # of the two one-sided tests
@@ -37,6 +37,13 @@ class Layout:
     table: pd.DataFrame
     caption: str
     notes: list[str]
+
+    def texts(self, label: str) -> dict[str, str]:
+        """The whole table by file suffix: md, and tex under a label."""
+        return {
+            "md": f"{self.caption}\n\n{dataframe_to_markdown(self.table, self.notes)}",
+            "tex": dataframe_to_latex(self.table, self.caption, label, self.notes),
+        }
 
 
 def lay_out(config: Config, tables: LongTables) -> dict[str, Layout]:

@@ -156,8 +156,7 @@ def fit(
     if recipe.micro_batch and recipe.micro_batch % 2 and (recipe.augmentation.mixup or recipe.augmentation.cutmix):
         raise ConfigError(f"recipe.micro_batch: {recipe.micro_batch} tears mixing pairs apart; give an even number")
     steps = max(1, len(train_set) // recipe.batch_size)  # per epoch
-    warmup = min(recipe.warmup_epochs / recipe.epochs, 1.0)
-    schedule = Schedule(chosen.lr, steps * epochs, round(warmup * steps * epochs))
+    schedule = Schedule(chosen.lr, steps * epochs, round(recipe.warmup_share * steps * epochs))
     optimizer = make_optimizer(model, chosen.weight_decay)
     done: list[EpochResult] = []
     if state and (saved := state.restore(model, optimizer, execution.device)):

@@ -188,6 +188,18 @@ def pack(B, C, rows, L, N, rev0, rev1, PADDED: tl.constexpr, TOKENS: tl.constexp
         tl.store(out + half * PADDED, values.to(tl.float32), mask=(n < PADDED)[None, :])
 
 
+@triton.jit
+def _place(L, E, rev0, rev1, WIDTH: tl.constexpr):
+    """A program's part: block, scan, clip, clip among all; first token and way on; channels, which are there."""
+    block, way = tl.program_id(0), tl.program_id(2)
+    clip = tl.program_id(1).to(tl.int64)
+    index = way * tl.num_programs(1) + clip
+    reverse = tl.where(way == 0, rev0, rev1) != 0
+    origin, step = tl.where(reverse, L - 1, 0), tl.where(reverse, -1, 1)
+    e = block * WIDTH + tl.arange(0, WIDTH)
+    return block, way, clip, index, origin, step, e, e < E
+
+
 @triton.jit(do_not_specialize=["L", "wide", "chunks", "kept_clip", "kept_block", "rev0", "rev1"])
 def scan_forward(
     u, delta, z, rows, A, D, bias, y, kept,
@@ -199,15 +211,8 @@ def scan_forward(
 
     TOKENS at a time: all of their loads are on the way before the first is needed. z is (pair, clip, token).
     """
-    block, way = tl.program_id(0), tl.program_id(2)
-    clip = tl.program_id(1).to(tl.int64)
-    index = way * tl.num_programs(1) + clip
-    reverse = tl.where(way == 0, rev0, rev1) != 0
-    origin, step = tl.where(reverse, L - 1, 0), tl.where(reverse, -1, 1)
-    row = step * E
-    e = block * WIDTH + tl.arange(0, WIDTH)
-    me = e < E
-    dense = (clip * L + origin) * E + e
+    block, way, clip, index, origin, step, e, me = _place(L, E, rev0, rev1, WIDTH)
+    row, dense = step * E, (clip * L + origin) * E + e
     at_u, at_delta = _of(u, way) + dense, _of(delta, way) + dense
     at_y = y + way * tl.num_programs(1).to(tl.int64) * L * E + dense
     at_rows = rows + index * (chunks * EVERY * 2 * PADDED)
@@ -260,15 +265,8 @@ def scan_backward(
     - grad_u, grad_delta and grad_z are (ways, B, L, E). `parts` (ways, B, L, blocks, 2, PADDED) has the sums over each
       program's channels for B and C, and grad_A, grad_D and grad_bias those over each clip's tokens.
     """
-    block, way = tl.program_id(0), tl.program_id(2)
-    clip = tl.program_id(1).to(tl.int64)
-    index = way * tl.num_programs(1) + clip
-    reverse = tl.where(way == 0, rev0, rev1) != 0
-    origin, step = tl.where(reverse, L - 1, 0), tl.where(reverse, -1, 1)
-    row = step * E
-    e = block * WIDTH + tl.arange(0, WIDTH)
-    me = e < E
-    dense = (clip * L + origin) * E + e
+    block, way, clip, index, origin, step, e, me = _place(L, E, rev0, rev1, WIDTH)
+    row, dense = step * E, (clip * L + origin) * E + e
     at_u, at_delta, at_grad = _of(u, way), _of(delta, way), _of(grad_y, way)
     out = way * tl.num_programs(1).to(tl.int64) * L * E
     at_rows = rows + index * (chunks * EVERY * 2 * PADDED)
