@@ -17,7 +17,7 @@ import pandas as pd
 from ssp.config import Config
 from ssp.records.costs import Costs, RowCosts
 from ssp.records.published import published_parameters
-from ssp.tables.markup import Number
+from ssp.tables.markup import Notes, Number
 
 COLUMNS = (
     "method",
@@ -103,21 +103,15 @@ def _giga(count: int | None) -> float | None:
 
 def cost_cells(config: Config, table: pd.DataFrame) -> tuple[dict[tuple[str, str], list], str, list[str]]:
     """The table for readers: columns of cells under two-level names, what the caption says of them, and notes."""
-    notes: list[str] = []
-
-    def mark(text: str) -> str:
-        if text not in notes:
-            notes.append(text)
-        return str(1 + notes.index(text))
-
+    notes = Notes()
     rows = [row._asdict() for row in table.itertuples(index=False)]
     titles = [config.rows[row["method"]].title for row in rows]
     budgets = [
-        Number(f"{row['parameters']:,}", mark(words) if (words := _budget(row, title)) else "")
+        Number(f"{row['parameters']:,}", notes.mark(words) if (words := _budget(row, title)) else "")
         for row, title in zip(rows, titles, strict=True)
     ]
     failures = {
-        title: mark(f"{title} was not measured: {row['reason']}")
+        title: notes.mark(f"{title} was not measured: {row['reason']}")
         for row, title in zip(rows, titles, strict=True)
         if not _missing(row["reason"])
     }
@@ -128,7 +122,9 @@ def cost_cells(config: Config, table: pd.DataFrame) -> tuple[dict[tuple[str, str
             if title in failures
             else None
             if _missing(row[column])
-            else Number(f"{row[column]:.2f}", mark(words) if column == "inference" and (words := _merged(row)) else "")
+            else Number(
+                f"{row[column]:.2f}", notes.mark(words) if column == "inference" and (words := _merged(row)) else ""
+            )
             for row, title in zip(rows, titles, strict=True)
         ]
 

@@ -21,7 +21,7 @@ from ssp.tables import stats, verdict
 from ssp.tables.claims import AVERAGE
 from ssp.tables.costs import cost_cells
 from ssp.tables.long import LongTables
-from ssp.tables.markup import DECIMALS, Measured, Noted, Published, dataframe_to_latex, dataframe_to_markdown
+from ssp.tables.markup import DECIMALS, Measured, Noted, Notes, Published, dataframe_to_latex, dataframe_to_markdown
 
 LEVEL = f"{100 * stats.LEVEL:.0f} %"
 WIDER = f"{100 * (1 - 2 * stats.ALPHA):.0f} %"  # of the two one-sided tests
@@ -227,7 +227,7 @@ def family_words(tables: LongTables) -> str:
 
 
 def _verdict(config: Config, tables: LongTables) -> Layout:
-    table = _with_titles(config, tables.verdict)
+    table, notes = _with_titles(config, tables.verdict), Notes()
     columns = {
         "data set": table["dataset"],
         "method": table["method"],
@@ -236,7 +236,7 @@ def _verdict(config: Config, tables: LongTables) -> Layout:
         "points": table["difference"].map(signed),
         WIDER: [signed_interval(*ends) for ends in zip(table["low"], table["high"], strict=True)],
         "verdict": [
-            row["verdict"] if pd.isna(row["reason"]) else f"{row['verdict']}: {row['reason']}"
+            row["verdict"] if pd.isna(row["reason"]) else Noted(row["verdict"], notes.mark(row["reason"]))
             for _, row in table.iterrows()
         ],
     }
@@ -246,7 +246,7 @@ def _verdict(config: Config, tables: LongTables) -> Layout:
         f"set. Reproduced: the interval lies within {verdict.MARGIN:g} points; not reproduced: it lies outside; cannot "
         f"say: neither. Each verdict by itself is wrong in at most {stats.ALPHA:.0%} of cases. {context(config)}"
     )
-    return Layout(pd.DataFrame(columns, dtype=object), caption, [])
+    return Layout(pd.DataFrame(columns, dtype=object), caption, notes)
 
 
 def sign_words(tables: LongTables) -> str:

@@ -67,6 +67,16 @@ class Number:
     note: str = ""
 
 
+class Notes(list[str]):
+    """The notes under a table, in the order in which its cells name them."""
+
+    def mark(self, text: str) -> str:
+        """The mark that points at a note, which is added unless it stands there already."""
+        if text not in self:
+            self.append(text)
+        return str(1 + self.index(text))
+
+
 def plain_text(value: Any, decimals: int = 2) -> str:  # noqa: ANN401 - a cell of any type
     """A cell without markup, for a terminal or a page: its text and its mark."""
     if _is_missing(value):
@@ -114,6 +124,7 @@ def dataframe_to_latex(
     """
     levels = _levels(table)
     columns = "".join("r" if _is_numeric(table.iloc[:, i]) else "l" for i in range(len(levels)))
+    size, gap = (r"\scriptsize", "2pt") if len(levels) > WIDE else (r"\footnotesize", "4pt")
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}[t]",
@@ -121,7 +132,7 @@ def dataframe_to_latex(
         rf"\caption{{{latex_text(caption)}}}",
         r"\vspace{4pt}",
         rf"\label{{{re.sub(r'[^A-Za-z0-9:.-]', '-', label)}}}",
-        *([r"\scriptsize", r"\setlength{\tabcolsep}{2pt}"] if len(levels) > WIDE else [r"\footnotesize"]),
+        rf"{size}\setlength{{\tabcolsep}}{{{gap}}}",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
         *_latex_groups([group for group, _ in levels]),

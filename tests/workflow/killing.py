@@ -4,9 +4,9 @@
   own words, so the jobs of a new rule are killed and watched too.
 - Before each start workflow/scripts/clear_stale_lock.py runs, as in `make demo`.
 - What must hold: no finished job runs again; a killed training goes on after its last safe epoch; every file of data
-  and results has the bytes of an unkilled run (of JSON: all but `run` and the commit; not compared are logs, times, and
-  MLflow's and Optuna's own files); no temporary file is left; no trial and no MLflow run stays RUNNING, and each run
-  that a record names is finished.
+  and results has the bytes of an unkilled run (of JSON: all but `run` and the commit; not compared are logs, times, costs,
+  and MLflow's and Optuna's own files); no temporary file is left; no trial and no MLflow run stays RUNNING, and each
+  run that a record names is finished.
 
 Used by benchmarks/kill_anywhere.py, and by a short test.
 """
@@ -30,7 +30,8 @@ import yaml
 from tests.workflow.running import ROOT, TINY
 
 RESULTS = Path("results/tiny")
-UNLIKE = {"logs", "benchmarks", "mlflow", "state", "report.html"}  # of the results: times and ids, by their nature
+UNLIKE = ("logs/", "benchmarks/", "mlflow/", "state/", "report.html", "costs.json", "tables/costs.")
+"""How names of results begin that are times, bytes of memory and ids, by their nature."""
 MOMENTS = {"trial": 0.3, "epoch": 0.3, "evaluation": 0.3}  # short within long jobs, met by what they write; seconds
 LIMIT_S = 1800  # for one start of the workflow
 _JOB = re.compile(r"^(?:Job|\s+jobid:) (\d+)")
@@ -241,7 +242,7 @@ def essence(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(path for top in ("data", RESULTS) for path in (folder / top).rglob("*") if path.is_file()):
         name = path.relative_to(folder)
-        if name.is_relative_to(RESULTS) and name.relative_to(RESULTS).parts[0] in UNLIKE:
+        if name.is_relative_to(RESULTS) and name.relative_to(RESULTS).as_posix().startswith(UNLIKE):
             continue
         content = path.read_bytes()
         if path.suffix == ".json":

@@ -47,7 +47,8 @@ def test_accuracy_and_differences(page):
     assert [(row[0], row[6]) for row in differences[1:3]] == [("hmdb51", "not enough seeds")] * 2
     assert differences[-1][0] == "average" and differences[-1][6] == "<0.0001"
     assert verdicts[1][:3] == ["hmdb51", "ssp", "76.66"]
-    assert verdicts[1][6] == "no verdict: generated videos, another backbone"
+    assert verdicts[1][6] == "no verdict [1]"
+    assert "<li>generated videos, another backbone</li>" in page[1].read_text()
 
 
 def test_parameters(page):
