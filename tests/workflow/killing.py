@@ -5,8 +5,8 @@
 - Before each start workflow/scripts/clear_stale_lock.py runs, as in `make demo`.
 - What must hold: no finished job runs again; a killed training goes on after its last safe epoch; every file of data
   and results has the bytes of an unkilled run (of JSON: all but `run` and the commit; not compared are logs, times,
-  costs, and MLflow's and Optuna's own files); no temporary file is left; no trial and no MLflow run stays RUNNING, and each
-  run that a record names is finished.
+  costs, and MLflow's and Optuna's own files); no temporary file is left; no trial and no MLflow run stays RUNNING,
+  and each run that a record names is finished.
 
 Used by benchmarks/kill_anywhere.py, and by a short test.
 """
