@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     NonNegativeInt,
     PositiveInt,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -21,6 +22,9 @@ from pydantic import (
 Quirk = Literal["fixed", "published"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+_NUMBER = {"type": "integer", "exclusiveMinimum": 0}
+# A file may also hold a list, a number for each split; `ssp.config.splits` takes it apart before anything is checked.
+OfSplits = WithJsonSchema({"anyOf": [_NUMBER, {"type": "array", "items": _NUMBER, "minItems": 1}]})
 LocalPath = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)))]  # ~ is the user's home
 
 
@@ -67,8 +71,10 @@ class Expected(Strict):
     """What the published data set contains; the manifest is compared with it."""
 
     classes: PositiveInt = Field(description="Classes of the data set, outputs of the head.")
-    train: PositiveInt = Field(description="Videos of the training list (before validation is carved from it).")
-    test: PositiveInt = Field(description="Videos of the test list.")
+    train: Annotated[PositiveInt, OfSplits] = Field(
+        description="Videos of the training list (before validation is carved from it); a list for a list of splits."
+    )
+    test: Annotated[PositiveInt, OfSplits] = Field(description="Videos of the test list; a list for a list of splits.")
     # Left out of every copy where it is not given: a manifest does not depend on it then.
     clips: PositiveInt | None = Field(
         default=None,
@@ -336,7 +342,16 @@ class Dataset(Strict):
         default=None, description="Where a person accepts the licence and downloads archives that have no urls."
     )
     generate: Generate | None = Field(default=None, description="Demo only: make the archives from a seed.")
-    split: PositiveInt = Field(default=1, description="Number of the published split.")
+    split: Annotated[PositiveInt, OfSplits] = Field(
+        default=1,
+        description="Number of the published split. A list: each is trained on, and tables show the mean over them.",
+    )
+    # Left out of every copy where it is not given, and decides nothing that `split` does not.
+    split_of: Name | None = Field(
+        default=None,
+        exclude_if=lambda name: name is None,
+        description="Set by a list of splits: the data set that this is a split of.",
+    )
     validation: Validation = Field(default=Validation(), description="How validation is carved from train.")
     frames: Frames = Field(description="The frame store.")
     clips: Clips = Field(description="Which frames make a clip.")

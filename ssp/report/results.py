@@ -71,7 +71,8 @@ def load_results(config: Config) -> Results:
         RecordError: tables, a record or a choice are missing, broken or stale; or the manifest is not the records'.
         DataError: a manifest or frames are missing, or a manifest cannot be read.
     """
-    paths, tables, cells = Paths.of(config), read_tables(config), collect_cells(config)
+    paths, tables = Paths.of(config), read_tables(config)
+    cells = [split for cell in collect_cells(config) for split in cell.splits]
     choices = {(cell.dataset, cell.method): _choice(config, paths, cell) for cell in cells}
     for dataset in config.datasets:
         _data_is_there(config, paths, dataset)

@@ -19,7 +19,7 @@ from ssp.errors import RecordError
 from ssp.files import write_text
 from ssp.paths import Paths
 from ssp.tables import stats
-from ssp.tables.cells import CellResult, read_cells
+from ssp.tables.cells import TableCell, read_cells
 from ssp.tables.claims import tallies
 from ssp.tables.layout import LEVEL, NOT_ENOUGH, Layout, signed, signed_interval, titled, two_level_table
 from ssp.tables.long import rounded, to_csv
@@ -68,7 +68,7 @@ def ablation_table(config: Config, name: str) -> pd.DataFrame:
     Raises:
         RecordError: a record is missing, stale or broken.
     """
-    datasets, rows, seeds = config.ablation_runs(name)
+    datasets, (_, rows, seeds) = config.ablation_columns(name), config.ablation_runs(name)
     cells = {(cell.dataset, cell.method): cell for cell in read_cells(config, datasets, rows, seeds)}
     base = config.ablations[name].of
     counted = tallies([*cells.values()])
@@ -115,11 +115,12 @@ def shown_points(config: Config, name: str) -> list[Point]:
     return [Point(config.rows[base].title, base, {}), *points]
 
 
-def _measured(cell: CellResult, counted: stats.Tally | None) -> dict:
-    parameters = next((record.parameters for record in cell.records.values() if record.parameters), None)
-    row = {"extra": parameters.extra if parameters else None, "status": cell.status, "n_seeds": len(cell.videos)}
+def _measured(cell: TableCell, counted: stats.Tally | None) -> dict:
+    accuracies = list(cell.accuracies.values())
+    row = {"extra": cell.parameters.extra if cell.parameters else None}
+    row |= {"status": cell.status, "n_seeds": len(accuracies)}
     if counted:
-        spread, (interval,) = stats.spread(list(cell.accuracies.values())), stats.intervals([[counted]])
+        spread, (interval,) = stats.spread(accuracies), stats.intervals([[counted]])
         row |= {"mean": spread.mean, "sd": spread.sd, "low": interval.low, "high": interval.high}
     return row
 
@@ -127,7 +128,7 @@ def _measured(cell: CellResult, counted: stats.Tally | None) -> dict:
 def lay_out_ablation(config: Config, name: str, table: pd.DataFrame) -> Layout:
     """The table for readers."""
     ablation = config.ablations[name]
-    datasets, _, seeds = config.ablation_runs(name)
+    datasets, (_, _, seeds) = config.ablation_columns(name), config.ablation_runs(name)
     points = shown_points(config, name)
     by_point = table.groupby(table.index // len(datasets))
     titles = [f"{point.title} ({BASE})" if point.row == ablation.of else point.title for point in points]

@@ -6,6 +6,7 @@ Design choices
   makes it. A record of another config (changed options, budget, data) is an error too: its number answers another
   question. A failed cell is a result and stays.
 - Trust is checked: predictions must be the very file that the record names, and the record's hits must follow from it.
+- A data set of several splits is one cell of the tables, made of a cell for each split.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.progress import track
@@ -23,7 +26,8 @@ from ssp.config import Config, slice_hash, slice_lines
 from ssp.errors import RecordError
 from ssp.paths import Paths
 from ssp.records.predictions import merge_views, metrics, recorded_predictions
-from ssp.records.record import Record, load_record
+from ssp.records.record import Parameters, Record, load_record
+from ssp.tables import stats
 
 
 @dataclass(frozen=True)
@@ -48,35 +52,92 @@ class CellResult:
         """Top-1 in percent by seed, failed seeds left out."""
         return {seed: self.records[seed].metrics.top1 for seed in self.videos}
 
+    @cached_property
+    def tally(self) -> stats.Tally | None:
+        """Hits by seed and group; None where all seeds failed."""
+        return stats.tally(self.videos) if self.videos else None
+
+    @property
+    def parameters(self) -> Parameters | None:
+        """Parameter counts; None where no seed came as far as building the model.
+
+        Raises:
+            RecordError: seeds differ.
+        """
+        known = {record.parameters for record in self.records.values() if record.parameters}
+        if len(known) > 1:
+            raise RecordError(f"{self.dataset}/{self.method}: seeds differ in parameter counts; run the cell again")
+        return next(iter(known), None)
+
+    @property
+    def splits(self) -> list[CellResult]:
+        """The cells that it is made of: itself."""
+        return [self]
+
     @property
     def reasons(self) -> dict[int, str]:
         """Why seeds failed."""
         return {seed: record.reason for seed, record in self.records.items() if record.status == "failed"}
 
 
-def collect_cells(config: Config) -> list[CellResult]:
-    """The cells of the tables, data set by data set, rows in the config's order.
+@dataclass(frozen=True)
+class SplitsResult:
+    """One row on a data set of several splits: their mean, seed by seed."""
+
+    dataset: str
+    """The column of the tables."""
+    method: str
+    splits: list[CellResult]
+
+    @property
+    def status(self) -> str:
+        """All trainings "ok", all "failed", or "partial"."""
+        found = {cell.status for cell in self.splits}
+        return found.pop() if len(found) == 1 else "partial" if self.accuracies else "failed"
+
+    @property
+    def accuracies(self) -> dict[int, float]:
+        """Mean top-1 in percent by seed, of seeds that failed on no split."""
+        each = [cell.accuracies for cell in self.splits]
+        return {seed: float(np.mean([one[seed] for one in each])) for seed in each[0] if all(seed in o for o in each)}
+
+    @cached_property
+    def tally(self) -> stats.Tally | None:
+        """Hits by seed and group, each split of equal weight; None where every seed failed somewhere."""
+        return stats.pooled([cell.tally for cell in self.splits]) if self.accuracies else None
+
+    @property
+    def parameters(self) -> Parameters | None:
+        """Parameter counts, as `CellResult`; classes are the same in all splits."""
+        return next((cell.parameters for cell in self.splits if cell.parameters), None)
+
+
+TableCell = CellResult | SplitsResult
+
+
+def collect_cells(config: Config) -> list[TableCell]:
+    """The cells of the tables, column by column, rows in the config's order.
 
     Raises:
         RecordError: as `read_cells`.
     """
-    return read_cells(config, list(config.datasets), list(config.methods), config.seeds)
+    return read_cells(config, list(config.columns), list(config.methods), config.seeds)
 
 
-def read_cells(config: Config, datasets: Sequence[str], rows: Sequence[str], seeds: Sequence[int]) -> list[CellResult]:
-    """Cells of a config, data set by data set.
+def read_cells(config: Config, columns: Sequence[str], rows: Sequence[str], seeds: Sequence[int]) -> list[TableCell]:
+    """Cells of a config, column by column.
 
     Raises:
         RecordError: a record is missing, broken, or of another config; or predictions contradict their record.
     """
-    names = [(dataset, row) for dataset in datasets for row in rows]
+    names = [(column, row) for column in columns for row in rows]
     console = Console(stderr=True)
     quiet = not sys.stderr.isatty()
-    cells = [
-        _read_cell(config, dataset, row, seeds)
-        for dataset, row in track(names, "Reading records", console=console, disable=quiet, transient=True)
-    ]
-    _same_origin(cells, config)
+    cells: list[TableCell] = []
+    for column, row in track(names, "Reading records", console=console, disable=quiet, transient=True):
+        splits = [_read_cell(config, dataset, row, seeds) for dataset in config.columns[column]]
+        cells.append(splits[0] if splits[0].dataset == column else SplitsResult(column, row, splits))
+    _same_origin([split for cell in cells for split in cell.splits], config)
     return cells
 
 

@@ -120,10 +120,10 @@ def _main(config: Config, tables: LongTables) -> Layout:
     failures = _Failures(config, tables.seeds)
     main = tables.main.set_index(["dataset", "method"])
     groups: dict[str, list] = {}
-    for dataset in config.datasets:
+    for dataset in config.columns:
         rows = [main.loc[(dataset, method)] for method in config.methods]
         groups[dataset] = [_accuracy(row, failures.mark(dataset, row.name[1])) for row in rows]
-    if len(config.datasets) > 1:
+    if len(config.columns) > 1:
         averages = tables.uncertainty[tables.uncertainty["dataset"] == AVERAGE].set_index("method")
         groups[AVERAGE] = [_average(averages.loc[method]) for method in config.methods]
     ranks, verdicts = (table.set_index(["dataset", "method"]) for table in (tables.ranks, tables.verdict))
@@ -267,7 +267,8 @@ class _Failures:
 
     def mark(self, dataset: str, method: str) -> str:
         """The mark of a cell; "" where no seed failed."""
-        cell = self._seeds[(self._seeds["dataset"] == dataset) & (self._seeds["method"] == method)]
+        own = self._seeds["dataset"].isin(self._config.columns[dataset])
+        cell = self._seeds[own & (self._seeds["method"] == method)]
         failed = cell[cell["status"] == "failed"]
         if failed.empty:
             return ""
