@@ -90,6 +90,10 @@ class TuningMethod:
         """Names of all parameters that train: everything attached, the head and the final norm."""
         return [name for name, _ in model.named_parameters() if name in model.added or is_readout(name)]
 
+    def learning_rate_scale(self, model: VideoMamba, name: str) -> float:
+        """The share of the learning rate that a trainable parameter is trained at."""
+        return 1.0
+
     def without_gradient(self, model: VideoMamba) -> dict[str, str]:
         """Trainable parameters whose gradient is exactly zero by construction, with the reason."""
         return {}
