@@ -179,6 +179,28 @@ def test_a_killed_run_with_the_best_epoch_ends_with_the_same_bytes(cell, tiny, m
     assert outputs() == expected and essence(resumed) == essence(whole)
 
 
+def test_clips_are_co_batched_as_the_recipe_says(tiny, monkeypatch):
+    together = {"devices": 4, "validation": 1, "test": 3}
+    config = tiny(sweep__trials=0, refit=False, datasets__ucf101__recipe__co_batched=together)
+    run_sweep(config, "ucf101", "linear")
+    asked = []
+
+    def spy(owner, name):
+        real = getattr(owner, name)
+
+        def called(*arguments, batch_size, devices, **named):
+            asked.append((name, batch_size, devices))
+            return real(*arguments, batch_size=batch_size, devices=devices, **named)
+
+        monkeypatch.setattr(owner, name, called)
+
+    spy(ssp.training.loop, "validate")
+    spy(ssp.jobs.cell, "predict")
+    record = train_cell(config, "ucf101", "linear", 0)
+    assert asked == [("validate", 1, 4)] * 3 + [("predict", 3, 4)]
+    assert record.config["dataset"]["recipe"]["co_batched"] == together and record.metrics.views == 40
+
+
 def test_without_search_and_validation(tiny):
     config = tiny(sweep__trials=0)
     choice = run_sweep(config, "ucf101", "ssp")
