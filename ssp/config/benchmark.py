@@ -100,6 +100,8 @@ class Config(Strict):
             if dataset.source not in source_names():
                 known = _known(dataset.source, source_names())
                 yield f"datasets.{name}.source: unknown source '{dataset.source}'{known}"
+            if dataset.stereo_channels > 1 and dataset.source != "breakfast":
+                yield f"datasets.{name}.stereo_channels: only breakfast has a stereo camera; leave it out"
         for name in self.sweep.space:
             if name not in Hyperparameters.model_fields:
                 known = ", ".join(Hyperparameters.model_fields)
@@ -204,7 +206,7 @@ class Config(Strict):
     def manifest_slice(self, dataset: str) -> dict[str, Any]:
         """What decides a data set's manifest: its archives, the split and the carving of validation."""
         return self.archive_slice(self.column_of(dataset)) | _deciding(
-            self.datasets[dataset], {"expected", "split", "validation"}
+            self.datasets[dataset], {"expected", "split", "stereo_channels", "validation"}
         )
 
     def frames_slice(self, dataset: str) -> dict[str, Any]:
@@ -225,7 +227,9 @@ class Config(Strict):
         del plain["final"]
         clips, quirks = plain["dataset"]["clips"], plain["dataset"].get("quirks", {})
         plain["dataset"]["clips"] = {name: value for name, value in clips.items() if not name.startswith("test_")}
-        quirks.pop("merge_ids", None)
+        for quirk in ("merge_ids", "best_epoch"):
+            quirks.pop(quirk, None)
+        plain["dataset"]["recipe"].get("co_batched", {}).pop("test", None)
         return plain | {"dataset": _filled(plain["dataset"])}
 
     def cell_slice(self, dataset: str, method: str) -> dict[str, Any]:
@@ -309,7 +313,12 @@ class Config(Strict):
 # Where the quirks act. Options are known to a method's class alone, and asking it would take torch, which is not there
 # wherever the Snakefile is read; a test holds the classes to this.
 METHOD_QUIRKS = {"ssp": ("entropy_norm",), "stop": ("frame_norm",)}
-DATA_QUIRKS = {"validation_window": "dense", "short_videos": "sparse", "merge_ids": None}  # the sampling; None: any
+DATA_QUIRKS = {  # the sampling; None: any
+    "validation_window": "dense",
+    "short_videos": "sparse",
+    "merge_ids": None,
+    "best_epoch": None,
+}
 NO_QUIRK: Quirk = "fixed"  # the default of `protocol`
 
 # What is in the config and decides no result. A new mirror must not rerun anything: checksums say what an archive is,

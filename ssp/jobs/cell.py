@@ -32,9 +32,9 @@ from ssp.paths import Paths
 from ssp.progress import progress
 from ssp.records.record import Chosen, Epoch, git_state, package_versions
 from ssp.scan import choose_backend
-from ssp.training.evaluate import predict
+from ssp.training.evaluate import batching, predict
 from ssp.training.execution import Execution, derive_seed
-from ssp.training.loop import EpochResult, TrainingFailed, TrainingState, evaluation_batch, failures, fit
+from ssp.training.loop import EpochResult, TrainingFailed, TrainingState, failures, fit
 
 log = logging.getLogger(__name__)
 Split = Literal["train", "val", "trainval", "test"]
@@ -115,8 +115,8 @@ class Cell:
     def _splits(self) -> dict[str, pd.DataFrame]:
         return {}
 
-    def clips(self, split: Split, seed: int = 0) -> ClipDataset:
-        """Clips of a split; `seed` is that of the augmentation."""
+    def clips(self, split: Split, seed: int = 0, *, central: bool = False) -> ClipDataset:
+        """Clips of a split; `seed` is that of the augmentation. `central`: test as validation is read."""
         training = split in ("train", "trainval")
         dataset = self.config.datasets[self.dataset]
         return ClipDataset(
@@ -124,7 +124,7 @@ class Cell:
             self.store,
             dataset.clips,
             image_size=self.config.backbone.image_size,
-            mode="train" if training else split,
+            mode="train" if training else "val" if central else split,
             seed=seed,
             augmentation=dataset.recipe.augmentation if training else None,
             validation_window=self.config.quirk("validation_window"),
@@ -191,6 +191,7 @@ def train_epochs(
     title: str,
     *,
     on: Literal["train", "trainval"] = "train",
+    best_on_test: bool = False,
     epochs: int | None = None,
     state: TrainingState | None = None,
 ) -> Iterator[EpochResult]:
@@ -204,29 +205,35 @@ def train_epochs(
         run: the MLflow run that gets the curves.
         title: what the progress bar says.
         on: train, and validation is measured after each epoch, where there is any; or trainval, and nothing is.
+        best_on_test: measure the test list instead, as validation is read, and end with the weights of the best epoch.
         epochs: fewer than the recipe's.
         state: where to continue.
     """
     settings = cell.config.datasets[cell.dataset]
-    recipe, measured = settings.recipe, on == "train" and settings.validation.fraction > 0
+    recipe, measured = settings.recipe, None
+    if best_on_test:
+        measured = cell.clips("test", central=True)
+    elif on == "train" and settings.validation.fraction > 0:
+        measured = cell.clips("val")
     of = epochs or recipe.epochs
     with progress(title) as on_step:
         for epoch in fit(
             model,
             cell.clips(on, seed),
-            cell.clips("val") if measured else None,
+            measured,
             recipe=recipe,
             chosen=chosen,
             seed=seed,
             execution=cell.execution,
             epochs=epochs,
+            keep_best=best_on_test,
             state=state,
             on_step=on_step,
         ):
             log.info(
                 "epoch %d/%d: train loss %.4f%s, %.1f s%s",
                 *(epoch.epoch, of, epoch.train_loss),
-                f", val loss {epoch.val_loss:.4f}, val top-1 {epoch.val_top1:.1f} %" if measured else "",
+                f", val loss {epoch.val_loss:.4f}, val top-1 {epoch.val_top1:.1f} %" if measured is not None else "",
                 epoch.seconds,
                 " (before the restart)" if epoch.restored else "",
             )
@@ -265,7 +272,7 @@ def predict_test(cell: Cell, model: VideoMamba) -> pd.DataFrame:
             model,
             clips,
             cell.rows("test"),
-            batch_size=evaluation_batch(recipe),
+            **batching(recipe, "test"),
             execution=cell.execution,
             on_batch=on_batch,
         )

@@ -27,8 +27,7 @@ from ssp.methods.observe import check_explainable, explain_clip
 from ssp.methods.registry import load_method
 from ssp.records.predictions import merge_views, metrics
 from ssp.records.record import Record, load_record
-from ssp.training.evaluate import predict
-from ssp.training.loop import evaluation_batch
+from ssp.training.evaluate import evaluation_batch, predict
 
 TOP = 5
 

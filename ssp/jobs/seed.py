@@ -3,7 +3,7 @@
 Design choices
 - Trains on all training videos, those that validation was carved from included (`refit: false`: without them, and
   validation is measured for the curves only). When the last epoch is over, reads test once, in the same process; there
-  is no best epoch.
+  is no best epoch. With the quirk `best_epoch: published` there is: test chooses it, read after each epoch.
 - Weights, predictions and record are each written atomically, the record last; then the MLflow run is closed, and only
   then the training state goes. So a run that is killed in between ends as the same MLflow run.
 - A training that fails for a reason of its own (loss not finite, out of memory) writes all three too, says why in the
@@ -35,6 +35,7 @@ from ssp.methods.parameters import parameter_counts
 from ssp.records.choice import Choice, load_choice
 from ssp.records.predictions import merge_views, metrics
 from ssp.records.record import (
+    BestEpoch,
     Metrics,
     Parameters,
     PredictionsFile,
@@ -47,7 +48,7 @@ from ssp.records.record import (
 )
 from ssp.scan import choose_backend
 from ssp.training.evaluate import empty_predictions, write_predictions
-from ssp.training.loop import EpochResult, TrainingFailed, TrainingState, failures
+from ssp.training.loop import EpochResult, TrainingFailed, TrainingState, best_of, failures
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class _Outcome:
     epochs: list[EpochResult] = field(default_factory=list)
     parameters: Parameters | None = None
     predictions: pd.DataFrame = field(default_factory=empty_predictions)
+    best_epoch: BestEpoch | None = None
     metrics: Metrics | None = None
     test_seconds: float | None = None
     reason: str | None = None
@@ -152,8 +154,11 @@ def _train_and_test(
         model = cell.build(chosen, seed)
     outcome.parameters = Parameters(**parameter_counts(model))
     on = "trainval" if cell.config.refit else "train"
-    for epoch in train_epochs(cell, model, chosen, seed, run, f"{cell.name} seed {seed}", on=on, state=state):
+    best, title = cell.config.quirk("best_epoch") == "published", f"{cell.name} seed {seed}"
+    for epoch in train_epochs(cell, model, chosen, seed, run, title, on=on, best_on_test=best, state=state):
         outcome.epochs.append(epoch)
+    taken = best_of(outcome.epochs) if best else outcome.epochs[-1]
+    outcome.best_epoch = BestEpoch(epoch=taken.epoch, measured_on="test") if best else None
     # Weights first: from here on nothing trains, and test is read once.
     save_tuned(
         model,
@@ -165,8 +170,8 @@ def _train_and_test(
     outcome.test_seconds = time.perf_counter() - clock
     outcome.metrics = Metrics(
         **metrics(merge_views(outcome.predictions, cell.config.quirk("merge_ids"))),
-        val_top1=outcome.epochs[-1].val_top1,
-        val_loss=outcome.epochs[-1].val_loss,
+        val_top1=taken.val_top1,
+        val_loss=taken.val_loss,
     )
 
 
@@ -197,6 +202,7 @@ def _record(cell: Cell, choice: Choice, seed: int, outcome: _Outcome, run: Run, 
         manifest_hash=cell.manifest_hash,
         backbone_hash=cell.backbone_hash,
         epochs=len(outcome.epochs),
+        best_epoch=outcome.best_epoch,
         parameters=outcome.parameters,
         metrics=outcome.metrics,
         curves=[curve(epoch) for epoch in outcome.epochs],

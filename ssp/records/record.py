@@ -101,8 +101,15 @@ class Epoch(Stored):
     val_top1: float | None = None
 
 
+class BestEpoch(Stored):
+    """Which epoch's weights were tested, where not the last one's, and which list chose it (by its `val_top1`)."""
+
+    epoch: int = Field(description="Counted from 1; the first of equally good ones.")
+    measured_on: Literal["test"] = Field(description="The list of `val_loss` and `val_top1`, one view a video.")
+
+
 class Metrics(Stored):
-    """Test metrics, a function of the predictions file; and validation at the last epoch. Percent where accuracy."""
+    """Test metrics, a function of the predictions file; and validation at the epoch tested. Percent where accuracy."""
 
     top1: float
     top5: float
@@ -155,6 +162,7 @@ class Record(Stored):
     manifest_hash: str
     backbone_hash: str | None = Field(default=None, description="Of the pre-trained weights' file; null: not noted.")
     epochs: int = Field(description="Epochs trained.")
+    best_epoch: BestEpoch | None = Field(default=None, description="null: the last one; quirk `best_epoch`.")
     parameters: Parameters | None = None
     metrics: Metrics | None = None
     curves: list[Epoch] = []

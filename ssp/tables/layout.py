@@ -113,7 +113,8 @@ def _budget(config: Config) -> str:
         else "hyper-parameters as the config gives them, without a search"
     )
     on = "training and validation videos" if config.refit else "training videos without those of validation"
-    return f"{n} seed{'s' if n > 1 else ''}; {chosen}; final models trained on {on}."
+    epoch = "; the epoch of each chosen on test, as published" if config.quirk("best_epoch") == "published" else ""
+    return f"{n} seed{'s' if n > 1 else ''}; {chosen}; final models trained on {on}{epoch}."
 
 
 def _main(config: Config, tables: LongTables) -> Layout:

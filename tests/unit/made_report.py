@@ -101,9 +101,10 @@ def write_benchmark(path, seconds, memory="100.5", cpu="1.5"):
     write_text(path, "\t".join(head) + "\n" + "\t".join(line) + "\n")
 
 
-def make_report():
+def make_report(**changes):
     """Write everything in the current folder: one failed seed, one failed sweep; returns the config."""
-    config = make_config(datasets=("hmdb51", "ssv2"), methods=("ssp", "vpt", "linear"), title="Tried & <tested>")
+    title = "Tried & <tested>"
+    config = make_config(datasets=("hmdb51", "ssv2"), methods=("ssp", "vpt", "linear"), title=title, **changes)
     hashes = {dataset: write_data(config, dataset) for dataset in config.datasets}
     write_all(config, hashes)
     ssv2 = {"manifest_hash": hashes["ssv2"]}

@@ -99,6 +99,17 @@ def test_columns_and_values(tmp_path, files):
     assert report["splits"] == {"train": 6, "val": 2, "test": 4}
 
 
+@pytest.mark.parametrize(("channels", "names"), [(1, ["P47_tea_ch0"]), (2, ["P47_tea_ch0", "P47_tea_ch1"])])
+def test_second_stereo_channels_are_listed_where_the_config_asks(tmp_path, channels, names):
+    video = write_video(tmp_path / "made.avi", scene(10))
+    files = {f"B/{place}.avi": video for place in ("P03/cam01/P03_tea", *(f"P47/stereo/P47_tea_ch{i}" for i in (0, 1)))}
+    expected = {"classes": 1, "train": 1, "test": channels}
+    config, paths = prepare(tmp_path, files, source="breakfast", expected=expected, stereo_channels=channels)
+    write_manifest(config, "ucf101")
+    manifest = read_manifest(paths.manifest("ucf101"))
+    assert manifest.loc[manifest["split"] == "test", "id"].tolist() == [f"P47/stereo/{name}.avi" for name in names]
+
+
 def test_the_hash_is_of_the_content(tmp_path, files):
     config, paths = prepare(tmp_path, files)
     write_manifest(config, "ucf101")

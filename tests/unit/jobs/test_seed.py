@@ -5,21 +5,24 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import ssp.jobs.cell
 import ssp.jobs.seed
-from ssp.backbone.checkpoint import read_metadata
+import ssp.training.loop
+from ssp.backbone.checkpoint import read_metadata, save_tuned
 from ssp.config import slice_hash
 from ssp.errors import ConfigError, RecordError
-from ssp.jobs.cell import Cell, predict_test
+from ssp.jobs.cell import Cell, predict_test, train_epochs
 from ssp.jobs.inference import evaluate_saved
 from ssp.jobs.seed import train_cell
 from ssp.jobs.sweep import run_sweep
 from ssp.jobs.tracking import TrackedRun, Tracking
 from ssp.records.predictions import merge_views, metrics, read_predictions
 from ssp.records.record import load_record
+from ssp.training.loop import trained_tensors
 
 CHEAP = {"sweep__trials": 1, "sweep__epochs": 1}
 
@@ -110,6 +113,92 @@ def test_without_refit_validation_is_measured_and_the_choice_is_the_same(cell, t
     client, run = children(Cell(apart, "ucf101", "ssp"), record)
     points = client.get_metric_history(run.info.run_id, "val_top1")
     assert [(p.step, p.value) for p in points] == [(c.epoch, c.val_top1) for c in record.curves]
+
+
+def test_the_published_epoch_is_the_best_one_on_test(cell, tiny, monkeypatch):
+    """The weights saved and tested are those of the first epoch whose top-1 on the test list no other exceeds."""
+    published = tiny(**CHEAP, quirks__best_epoch="published")
+    assert published.sweep_slice("ucf101", "ssp") == cell.config.sweep_slice("ucf101", "ssp")  # no search sees it
+    place, read, measured = ("ucf101", "ssp", 0), [], [(1.5, 10.0), (1.2, 30.0), (1.0, 30.0)]
+    clips = Cell.clips
+    of, weights = [], {}
+
+    def seen(self, split, seed=0, **more):
+        read.append((split, more))
+        return clips(self, split, seed, **more)
+
+    def validated(_, val_set, **more):
+        of.append(val_set)
+        return measured[len(of) - 1]
+
+    def epochs(*arguments, **named):
+        for epoch in train_epochs(*arguments, **named):
+            weights[epoch.epoch] = {name: t.clone() for name, t in trained_tensors(arguments[1]).items()}
+            yield epoch
+
+    monkeypatch.setattr(Cell, "clips", seen)
+    monkeypatch.setattr(ssp.training.loop, "validate", validated)
+    monkeypatch.setattr(ssp.jobs.seed, "train_epochs", epochs)
+    record = train_cell(published, *place)
+    assert read == [("test", {"central": True}), ("trainval", {}), ("test", {})]
+    assert {(one.mode, len(one)) for one in of} == {("val", 20)} and len(of) == 3
+    assert record.best_epoch.model_dump() == {"epoch": 2, "measured_on": "test"} and record.epochs == 3
+    assert (record.metrics.val_loss, record.metrics.val_top1) == (1.2, 30.0)
+    saved = load_file(cell.paths.weights(*place))
+    assert all(torch.equal(tensor, weights[2][name]) for name, tensor in saved.items())
+    assert not all(torch.equal(tensor, weights[3][name]) for name, tensor in saved.items())
+    assert evaluate_saved(published, *place).endswith("equal to the record")
+
+    plain = train_cell(cell.config, *place)
+    assert plain.best_epoch is None and len(of) == 3  # nothing was measured on test
+    saved = load_file(cell.paths.weights(*place))
+    assert all(torch.equal(tensor, weights[3][name]) for name, tensor in saved.items())
+
+
+def test_a_killed_run_with_the_best_epoch_ends_with_the_same_bytes(cell, tiny, monkeypatch):
+    """Killed after the last epoch, when the model has other weights than those of the best."""
+    published = tiny(**CHEAP, quirks__best_epoch="published")
+    place, accuracy = ("ucf101", "ssp", 0), iter([50.0, 20.0, 10.0] * 2)
+    monkeypatch.setattr(ssp.training.loop, "validate", lambda *_, **__: (1.0, next(accuracy)))
+
+    def outputs():
+        return [path.read_bytes() for path in (cell.paths.predictions(*place), cell.paths.weights(*place))]
+
+    whole = train_cell(published, *place)
+    expected = outputs()
+
+    def kill(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ssp.jobs.seed, "save_tuned", kill)
+    with pytest.raises(KeyboardInterrupt):
+        train_cell(published, *place)
+    monkeypatch.setattr(ssp.jobs.seed, "save_tuned", save_tuned)
+    resumed = train_cell(published, *place)
+    assert resumed.run.resumed_after_epoch == 3 and resumed.best_epoch.epoch == 1
+    assert outputs() == expected and essence(resumed) == essence(whole)
+
+
+def test_clips_are_co_batched_as_the_recipe_says(tiny, monkeypatch):
+    together = {"devices": 4, "validation": 1, "test": 3}
+    config = tiny(sweep__trials=0, refit=False, datasets__ucf101__recipe__co_batched=together)
+    run_sweep(config, "ucf101", "linear")
+    asked = []
+
+    def spy(owner, name):
+        real = getattr(owner, name)
+
+        def called(*arguments, batch_size, devices, **named):
+            asked.append((name, batch_size, devices))
+            return real(*arguments, batch_size=batch_size, devices=devices, **named)
+
+        monkeypatch.setattr(owner, name, called)
+
+    spy(ssp.training.loop, "validate")
+    spy(ssp.jobs.cell, "predict")
+    record = train_cell(config, "ucf101", "linear", 0)
+    assert asked == [("validate", 1, 4)] * 3 + [("predict", 3, 4)]
+    assert record.config["dataset"]["recipe"]["co_batched"] == together and record.metrics.views == 40
 
 
 def test_without_search_and_validation(tiny):

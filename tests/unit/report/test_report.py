@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from ssp.config import slice_hash
+from ssp.data.manifest import manifest_hash
 from ssp.errors import DataError, RecordError
 from ssp.figures.accuracy import write_figures
 from ssp.paths import Paths
@@ -20,7 +21,7 @@ from ssp.report import SECTIONS, write_report
 from ssp.tables import write_tables
 from tests.unit.made_data import write_data
 from tests.unit.made_records import hits_of, make_config, write_all, write_cell, write_costs
-from tests.unit.made_report import Page, make_report, write_choices, write_explained
+from tests.unit.made_report import Page, epochs, make_report, write_choices, write_explained
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +105,30 @@ def test_runs_and_the_way_back(page):
     config_hash = slice_hash(make_config(datasets=("hmdb51",), methods=("ssp",)).cell_slice("hmdb51", "ssp"))
     assert back[1][4] == config_hash
     assert back[1][6] == "0" * 12
+
+
+def test_what_was_measured_on_test_is_not_called_validation(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = make_report(quirks={"best_epoch": "published"})
+    place = (config, "ssv2", "vpt", 0)
+    taken = {"epochs": 2, "best_epoch": {"epoch": 1, "measured_on": "test"}}
+    write_cell(
+        *place,
+        hits_of(0.5),
+        curves=epochs(40.0, 20.0),
+        manifest_hash=manifest_hash(Paths.of(config).manifest("ssv2")),
+        **taken,
+    )
+    write_tables(config)
+    write_report(config)
+    text = Paths.of(config).report.read_text()
+    page = Page(text)
+    runs = page.tables["runs"][0]
+    assert runs[0][7] == "epoch, test"
+    assert [row[8] for row in runs if row[:3] == ["ssv2", "vpt", "0"]] == ["1 of 2"]
+    curves = text[text.index('id="curves"') :]
+    assert "seed 0, test top-1 in percent: 40.0, 20.0" in curves and "seed 0, test loss" in curves
+    assert "test has\nchosen them" in curves and "validation loss" not in curves
 
 
 def test_explained(page):

@@ -322,6 +322,13 @@ def test_caption_tells_what_the_numbers_are():
     assert r"Tried \& tested" in read(config, "main.tex")
 
 
+def test_caption_tells_that_test_chose_the_epoch():
+    config = make_config(datasets=("hmdb51",), methods=("ssp",), seeds=(0,), quirks={"best_epoch": "published"})
+    write_all(config)
+    write_tables(config)
+    assert "validation videos; the epoch of each chosen on test, as published." in read(config, "main.md")
+
+
 def test_published_merge_of_ids_is_followed():
     """Tables must merge as the record did: with `merge_ids: published` the cameras of a recording are one video."""
     config = make_config(datasets=("hmdb51",), methods=("ssp",), seeds=(0,), quirks={"merge_ids": "published"})
