@@ -112,6 +112,10 @@ class Paths:
         """The result record of a run."""
         return self.results / "records" / dataset / method / f"seed{seed}.json"
 
+    def readings(self, dataset: str, method: str, seed: int | str) -> Path:
+        """Who has read the test videos of a run, from which choice; outlives its record."""
+        return self.results / "readings" / dataset / method / f"seed{seed}.jsonl"
+
     @property
     def costs(self) -> Path:
         """What training and using each row costs, as it was measured."""

@@ -6,6 +6,7 @@ Design choices
   is no best epoch. With the quirk `best_epoch: published` there is: test chooses it, read after each epoch.
 - Weights, predictions and record are each written atomically, the record last; then the MLflow run is closed, and only
   then the training state goes. So a run that is killed in between ends as the same MLflow run.
+- That test was read is noted before the record says what came out (`ssp.records.readings`).
 - A training that fails for a reason of its own (loss not finite, out of memory) writes all three too, says why in the
   record, and the workflow goes on.
 - A killed run continues after its last epoch; its MLflow run goes on as well.
@@ -34,6 +35,7 @@ from ssp.jobs.tracking import TrackedRun, Tracking
 from ssp.methods.parameters import parameter_counts
 from ssp.records.choice import Choice, load_choice
 from ssp.records.predictions import merge_views, metrics
+from ssp.records.readings import Reading, earlier_choices, load_readings, note_reading, rereadings, this_moment
 from ssp.records.record import (
     BestEpoch,
     Metrics,
@@ -80,6 +82,7 @@ def train_cell(config: Config, dataset: str, method: str, seed: int) -> Record:
         raise ConfigError(f"config '{config.name}': no seed {seed}; it has: {', '.join(map(str, seeds))}")
     choice = _take_over(cell, load_choice(cell.choice_file, config, dataset, cell.row.tuned_as))
     _check_origin(cell, choice)
+    load_readings(cell.paths.readings(dataset, method, seed))  # a damaged file is met now, not after the training
     tracking = Tracking(config)
     state = TrainingState(cell.paths.training_state(dataset, method, seed), _identity(cell, choice, seed))
     run = tracking.start(
@@ -102,7 +105,7 @@ def train_cell(config: Config, dataset: str, method: str, seed: int) -> Record:
     write_predictions(outcome.predictions, predictions)
     seconds = time.perf_counter() - clock
     about = _run(outcome, started, seconds, cell.execution.device, run, tracking.public_uri)
-    record = _record(cell, choice, seed, outcome, about, predictions)
+    record = _with_readings(cell, _record(cell, choice, seed, outcome, about, predictions))
     save_record(record, cell.paths.record(dataset, method, seed))
     _track_result(cell, record, run)
     state.path.unlink(missing_ok=True)
@@ -209,6 +212,21 @@ def _record(cell: Cell, choice: Choice, seed: int, outcome: _Outcome, run: Run, 
         predictions=PredictionsFile(path=predictions.as_posix(), sha256=file_sha256(predictions)),
         run=run,
     )
+
+
+def _with_readings(cell: Cell, record: Record) -> Record:
+    """The record with what is known of readings of test; its own, if it came to its end, is noted first."""
+    path = cell.paths.readings(record.dataset, record.method, record.seed)
+    choice = (record.config_hash, record.hyperparameters)
+    if record.metrics:
+        note_reading(path, Reading(by="train", config_hash=choice[0], hyperparameters=choice[1], run=this_moment()))
+    readings = load_readings(path)
+    counted = {
+        "test_readings": sum(reading.choice == choice for reading in readings),
+        "rereadings": rereadings(readings, choice),
+        "earlier_test_readings": earlier_choices(readings, choice),
+    }
+    return record.model_copy(update=counted)
 
 
 def _run(outcome: _Outcome, started: datetime, seconds: float, device: torch.device, run: TrackedRun, uri: str) -> Run:

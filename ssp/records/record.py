@@ -5,6 +5,8 @@ Design choices
 - What may differ between two runs of the same thing (time, host, memory, tracking ids) stands apart under `run`; all
   other keys are equal bytes for the same commit, config, seed and machine.
 - A failed cell has a record too: status "failed", a reason, no metrics.
+- The predictions of a finished run are sealed: their checksum is here, and whoever reads them asks for it.
+- What was read of test is counted here, and remembered over records in `ssp.records.readings`.
 - Light: no torch, so that tables are made in an instant.
 """
 
@@ -121,10 +123,25 @@ class Metrics(Stored):
 
 
 class PredictionsFile(Stored):
-    """Where the predictions lie, and what proves that they are these."""
+    """Where the predictions lie, and the seal that proves that they are these."""
 
     path: str
     sha256: str
+
+
+class Moment(Stored):
+    """When test was read, and by which code."""
+
+    at: str = Field(description="UTC, ISO 8601.")
+    commit: str
+
+
+class EarlierChoice(Stored):
+    """Another choice, from which test had been read before."""
+
+    config_hash: str
+    hyperparameters: Chosen
+    test_readings: int
 
 
 class Run(Stored):
@@ -167,7 +184,19 @@ class Record(Stored):
     metrics: Metrics | None = None
     curves: list[Epoch] = []
     predictions: PredictionsFile
+    test_readings: int | None = Field(
+        default=None, description="Finished readings of test from this choice; 0: failed before; null: not noted."
+    )
+    rereadings: list[Moment] = Field(default=[], description="Those of them that `ssp evaluate` made.")
+    earlier_test_readings: list[EarlierChoice] = Field(
+        default=[], description="Other choices of this run that test was read from before."
+    )
     run: Run
+
+    @property
+    def read_before(self) -> int:
+        """How often test had been read from other choices before."""
+        return sum(choice.test_readings for choice in self.earlier_test_readings)
 
     @model_validator(mode="after")
     def _status_says_all(self) -> Record:

@@ -14,7 +14,8 @@ from ssp.errors import DataError, RecordError
 from ssp.figures.style import COLOURS
 from ssp.paths import Paths
 from ssp.records.choice import Choice, load_choice
-from ssp.records.record import Record, load_record
+from ssp.records.record import Record
+from ssp.records.runs import read_run
 from ssp.tables.cells import CellResult, collect_cells
 from ssp.tables.layout import Layout, lay_out
 from ssp.tables.long import LongTables, read_tables
@@ -82,7 +83,7 @@ def load_results(config: Config) -> Results:
         tables=tables,
         layouts=lay_out(config, tables),
         cells=cells,
-        points=_points(config, paths),
+        points=[read_run(config, *run)[0] for run in config.runs() if run[1] not in config.methods],
         choices=choices,
         names={dataset: _class_names(paths, dataset, cells) for dataset in config.datasets},
     )
@@ -97,11 +98,6 @@ def _data_is_there(config: Config, paths: Paths, dataset: str) -> None:
                 f"{path}: missing; the report shows class names and frames of '{dataset}' from there, "
                 "put it back or run the workflow again"
             )
-
-
-def _points(config: Config, paths: Paths) -> list[Record]:
-    runs = [run for run in config.runs() if run[1] not in config.methods]
-    return [load_record(paths.record(*run)) for run in runs]
 
 
 def _choice(config: Config, paths: Paths, cell: CellResult) -> Choice:

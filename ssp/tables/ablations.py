@@ -21,7 +21,16 @@ from ssp.paths import Paths
 from ssp.tables import stats
 from ssp.tables.cells import TableCell, read_cells
 from ssp.tables.claims import tallies
-from ssp.tables.layout import LEVEL, NOT_ENOUGH, Layout, signed, signed_interval, titled, two_level_table
+from ssp.tables.layout import (
+    LEVEL,
+    NOT_ENOUGH,
+    Layout,
+    read_before_words,
+    signed,
+    signed_interval,
+    titled,
+    two_level_table,
+)
 from ssp.tables.long import rounded, to_csv
 from ssp.tables.markup import Measured, Noted
 
@@ -41,6 +50,7 @@ COLUMNS = (
     "p",
     "p_holm",
     "status",
+    "read_before",
 )
 BASE = "base"
 
@@ -87,7 +97,7 @@ def ablation_table(config: Config, name: str) -> pd.DataFrame:
         row |= {"difference_low": difference.low, "difference_high": difference.high}
     axes = dict.fromkeys(axis for point in config.points[name] for axis in point.values)
     table = pd.DataFrame(found, columns=[*axes, *COLUMNS])
-    return rounded(table.astype({"n_seeds": "Int64", "extra": "Int64"}))
+    return rounded(table.astype(dict.fromkeys(("n_seeds", "extra", "read_before"), "Int64")))
 
 
 def read_ablation(config: Config, name: str) -> pd.DataFrame:
@@ -104,7 +114,7 @@ def read_ablation(config: Config, name: str) -> pd.DataFrame:
         raise RecordError(f"{path}: cannot be read ({error}); {again}") from None
     if tuple(table.columns[-len(COLUMNS) :]) != COLUMNS:
         raise RecordError(f"{path}: columns are not {', '.join(COLUMNS)}; {again}")
-    return table.astype({"n_seeds": "Int64", "extra": "Int64"})
+    return table.astype(dict.fromkeys(("n_seeds", "extra", "read_before"), "Int64"))
 
 
 def shown_points(config: Config, name: str) -> list[Point]:
@@ -119,6 +129,7 @@ def _measured(cell: TableCell, counted: stats.Tally | None) -> dict:
     accuracies = list(cell.accuracies.values())
     row = {"extra": cell.parameters.extra if cell.parameters else None}
     row |= {"status": cell.status, "n_seeds": len(accuracies)}
+    row |= {"read_before": cell.read_before}
     if counted:
         spread, (interval,) = stats.spread(accuracies), stats.intervals([[counted]])
         row |= {"mean": spread.mean, "sd": spread.sd, "low": interval.low, "high": interval.high}
@@ -171,10 +182,11 @@ def _star_words(table: pd.DataFrame) -> str:
 
 
 def _accuracy(row: dict[str, Any], title: str, notes: list[str]) -> Measured | Noted:
-    if row["status"] == "ok":
-        return Measured(row["mean"], row["sd"])
-    failed = row["status"] == "failed"
-    lost = "all seeds failed" if failed else "some seeds failed; the mean is over the others"
-    notes.append(f"{title} on {row['dataset']}: {lost}")
-    mark = str(len(notes))
+    failed, words = row["status"] == "failed", []
+    if row["status"] != "ok":
+        words.append("all seeds failed" if failed else "some seeds failed; the mean is over the others")
+    words += filter(None, [read_before_words(row["read_before"])])
+    if words:
+        notes.append(f"{title} on {row['dataset']}: {'; '.join(words)}")
+    mark = str(len(notes)) if words else ""
     return Noted("failed", mark) if failed else Measured(row["mean"], row["sd"], note=mark)

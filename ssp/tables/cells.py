@@ -5,7 +5,7 @@ Design choices
 - A missing record is an error, because a table with a silent hole is worse than none; the message is the command that
   makes it. A record of another config (changed options, budget, data) is an error too: its number answers another
   question. A failed cell is a result and stays.
-- Trust is checked: predictions must be the very file that the record names, and the record's hits must follow from it.
+- Trust is checked: predictions must be the very file that the record has sealed, and its hits must follow from them.
 - A data set of several splits is one cell of the tables, made of a cell for each split.
 """
 
@@ -22,11 +22,12 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
-from ssp.config import Config, slice_hash, slice_lines
+from ssp.config import Config
 from ssp.errors import RecordError
 from ssp.paths import Paths
-from ssp.records.predictions import merge_views, metrics, recorded_predictions
-from ssp.records.record import Parameters, Record, load_record
+from ssp.records.predictions import merge_views, metrics
+from ssp.records.record import Parameters, Record
+from ssp.records.runs import read_run, train_again
 from ssp.tables import stats
 
 
@@ -75,6 +76,11 @@ class CellResult:
         return [self]
 
     @property
+    def read_before(self) -> int:
+        """How often test had been read from other choices before this one, over all seeds."""
+        return sum(record.read_before for record in self.records.values())
+
+    @property
     def reasons(self) -> dict[int, str]:
         """Why seeds failed."""
         return {seed: record.reason for seed, record in self.records.items() if record.status == "failed"}
@@ -105,6 +111,11 @@ class SplitsResult:
     def tally(self) -> stats.Tally | None:
         """Hits by seed and group, each split of equal weight; None where every seed failed somewhere."""
         return stats.pooled([cell.tally for cell in self.splits]) if self.accuracies else None
+
+    @property
+    def read_before(self) -> int:
+        """How often test had been read from other choices before these, over all splits and seeds."""
+        return sum(cell.read_before for cell in self.splits)
 
     @property
     def parameters(self) -> Parameters | None:
@@ -142,48 +153,30 @@ def read_cells(config: Config, columns: Sequence[str], rows: Sequence[str], seed
 
 
 def _read_cell(config: Config, dataset: str, method: str, seeds: Sequence[int]) -> CellResult:
-    paths = Paths.of(config)
     records, videos = {}, {}
     for seed in seeds:
-        path = paths.record(dataset, method, seed)
-        again = f"python -m ssp train --config {paths.config} --dataset {dataset} --method {method} --seed {seed}"
-        if not path.is_file():
-            raise RecordError(f"{path}: missing; make it with: {again}")
-        record = load_record(path)
-        if (record.dataset, record.method, record.seed) != (dataset, method, seed):
-            raise RecordError(f"{path}: holds {record.dataset}/{record.method}/seed{record.seed}; run again: {again}")
-        if record.config_hash != slice_hash(config.cell_slice(dataset, method)):
-            changed = _first_change(record.config, config.cell_slice(dataset, method))
-            raise RecordError(f"{path}: stale, made with another config ({changed}); run again: {again}")
-        records[seed] = record
-        if record.status == "ok":
-            videos[seed] = _read_videos(paths.predictions(dataset, method, seed), record, config, again)
+        records[seed], predictions = read_run(config, dataset, method, seed)
+        if records[seed].status == "ok":
+            videos[seed] = _merged(config, records[seed], predictions)
     return CellResult(dataset, method, records, videos)
 
 
-def _read_videos(path: Path, record: Record, config: Config, again: str) -> pd.DataFrame:
-    """Merged predictions of a record, proven to be its own."""
-    predictions = recorded_predictions(path, record.predictions.sha256, f"run again: {again}")
+def _merged(config: Config, record: Record, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Merged predictions of a record, whose hits follow from them."""
+    place = (record.dataset, record.method, record.seed)
+    path = Paths.of(config).predictions(*place)
     try:
         videos = merge_views(predictions, config.quirk("merge_ids"))
     except RecordError as error:
         raise RecordError(f"{path}: {error}") from None
-    found = metrics(videos)
-    if (found["correct"], found["videos"]) != (record.metrics.correct, record.metrics.videos):
-        raise RecordError(
-            f"{path}: {found['correct']} of {found['videos']} videos are right, but the record says "
-            f"{record.metrics.correct} of {record.metrics.videos}; run again: {again}"
-        )
+    recorded = record.metrics.model_dump()
+    for name, value in metrics(videos).items():
+        if recorded[name] != value:
+            raise RecordError(
+                f"{path}: {name} is {value:.10g}, but the record says {recorded[name]:.10g}; "
+                f"run again: {train_again(config, *place)}"
+            )
     return videos
-
-
-def _first_change(old: dict, new: dict) -> str:
-    """The first line in which two slices differ."""
-    before, after = set(slice_lines(old)), set(slice_lines(new))
-    gone, come = sorted(before - after), sorted(after - before)
-    if not gone and not come:
-        return "its own hash does not match"
-    return "; ".join([f"was {line}" for line in gone[:1]] + [f"now {line}" for line in come[:1]])
 
 
 def _same_origin(cells: list[CellResult], config: Config) -> None:

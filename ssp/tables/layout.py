@@ -118,12 +118,12 @@ def _budget(config: Config) -> str:
 
 
 def _main(config: Config, tables: LongTables) -> Layout:
-    failures = _Failures(config, tables.seeds)
+    notes = _CellNotes(config, tables.seeds)
     main = tables.main.set_index(["dataset", "method"])
     groups: dict[str, list] = {}
     for dataset in config.columns:
         rows = [main.loc[(dataset, method)] for method in config.methods]
-        groups[dataset] = [_accuracy(row, failures.mark(dataset, row.name[1])) for row in rows]
+        groups[dataset] = [_accuracy(row, notes.mark(dataset, row.name[1])) for row in rows]
     if len(config.columns) > 1:
         averages = tables.uncertainty[tables.uncertainty["dataset"] == AVERAGE].set_index("method")
         groups[AVERAGE] = [_average(averages.loc[method]) for method in config.methods]
@@ -144,7 +144,7 @@ def _main(config: Config, tables: LongTables) -> Layout:
         sign_words(tables),
     ]
     caption = " ".join(filter(None, words))
-    return Layout(two_level_table(columns), caption, failures.notes)
+    return Layout(two_level_table(columns), caption, notes.notes)
 
 
 def _parameters(config: Config, tables: LongTables) -> Layout:
@@ -258,8 +258,8 @@ def sign_words(tables: LongTables) -> str:
     return f"Beside a published number: {signs}, within {verdict.MARGIN:g} points (equivalence test: verdict table)."
 
 
-class _Failures:
-    """Notes on failed seeds, numbered in the order in which cells are shown."""
+class _CellNotes:
+    """Notes on failed seeds and on earlier readings of test, numbered in the order in which cells are shown."""
 
     def __init__(self, config: Config, seeds: pd.DataFrame) -> None:
         self.notes: list[str] = []
@@ -267,17 +267,31 @@ class _Failures:
         self._seeds = seeds
 
     def mark(self, dataset: str, method: str) -> str:
-        """The mark of a cell; "" where no seed failed."""
+        """The mark of a cell; "" where there is nothing to say."""
         own = self._seeds["dataset"].isin(self._config.columns[dataset])
         cell = self._seeds[own & (self._seeds["method"] == method)]
-        failed = cell[cell["status"] == "failed"]
-        if failed.empty:
+        failed, read_before = _failed_words(cell), read_before_words(int(cell["read_before"].sum()))
+        if not (failed or read_before):
             return ""
-        others = "" if len(failed) == len(cell) else " (the mean is over the other seeds)"
-        by_reason = failed.groupby("reason", sort=False)["seed"].agg(lambda seeds: ", ".join(map(str, seeds)))
-        reasons = "; ".join(f"failed with seed {seeds}: {reason}" for reason, seeds in by_reason.items())
-        self.notes.append(f"{self._config.rows[method].title} on {dataset} {reasons}{others}")
+        words = "; ".join(filter(None, (failed, read_before)))
+        self.notes.append(f"{self._config.rows[method].title} on {dataset}{' ' if failed else ': '}{words}")
         return str(len(self.notes))
+
+
+def _failed_words(cell: pd.DataFrame) -> str:
+    """Which seeds of a cell failed, and why."""
+    failed = cell[cell["status"] == "failed"]
+    if failed.empty:
+        return ""
+    others = "" if len(failed) == len(cell) else " (the mean is over the other seeds)"
+    by_reason = failed.groupby("reason", sort=False)["seed"].agg(lambda seeds: ", ".join(map(str, seeds)))
+    reasons = "; ".join(f"failed with seed {seeds}: {reason}" for reason, seeds in by_reason.items())
+    return f"{reasons}{others}"
+
+
+def read_before_words(times: int) -> str:
+    """What is to be said of a choice that was made after readings of test from other ones."""
+    return f"test had been read {times} time{'s' if times > 1 else ''} before this choice" if times else ""
 
 
 def _accuracy(row: pd.Series, mark: str) -> Measured | Noted:

@@ -69,7 +69,19 @@ COLUMNS = {
         "verdict",
         "reason",
     ),
-    "seeds": ("dataset", "method", "seed", "status", "top1", "top5", "correct", "videos", "val_top1", "reason"),
+    "seeds": (
+        "dataset",
+        "method",
+        "seed",
+        "status",
+        "top1",
+        "top5",
+        "correct",
+        "videos",
+        "val_top1",
+        "reason",
+        "read_before",
+    ),
 }
 """Columns of each table, by the name of its file."""
 
@@ -157,6 +169,7 @@ def _counts(table: pd.DataFrame) -> dict[str, str]:
         "rank",
         "rank_low",
         "rank_high",
+        "read_before",
     )
     return {column: "Int64" for column in table.columns if column in whole}
 
@@ -206,4 +219,5 @@ def _seed_row(cell: CellResult, seed: int) -> dict:
     record = cell.records[seed]
     measured = record.metrics.model_dump() if record.metrics and record.status == "ok" else {}
     row = {"dataset": cell.dataset, "method": cell.method, "seed": seed, "status": record.status}
-    return row | {key: measured.get(key) for key in COLUMNS["seeds"][4:-1]} | {"reason": record.reason}
+    row |= {key: measured.get(key) for key in COLUMNS["seeds"][4:-2]}
+    return row | {"reason": record.reason, "read_before": record.read_before}

@@ -120,6 +120,7 @@ def write_cell(config, dataset, method, seed, hits=None, reason=None, name="v{:0
         "parameters": PARAMETERS[config.rows[method].method],
         "metrics": metrics,
         "predictions": PredictionsFile(path=str(file), sha256=hashlib.sha256(file.read_bytes()).hexdigest()),
+        "test_readings": 0 if reason else 1,
         "run": Run(started="2000-01-01T00:00:00Z", seconds=1.0, host="here", peak_memory_mb=1.0),
     }
     save_record(Record(**(fields | changes)), paths.record(dataset, method, seed))

@@ -21,7 +21,7 @@ from ssp.jobs.seed import train_cell
 from ssp.jobs.sweep import run_sweep
 from ssp.jobs.tracking import TrackedRun, Tracking
 from ssp.records.predictions import merge_views, metrics, read_predictions
-from ssp.records.record import load_record
+from ssp.records.record import git_state, load_record
 from ssp.training.loop import trained_tensors
 
 CHEAP = {"sweep__trials": 1, "sweep__epochs": 1}
@@ -210,15 +210,102 @@ def test_without_search_and_validation(tiny):
     assert train_cell(config, "ucf101", "ssp", 0).hyperparameters == chosen
 
 
-def test_saved_weights_give_the_record_again(cell):
+def test_reading_test_again_gives_the_record_and_is_counted_there(cell):
+    def again():
+        return evaluate_saved(cell.config, "ucf101", "ssp", 0).splitlines()[-1]
+
+    path, readings = (where("ucf101", "ssp", 0) for where in (cell.paths.record, cell.paths.readings))
+    before = train(cell).model_dump(mode="json")
+    assert (before["test_readings"], before["rereadings"], before["earlier_test_readings"]) == (1, [], [])
+    assert again() == "equal to the record; test was read 2 times from this choice"
+    after = json.loads(path.read_text())
+    assert after["test_readings"] == 2 and [moment["commit"] for moment in after["rereadings"]] == [git_state().commit]
+    assert after | {"test_readings": 1, "rereadings": []} == before
+    assert again().endswith("3 times from this choice")
+    path.unlink()  # made anew from the same choice, it has not forgotten
+    assert (train(cell).test_readings, len(load_record(path).rereadings)) == (3, 2)
+    readings.unlink()
+    assert again().endswith("4 times from this choice")
+
+
+def test_other_numbers_than_the_records_are_an_error_which_says_where_they_may_come_from(cell):
     train(cell)
-    assert evaluate_saved(cell.config, "ucf101", "ssp", 0).endswith("equal to the record")
     path = cell.paths.record("ucf101", "ssp", 0)
     plain = json.loads(path.read_text())
+    correct = plain["metrics"]["correct"]
     plain["metrics"]["correct"] += 1
     path.write_text(json.dumps(plain))
-    verdict = evaluate_saved(cell.config, "ucf101", "ssp", 0).splitlines()[-1]
-    assert verdict == f"differs from the record, which has correct {plain['metrics']['correct']}"
+    with pytest.raises(RecordError) as caught:
+        evaluate_saved(cell.config, "ucf101", "ssp", 0)
+    assert str(caught.value) == (
+        f"{path}: test read again gives correct {correct}, not {correct + 1}; device, scan and versions are the "
+        "record's, so weights, data or code are others: run the workflow again"
+    )
+    assert load_record(path).test_readings == 2
+    path.write_text(json.dumps(plain | {"device": "abacus", "versions": plain["versions"] | {"torch": "0.1"}}))
+    with pytest.raises(RecordError, match=r"is device cpu \(recorded: abacus\), torch \S+ \(recorded: 0.1\), which"):
+        evaluate_saved(cell.config, "ucf101", "ssp", 0)
+
+
+def test_what_is_not_the_records_own_is_not_compared_with_it_and_counts_no_reading(cell, tiny):
+    train(cell, 0), train(cell, 1)
+    path = cell.paths.predictions("ucf101", "ssp", 0)
+    kept = path.read_bytes()
+    path.write_bytes(cell.paths.predictions("ucf101", "ssp", 1).read_bytes())
+    with pytest.raises(RecordError, match=r"seed0\.parquet: not the file that its record was made from"):
+        evaluate_saved(cell.config, "ucf101", "ssp", 0)
+    path.write_bytes(kept)
+    more_views = tiny(**CHEAP, datasets__ucf101__clips__test_segments=3)
+    with pytest.raises(RecordError, match=r"seed0\.json: stale, made with another config.*test_segments = 3"):
+        evaluate_saved(more_views, "ucf101", "ssp", 0)
+    assert load_record(cell.paths.record("ucf101", "ssp", 0)).test_readings == 1
+
+
+def choose(cell, lr):
+    path = cell.paths.choice("ucf101", "ssp")
+    choice = json.loads(path.read_text())
+    choice["hyperparameters"]["lr"] = lr
+    path.write_text(json.dumps(choice))
+
+
+def test_a_choice_after_test_was_read_from_another_is_marked(cell, tiny):
+    path = cell.paths.record("ucf101", "ssp", 0)
+    first = train(cell)
+    evaluate_saved(cell.config, "ucf101", "ssp", 0)
+    path.unlink()  # as Snakemake does
+    choose(cell, 0.02)
+    second = train(cell)
+    (earlier,) = second.earlier_test_readings
+    assert (earlier.config_hash, earlier.hyperparameters.lr, earlier.test_readings) == (first.config_hash, 0.01, 2)
+    assert (second.test_readings, second.rereadings, second.read_before) == (1, [], 2)
+    assert essence(train(cell)) == essence(second)  # the same choice is no new one
+    assert train(cell, 1).read_before == 0  # a seed that never read test
+
+    apart = train_cell(tiny(**CHEAP, refit=False), "ucf101", "ssp", 0)  # the same hyper-parameters under another config
+    assert apart.hyperparameters == second.hyperparameters
+    hashes = [(choice.config_hash, choice.hyperparameters.lr) for choice in apart.earlier_test_readings]
+    assert hashes == [(first.config_hash, 0.01), (first.config_hash, 0.02)] and apart.read_before == 3
+
+    cell.paths.readings("ucf101", "ssp", 0).unlink()
+    assert train(cell).earlier_test_readings == []
+
+
+def test_a_kill_between_reading_test_and_the_record_leaves_one_reading(cell, monkeypatch):
+    whole = train(cell)
+    cell.paths.record("ucf101", "ssp", 0).unlink()
+    cell.paths.readings("ucf101", "ssp", 0).unlink()
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ssp.jobs.seed, "save_record", kill)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                train(cell)
+    assert essence(train(cell)) == essence(whole)
+    choose(cell, 0.02)
+    assert train(cell).read_before == 1
 
 
 def test_saved_weights_carry_the_config(cell):
@@ -301,6 +388,7 @@ def test_a_loss_that_is_not_finite_is_a_failed_cell_with_everything_a_workflow_n
     record = train(cell)
     assert record.status == "failed" and record.metrics is None
     assert record.reason.startswith("training loss is nan in epoch 1")
+    assert record.test_readings == 0 and not cell.paths.readings("ucf101", "ssp", 0).exists()
     assert load_record(cell.paths.record("ucf101", "ssp", 0)) == record
     assert read_predictions(cell.paths.predictions("ucf101", "ssp", 0)).empty
     with safe_open(cell.paths.weights("ucf101", "ssp", 0), framework="np") as weights:
