@@ -237,7 +237,7 @@ RECORDS = [
     record(
         "predictions that contradict it",
         _edited_predictions(_all_right, sign=True),
-        "linear/seed0.parquet: 20 of 20 videos are right, but the record says",
+        "linear/seed0.parquet: top1 is 100, but the record says",
     ),
     record(
         "a view twice",
