@@ -48,7 +48,7 @@ def predict(
     """
     ids, groups = rows["id"].to_numpy(), rows["group"].to_numpy()
     found: dict[str, list] = {name: [] for name in SCHEMA.names}
-    for logits, labels, positions, views in _forward_all(model, dataset, batch_size, execution):
+    for logits, labels, positions, views in forward_all(model, dataset, batch_size, execution):
         found["id"].extend(str(ids[i]) for i in positions.tolist())
         found["group"].extend(str(groups[i]) for i in positions.tolist())
         found["label"].extend(labels.tolist())
@@ -62,14 +62,14 @@ def predict(
 def validate(model: nn.Module, dataset: Dataset, *, batch_size: int, execution: Execution) -> tuple[float, float]:
     """Mean cross-entropy and top-1 accuracy (percent) over a set that has one view per video."""
     loss, correct, total = 0.0, 0, 0
-    for logits, labels, _, _ in _forward_all(model, dataset, batch_size, execution):
+    for logits, labels, _, _ in forward_all(model, dataset, batch_size, execution):
         loss += cross_entropy(logits, labels, reduction="sum").item()
         correct += int((logits.argmax(1) == labels).sum())
         total += len(labels)
     return loss / total, 100 * correct / total
 
 
-def _forward_all(
+def forward_all(
     model: nn.Module, dataset: Dataset, batch_size: int, execution: Execution
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Run over a set in order, in evaluation mode: yields float32 logits (b, C), labels, rows and views, on the CPU."""
