@@ -8,7 +8,8 @@ Design choices
   precision, and kept as they are (float32). Losses, gradients and choices are equal bit for bit.
 - A file per epoch, and one of validation, which has no drop path and so is the same after each epoch. Each is written
   atomically, so that a kill leaves whole ones; what cannot be read is taken again.
-- Their size: videos x repeats x width x 4 bytes an epoch, for each drop path rate that is tried.
+- Their size: videos x repeats x width x 4 bytes an epoch, for each drop path rate that is tried; in memory twice that
+  while it is written.
 - Where nothing is shared (no folder) validation's features are kept in memory, for the epochs of one training.
 """
 
