@@ -100,6 +100,10 @@ class Paths:
         """Optuna's journal of a study; survives a killed sweep."""
         return self.results / "state" / "sweeps" / dataset / f"{method}.journal"
 
+    def features(self, cell: str) -> Path:
+        """Features of a frozen trunk that the trials of a cell's study share; removed when the choice is written."""
+        return self.results / "state" / "features" / cell
+
     def training_state(self, dataset: str, method: str, seed: int | str) -> Path:
         """What a killed training continues from; removed when the cell is done."""
         return self.results / "state" / "training" / dataset / method / f"seed{seed}.pt"

@@ -34,6 +34,7 @@ from ssp.records.record import Chosen, Epoch, git_state, package_versions
 from ssp.scan import choose_backend
 from ssp.training.evaluate import batching, predict
 from ssp.training.execution import Execution, derive_seed
+from ssp.training.features import Features
 from ssp.training.loop import EpochResult, TrainingFailed, TrainingState, failures, fit
 
 log = logging.getLogger(__name__)
@@ -193,6 +194,7 @@ def train_epochs(
     on: Literal["train", "trainval"] = "train",
     best_on_test: bool = False,
     epochs: int | None = None,
+    share: bool = False,
     state: TrainingState | None = None,
 ) -> Iterator[EpochResult]:
     """The epochs of a training on a cell's data, shown, logged and tracked as they come.
@@ -207,6 +209,7 @@ def train_epochs(
         on: train, and validation is measured after each epoch, where there is any; or trainval, and nothing is.
         best_on_test: measure the test list instead, as validation is read, and end with the weights of the best epoch.
         epochs: fewer than the recipe's.
+        share: keep the features of a frozen trunk for other trainings of this cell (`ssp.training.features`).
         state: where to continue.
     """
     settings = cell.config.datasets[cell.dataset]
@@ -227,6 +230,7 @@ def train_epochs(
             execution=cell.execution,
             epochs=epochs,
             keep_best=best_on_test,
+            features=_features(cell, model, chosen, seed, share) if model.trunk_is_frozen else None,
             state=state,
             on_step=on_step,
         ):
@@ -240,6 +244,26 @@ def train_epochs(
             curves = curve(epoch).model_dump(exclude={"epoch"}, exclude_none=True) | {"epoch_seconds": epoch.seconds}
             run.log_metrics(curves, epoch.epoch, epoch.finished)
             yield epoch
+
+
+def _features(cell: Cell, model: VideoMamba, chosen: Chosen, seed: int, share: bool) -> Features:
+    """The features of a frozen trunk; shared with trainings for which all is equal that they depend on."""
+    if not share:
+        return Features(model)
+    made_from = {
+        "cell": cell.config.sweep_slice(cell.dataset, cell.method),
+        "manifest": cell.manifest_hash,
+        "backbone": cell.backbone_hash,
+        "options": chosen.options,
+        "tags": {name: value for name, value in cell.tags.items() if "git" not in name},  # device, scan, versions
+    }
+    drawn = {"seed": seed, "drop_path": chosen.drop_path}
+    folder = cell.paths.features(cell.name)
+    train, validation = (
+        folder / slice_hash(made_from | more | {"videos": cell.rows(split)["row"].tolist()})
+        for split, more in (("train", drawn), ("val", {}))
+    )
+    return Features(model, train, validation)
 
 
 def tracked_params(chosen: Chosen, **more: object) -> dict[str, object]:

@@ -12,6 +12,8 @@ Design choices
 - The sampler is started anew for each trial, from the sweep's seed and the trial's number. With one worker proposals
   are a function of the finished trials alone, so a killed sweep goes on to exactly the same choice. Parallel workers
   (`sweep.workers`) see each other's trials as they come, so a sweep with several does not repeat.
+- Trials of a method that trains the readout alone share the features of the frozen trunk (`ssp.training.features`),
+  with one worker: it costs one stream for each drop path rate, and the choice is the same.
 - With no trials the start is the choice, and nothing is trained here.
 - A loss that is not finite, or too little memory, makes a failed trial, with the reason; it has spent its budget.
 """
@@ -22,6 +24,7 @@ import logging
 import multiprocessing
 import os
 import queue
+import shutil
 import socket
 import time
 from collections.abc import Iterable
@@ -92,6 +95,7 @@ def run_sweep(config: Config, dataset: str, method: str) -> Choice:
     )
     choice = choose(cell, trials, about)
     save_choice(choice, cell.paths.choice(dataset, method))
+    shutil.rmtree(cell.paths.features(cell.name), ignore_errors=True)
     if choice.hyperparameters:
         parent.log_params(tracked_params(choice.hyperparameters, trial=choice.trial))
         if choice.value is not None:
@@ -183,13 +187,22 @@ def _train(cell: Cell, study: optuna.Study, trial: optuna.Trial, chosen: Chosen,
     curves: list[dict] = []
     with failures():
         model = cell.build(chosen, seed)
-    for epoch in train_epochs(cell, model, chosen, seed, run, f"{cell.name} trial {slot}", epochs=epochs):
+    title, share = f"{cell.name} trial {slot}", shares_features(cell)
+    for epoch in train_epochs(cell, model, chosen, seed, run, title, epochs=epochs, share=share):
         curves.append(curve(epoch).model_dump())
         trial.set_user_attr("epochs", curves)
         trial.report(epoch.val_top1, epoch.epoch)
         if epoch.epoch < epochs and trial.should_prune():
             raise optuna.TrialPruned
     return epoch.val_top1
+
+
+def shares_features(cell: Cell) -> bool:
+    """Whether a trial may have the drop path and options of an earlier one, and no other process writes features."""
+    space = search_space(cell.config, cell.method)
+    others = [r for name, r in space.items() if name not in ("lr", "weight_decay")]
+    sweep = cell.config.sweep
+    return sweep.trials > 1 and sweep.workers == 1 and all(r.choices is not None for r in others)
 
 
 # Parallel workers.

@@ -56,7 +56,7 @@ def predict(
     """
     ids, groups = rows["id"].to_numpy(), rows["group"].to_numpy()
     found: dict[str, list] = {name: [] for name in SCHEMA.names}
-    for logits, labels, positions, views in _forward_all(model, dataset, batch_size, devices, execution):
+    for logits, labels, positions, views in forward_all(model, dataset, batch_size, devices, execution):
         found["id"].extend(str(ids[i]) for i in positions.tolist())
         found["group"].extend(str(groups[i]) for i in positions.tolist())
         found["label"].extend(labels.tolist())
@@ -77,7 +77,7 @@ def validate(
     Clips that fill up the last batches count twice, as published.
     """
     loss, correct, total = 0.0, 0, 0
-    for logits, labels, _, _ in _forward_all(model, dataset, batch_size, devices, execution):
+    for logits, labels, _, _ in forward_all(model, dataset, batch_size, devices, execution):
         loss += cross_entropy(logits, labels, reduction="sum").item()
         correct += int((logits.argmax(1) == labels).sum())
         total += len(labels)
@@ -108,7 +108,7 @@ def co_batches(videos: int, views: int, batch_size: int, devices: int) -> list[l
     return [share[i : i + batch_size] for share in shares for i in range(0, len(share), batch_size)]
 
 
-def _forward_all(
+def forward_all(
     model: nn.Module, dataset: Dataset, batch_size: int, devices: int | None, execution: Execution
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Run over a set in evaluation mode: yields float32 logits (b, C), labels, rows and views, on the CPU."""

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from ssp.files import atomic_path
 from ssp.records.record import Chosen
 from ssp.training.evaluate import batching, validate
 from ssp.training.execution import Execution, derive_seed
+from ssp.training.features import Features
 from ssp.training.mixing import StepMix, draw_step, mixed_targets
 from ssp.training.optim import Schedule, make_optimizer, set_learning_rate
 
@@ -132,6 +134,7 @@ def fit(
     execution: Execution,
     epochs: int | None = None,
     keep_best: bool = False,
+    features: Features | None = None,
     state: TrainingState | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Iterator[EpochResult]:
@@ -147,6 +150,7 @@ def fit(
         execution: device, precision and loader processes.
         epochs: a shorter training than the recipe's (sweeps); warm-up shrinks in proportion.
         keep_best: end with the weights of the epoch that is `best_of` all on `val_set`, not with those of the last.
+        features: of the model's frozen trunk, so that they are taken once; the results are the same.
         state: where to continue and to keep what is done.
         on_step: called with (optimizer steps done, all optimizer steps).
 
@@ -179,18 +183,21 @@ def fit(
             batches = epoch_batches(len(train_set), recipe.batch_size, seed, epoch)
             micro = recipe.micro_batch or recipe.batch_size
             cuts = [[batch[i : i + micro] for i in range(0, len(batch), micro)] for batch in batches]
-            loader = iter(execution.loader(train_set, [part for parts in cuts for part in parts]))
+            passes = [part for parts in cuts for part in parts]
+            load = partial(execution.loader, train_set, passes)
+            loader, mixed = features.epoch(epoch, passes, load) if features else (iter(load()), False)
             losses = []
             for step, parts in enumerate(cuts):
                 torch.manual_seed(derive_seed(seed, "step", epoch, step))  # drop path
                 lr = schedule(epoch * steps + step)
+                mix = draw_step(recipe.augmentation, seed, epoch, step, sum(map(len, parts)))
                 loss = take_step(
-                    model,
+                    features or model,
                     optimizer,
-                    ((clips, labels) for clips, labels, _, _ in islice(loader, len(parts))),
+                    ((clips, labels) for clips, labels, *_ in islice(loader, len(parts))),
                     lr=lr,
                     videos=sum(map(len, parts)),
-                    mix=draw_step(recipe.augmentation, seed, epoch, step, sum(map(len, parts))),
+                    mix=features.mixing(mix) if mixed else mix,
                     label_smoothing=recipe.label_smoothing,
                     clip_grad=recipe.clip_grad,
                     execution=execution,
@@ -200,9 +207,14 @@ def fit(
                 losses.append(loss)
                 if on_step:
                     on_step(epoch * steps + step + 1, steps * epochs)
+            if features:
+                features.keep(epoch)
             val_loss = val_top1 = None
             if val_set is not None:
-                val_loss, val_top1 = validate(model, val_set, **batching(recipe, "validation"), execution=execution)
+                how, measured = batching(recipe, "validation"), val_set
+                if features and not recipe.co_batched:  # whose batches are others than those of a plain pass in order
+                    measured = features.embedded(val_set, batch_size=how["batch_size"], execution=execution)
+                val_loss, val_top1 = validate(features or model, measured, **how, execution=execution)
                 if not math.isfinite(val_loss):
                     raise TrainingFailed(f"validation loss is {val_loss} after epoch {epoch + 1}")
             seconds = time.perf_counter() - started
