@@ -104,8 +104,8 @@ class Config(Strict):
             yield "seeds: every seed must be there once"
         if idle := set(range(self.sweep.repeats)) - {seed % self.sweep.repeats for seed in self.seeds}:
             yield (
-                f"sweep.repeats: {self.sweep.repeats} studies, and no seed for number {min(idle)} (seed i trains from study "
-                f"i modulo {self.sweep.repeats}); give more seeds, or fewer studies"
+                f"sweep.repeats: {self.sweep.repeats} studies, and no seed for number {min(idle)} (seed i trains from "
+                f"study i modulo {self.sweep.repeats}); give more seeds, or fewer studies"
             )
         for name, ablation in self.ablations.items():
             if ablation.of not in self.methods:

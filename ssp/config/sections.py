@@ -226,7 +226,7 @@ class Rung(Strict):
 class Budget(Strict):
     """A rung as it is on a data set, and what every method gets there."""
 
-    trials: PositiveInt
+    trials: NonNegativeInt
     epochs: PositiveInt
     videos: Share = 1.0
 
