@@ -47,6 +47,7 @@ from ssp.config.sections import (
     Tracking,
     Validation,
 )
+from ssp.config.words import search_words
 
 __all__ = [
     "Ablation",
@@ -85,6 +86,7 @@ __all__ = [
     "load_config",
     "parse_config",
     "read_yaml",
+    "search_words",
     "slice_hash",
     "slice_lines",
     "source_names",

@@ -28,7 +28,7 @@ import os
 import queue
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
@@ -116,10 +116,12 @@ def _fill(cell: Cell, study: optuna.Study, rung: int, best: list[Trial], trackin
     """Run the trials that a rung still lacks; `best` are those of the rung before, best first."""
     asked = cell.config.rungs(cell.dataset)[rung].trials
     while slots := remaining_slots(study, min(asked, len(best)) if rung else asked):
-        _enqueue(cell, study, rung, slots, best)
         if cell.config.sweep.workers == 1:
-            _work(cell, study, rung, slots, tracking, parent)
+            # One by one: what waits is taken in the order of queueing, which a kill must not change.
+            _enqueue(cell, study, rung, slots[:1], best)
+            _work(cell, study, rung, slots[0], tracking, parent)
         else:
+            _enqueue(cell, study, rung, slots, best)
             _work_in_parallel(cell, rung, slots, parent)
             fail_stale_trials(study)
             if not set(slots) - set(remaining_slots(study, asked)):
@@ -171,23 +173,14 @@ def _enqueue(cell: Cell, study: optuna.Study, rung: int, slots: list[int], best:
         study.enqueue_trial(start_params(cell, search_space(cell.config, cell.method)))
 
 
-def _work(cell: Cell, study: optuna.Study, rung: int, slots: Iterable[int], tracking: Tracking, parent: str) -> None:
-    """Run the trials of these slots, one after the other."""
-    space = search_space(cell.config, cell.method)
-    for slot in slots:
-        study.sampler = optuna.samplers.TPESampler(
-            seed=derive_seed(cell.search_seed, "sampler", slot) % 2**32,
-            n_startup_trials=max(2, cell.config.rungs(cell.dataset)[rung].trials // 3),
-            constant_liar=cell.config.sweep.workers > 1,
-        )
-        _run_trial(cell, study, rung, slot, space, tracking, parent)
-
-
-def _run_trial(
-    cell: Cell, study: optuna.Study, rung: int, slot: int, space: dict[str, Range], tracking: Tracking, parent: str
-) -> None:
-    """Ask for parameters, train, tell the result."""
-    clock = time.perf_counter()
+def _work(cell: Cell, study: optuna.Study, rung: int, slot: int, tracking: Tracking, parent: str) -> None:
+    """Run the trial of a slot: ask for parameters, train, tell the result."""
+    clock, space = time.perf_counter(), search_space(cell.config, cell.method)
+    study.sampler = optuna.samplers.TPESampler(
+        seed=derive_seed(cell.search_seed, "sampler", slot) % 2**32,
+        n_startup_trials=max(2, cell.config.rungs(cell.dataset)[rung].trials // 3),
+        constant_liar=cell.config.sweep.workers > 1,
+    )
     trial = study.ask()
     if rung:
         slot = trial.user_attrs["slot"]  # each worker takes one that waits, whichever
@@ -321,7 +314,7 @@ def _worker(
             slot = tickets.get(timeout=1)
         except queue.Empty:
             return
-        _work(cell, study, rung, [slot], tracking, parent)
+        _work(cell, study, rung, slot, tracking, parent)
 
 
 # The outcome.

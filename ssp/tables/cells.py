@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import pandas as pd
 from rich.console import Console
@@ -24,6 +25,7 @@ from ssp.errors import RecordError
 from ssp.paths import Paths
 from ssp.records.predictions import merge_views, metrics, recorded_predictions
 from ssp.records.record import Record, load_record
+from ssp.tables.stats import drawn_units
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class CellResult:
     records: dict[int, Record]
     videos: dict[int, pd.DataFrame]
     """Merged predictions of the seeds that did not fail."""
+    studies: int = 1
+    """How many chose the hyper-parameters."""
 
     @property
     def status(self) -> str:
@@ -44,9 +48,10 @@ class CellResult:
         return "partial" if self.videos else "failed"
 
     @property
-    def accuracies(self) -> dict[int, float]:
-        """Top-1 in percent by seed, failed seeds left out."""
-        return {seed: self.records[seed].metrics.top1 for seed in self.videos}
+    def accuracies(self) -> list[float]:
+        """Top-1 in percent of each seed, or of each study as the mean of its seeds; failed seeds left out."""
+        units = drawn_units(self.videos, self.studies)
+        return [fmean(self.records[seed].metrics.top1 for seed in unit) for unit in units]
 
     @property
     def reasons(self) -> dict[int, str]:
@@ -97,7 +102,7 @@ def _read_cell(config: Config, dataset: str, method: str, seeds: Sequence[int]) 
         records[seed] = record
         if record.status == "ok":
             videos[seed] = _read_videos(paths.predictions(dataset, method, seed), record, config, again)
-    return CellResult(dataset, method, records, videos)
+    return CellResult(dataset, method, records, videos, config.sweep.repeats)
 
 
 def _read_videos(path: Path, record: Record, config: Config, again: str) -> pd.DataFrame:

@@ -173,7 +173,7 @@ def rounded(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _main_row(config: Config, cell: CellResult) -> dict:
-    spread = stats.spread(list(cell.accuracies.values()))
+    spread = stats.spread(cell.accuracies)
     published = config.rows[cell.method].published, config.datasets[cell.dataset].source
     return {
         "dataset": cell.dataset,
