@@ -180,7 +180,7 @@ def _main_row(config: Config, cell: CellResult) -> dict:
         "method": cell.method,
         "mean": spread.mean,
         "sd": spread.sd,
-        "n_seeds": spread.n,
+        "n_seeds": len(cell.videos),
         "published": published_accuracy().get(published),
         "status": cell.status,
     }

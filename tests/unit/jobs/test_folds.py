@@ -1,4 +1,4 @@
-"""Trials on several folds: what is left out of which training, what a trial's value is, and that a kill costs a trial."""
+"""Trials on several folds: what each is trained without, what a value is, and that a kill costs a trial."""
 
 import numpy as np
 import pytest
