@@ -12,7 +12,7 @@ def search_words(config: Config) -> str:
         alike.setdefault(_spent(config, dataset), []).append(dataset)
     if len(alike) == 1:
         return next(iter(alike))
-    return "; ".join(f"on {', '.join(names)} {words or 'no trials'}" for words, names in alike.items())
+    return "; ".join(f"{words or 'no trials'} ({', '.join(names)})" for words, names in alike.items())
 
 
 def _spent(config: Config, dataset: str) -> str:
@@ -24,7 +24,7 @@ def _spent(config: Config, dataset: str) -> str:
         elif number and rung.epochs != config.rungs(dataset)[number - 1].epochs:
             words += " for all"
         if rung.videos < 1:
-            words += f" on {rung.videos:.0%} of the training videos"
+            words += f" on {100 * rung.videos:g} % of the training videos"
         parts.append(words)
     if parts and settings.validation.folds > 1:
         parts.append(f"each on {settings.validation.folds} folds")

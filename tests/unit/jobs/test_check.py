@@ -52,7 +52,7 @@ def test_the_search_is_said_rung_by_rung_and_fold_by_fold(folder):
     lines = check_config(tiny_config(folder, sweep={"fidelity": rungs}, datasets__ucf101__validation__folds=2), "x")
     assert said in lines
     plain = tiny_config(folder, sweep={"fidelity": rungs}, datasets__ucf101__fidelity=part)
-    assert "sweep: 4 studies of 8 trials on 10% of the training videos, the best 2 on 25% of the training videos" in (
+    assert "sweep: 4 studies of 8 trials on 10 % of the training videos, the best 2 on 25 % of the training videos" in (
         check_config(plain, "x")
     )
 
