@@ -4,7 +4,7 @@ from copy import deepcopy
 
 import pytest
 
-from ssp.config import Config, parse_config, slice_hash
+from ssp.config import Config, parse_config
 from ssp.errors import ConfigError
 from ssp.methods.space import search_space
 from tests.unit.tiny_benchmark import PLAIN as TINY
@@ -208,7 +208,9 @@ def test_rungs_of_a_data_set_go_before_the_sweeps():
     assert found.trainings_of_a_study("ucf101") == pytest.approx(8 * 2 / 3 * 0.1 + 3)
 
 
-def test_a_config_without_the_new_keys_has_the_slices_that_it_had():
-    """Taken from before there were rungs, folds and repeats."""
-    assert slice_hash(config().cell_slice("ucf101", "ssp")) == "713c5e562959cee4"
+def test_a_config_without_rungs_folds_and_repeats_says_nothing_of_them():
+    """So results of before there were any stay what they are."""
+    found = config().cell_slice("ucf101", "ssp")
+    assert found["sweep"] == PLAIN["sweep"]
+    assert found["dataset"]["validation"] == {"fraction": 0.3} and "fidelity" not in found["dataset"]
     assert config().rungs("ucf101")[0].model_dump() == {"trials": 3, "epochs": 2, "videos": 1.0}
