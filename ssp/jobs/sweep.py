@@ -236,7 +236,7 @@ def _train(
                         raise optuna.TrialPruned
     if folds > 1:
         trial.set_user_attr("folds", [own[-1].val_top1 for own in curves])
-        curves[0] = _pooled(curves, [len(cell.view(fold, budget.videos).rows("val")) for fold in range(folds)])
+        curves[0] = pooled(curves, [len(cell.view(fold, budget.videos).rows("val")) for fold in range(folds)])
         trial.set_user_attr("epochs", _plain(curves[0]))
     return curves[0][-1].val_top1
 
@@ -253,7 +253,7 @@ def _fold_run(tracking: Tracking, key: str, cell: Cell, trial: TrackedRun) -> It
     run.finish()
 
 
-def _pooled(curves: list[list[Epoch]], videos: list[int]) -> list[Epoch]:
+def pooled(curves: list[list[Epoch]], videos: list[int]) -> list[Epoch]:
     """Curves of folds as one, over the validation videos of all."""
     return [
         Epoch(

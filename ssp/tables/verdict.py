@@ -41,7 +41,7 @@ def verdict_rows(config: Config, columns: list[Column], counted: Counted) -> lis
             if (column.name == AVERAGE and method not in column.complete) or None in cells:
                 row |= {"verdict": NONE, "reason": "failed seeds"}
                 continue
-            found = crossed.average([_one_more_run(*one) for one in zip(cells, numbers, strict=True)])
+            found = crossed.average([one_more_run(*one) for one in zip(cells, numbers, strict=True)])
             row |= {"mean": row["published"] + float(found.estimate), "difference": float(found.estimate)}
             reasons = dict.fromkeys(
                 filter(None, (_differs(config, d, method, c) for d, c in zip(column.datasets, cells, strict=True)))
@@ -73,7 +73,7 @@ def _published(config: Config, dataset: str, method: str) -> float | None:
     return published_accuracy().get((config.rows[method].published, config.datasets[dataset].source))
 
 
-def _one_more_run(cell: Tally, published: float) -> crossed.Parts:
+def one_more_run(cell: Tally, published: float) -> crossed.Parts:
     """Ours minus a published number, in points, with the variance that one more run of ours would have."""
     share = 100 / cell.sizes.sum()
     by_unit = cell.sums().sum(1) * share

@@ -9,7 +9,8 @@ from ssp.data.validation import carve_folds, carve_validation, stratified_part
 from ssp.errors import ConfigError
 from ssp.jobs.cell import Cell
 from ssp.jobs.study import open_study
-from ssp.jobs.sweep import run_sweep
+from ssp.jobs.sweep import pooled, run_sweep
+from ssp.records.record import Epoch
 from tests.unit.jobs.test_sweep import essence, scripted
 
 FOLDS = {"datasets__ucf101__validation": {"fraction": 0.3, "folds": 3}}
@@ -67,6 +68,14 @@ def test_the_value_is_that_over_the_videos_of_all_folds(tiny, monkeypatch):
         assert trial.value == pytest.approx(np.average(trial.folds, weights=videos)) == trial.epochs[-1].val_top1
         assert [epoch.epoch for epoch in trial.epochs] == [1, 2] and trial.epochs[0].val_top1 == 50
     assert choice.trial == 1
+
+
+def test_a_larger_fold_counts_for_more():
+    def one(loss, top1):
+        return [Epoch(epoch=1, lr=0.1, train_loss=1.0, val_loss=loss, val_top1=top1)]
+
+    (found,) = pooled([one(1.0, 40.0), one(2.0, 80.0)], [30, 10])
+    assert (found.val_top1, found.val_loss, found.lr) == (50.0, 1.25, pytest.approx(0.1))
 
 
 def test_a_killed_sweep_repeats_the_trial_that_was_cut_off(tiny, monkeypatch):

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from ssp.jobs.sweep import run_sweep
 from ssp.paths import Paths
-from ssp.report import _environment, sweeps
+from ssp.report import page_environment, sweeps
 from tests.unit.jobs.test_sweep import scripted
 from tests.unit.made_report import Page
 
@@ -16,7 +16,7 @@ def test_rungs_and_studies_are_told_apart(tiny, monkeypatch):
     scripted(monkeypatch, [[60], [90], [50], [1, 1, 45], [1, 1, 40]] * 2)
     choices = {("ucf101", "linear", number): run_sweep(config, "ucf101", "linear", number) for number in (0, 1)}
     results = SimpleNamespace(config=config, choices=choices, paths=Paths.of(config), link=str)
-    html = _environment(config).get_template("sweeps.html.j2").render(sweeps.content(results))
+    html = page_environment(config).get_template("sweeps.html.j2").render(sweeps.content(results))
     assert "2 independent studies for each data set and method" in html
     assert "3 trials for 1 of 3 epochs, the best 2 for all." in html
     page = Page(f'<section id="sweeps">{html}</section>')

@@ -10,7 +10,7 @@ from ssp.tables import write_tables
 from ssp.tables.layout import lay_out
 from ssp.tables.long import build_tables
 from ssp.tables.stats import ALPHA, Tally, differences, intervals, margin
-from ssp.tables.verdict import _one_more_run
+from ssp.tables.verdict import one_more_run
 from tests.unit.made_records import hits_of, make_config, write_cell
 from tests.unit.tables.simulated import Setting
 
@@ -50,7 +50,7 @@ def test_a_seed_that_one_of_two_rows_lacks_is_left_out_of_its_study():
     assert (sums[0] == (one[0] - other[0] + one[3] - other[3]) / 2).all()
 
 
-def test_one_more_run_is_one_seed_of_one_more_study():
+def testone_more_run_is_one_seed_of_one_more_study():
     """Studies of two seeds each: a run varies by what studies do, and half of what seeds do within one."""
     hits = {
         0: [5, 5, 5],
@@ -62,7 +62,7 @@ def test_one_more_run_is_one_seed_of_one_more_study():
         5: [4, 4, 9],
         7: [4, 4, 9],
     }
-    found = _one_more_run(tally({k: np.array(v) for k, v in hits.items()}, 2), 50.0)
+    found = one_more_run(tally({k: np.array(v) for k, v in hits.items()}, 2), 50.0)
     by_seed = {k: 5 * sum(v) for k, v in hits.items()}
     even, odd = ([by_seed[k] for k in by_seed if k % 2 == which] for which in (0, 1))
     means = np.array([np.mean(even), np.mean(odd)])
