@@ -92,13 +92,13 @@ class Paths:
         """A published backbone, as downloaded; shared between configs."""
         return self.data_root / "checkpoints" / file
 
-    def choice(self, dataset: str, method: str) -> Path:
+    def choice(self, dataset: str, method: str, study: int | str | None = None) -> Path:
         """The hyper-parameters that the sweep chose, with all trials: the frozen configuration of a cell."""
-        return self.results / "sweeps" / dataset / f"{method}.json"
+        return _suffixed(self.results.joinpath("sweeps", dataset, *_study(method, study)), ".json")
 
-    def journal(self, dataset: str, method: str) -> Path:
+    def journal(self, dataset: str, method: str, study: int | str | None = None) -> Path:
         """Optuna's journal of a study; survives a killed sweep."""
-        return self.results / "state" / "sweeps" / dataset / f"{method}.journal"
+        return _suffixed(self.results.joinpath("state", "sweeps", dataset, *_study(method, study)), ".journal")
 
     def features(self, cell: str) -> Path:
         """Features of a frozen trunk that the trials of a cell's study share; removed when the choice is written."""
@@ -183,6 +183,11 @@ class Paths:
     def benchmark(self, rule: str, *parts: str) -> Path:
         """Time and memory of a job, as Snakemake measured them."""
         return _suffixed(self.results.joinpath("benchmarks", rule, *parts), ".tsv")
+
+
+def _study(method: str, study: int | str | None) -> list[str]:
+    """A study's place; where there are several of a row, in a folder of that name."""
+    return [method] if study is None else [method, f"study{study}"]
 
 
 def _suffixed(path: Path, suffix: str) -> Path:

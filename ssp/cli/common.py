@@ -23,6 +23,10 @@ MethodName = Annotated[
     typer.Option("--method", help="Row of the config: one of `methods`, or a point of an ablation.", metavar="NAME"),
 ]
 SeedNumber = Annotated[int, typer.Option("--seed", help="One of the config's seeds.", metavar="N")]
+StudyNumber = Annotated[
+    int | None,
+    typer.Option("--study", help="Which of sweep.repeats studies, from 0, where there are several.", metavar="N"),
+]
 CheckpointName = Annotated[str, typer.Option("--checkpoint", help="One of backbone.checkpoints.", metavar="NAME")]
 
 

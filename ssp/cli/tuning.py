@@ -15,6 +15,7 @@ from ssp.cli.common import (
     DatasetName,
     MethodName,
     SeedNumber,
+    StudyNumber,
     load,
     one_config,
 )
@@ -48,12 +49,12 @@ def check(file: ConfigArgument = None, config: ConfigOption = None) -> None:
 
 
 @commands.command(epilog="Example: ssp sweep --config config/demo.yaml --dataset ssv2 --method ssp")
-def sweep(config: ConfigPath, dataset: DatasetName, method: MethodName) -> None:
+def sweep(config: ConfigPath, dataset: DatasetName, method: MethodName, study: StudyNumber = None) -> None:
     """Choose hyper-parameters on the validation split; goes on where a killed sweep stopped."""
     loaded = load(config, dataset, method)
     from ssp.jobs.sweep import run_sweep
 
-    choice = run_sweep(loaded, dataset, method)
+    choice = run_sweep(loaded, dataset, method, study)
     if not choice.hyperparameters:
         outcome = f"failed: {choice.reason}"
     elif choice.value is None:
@@ -63,7 +64,7 @@ def sweep(config: ConfigPath, dataset: DatasetName, method: MethodName) -> None:
             f"chosen: trial {choice.trial} of {len(choice.trials)}, validation top-1 {choice.value:.2f} %, "
             f"{choice.hyperparameters.model_dump()}"
         )
-    typer.echo(f"{dataset} {method}: {outcome}")
+    typer.echo(f"{dataset} {method}{'' if study is None else f' study {study}'}: {outcome}")
 
 
 @commands.command(epilog="Example: ssp train --config config/demo.yaml --dataset ssv2 --method ssp --seed 0")

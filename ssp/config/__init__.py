@@ -22,6 +22,7 @@ from ssp.config.sections import (
     Archive,
     Augmentation,
     Backbone,
+    Budget,
     Checkpoint,
     Clips,
     CoBatched,
@@ -40,12 +41,14 @@ from ssp.config.sections import (
     Quirks,
     Range,
     Recipe,
+    Rung,
     Start,
     Strict,
     Sweep,
     Tracking,
     Validation,
 )
+from ssp.config.words import search_words
 
 __all__ = [
     "Ablation",
@@ -54,6 +57,7 @@ __all__ = [
     "Archive",
     "Augmentation",
     "Backbone",
+    "Budget",
     "Checkpoint",
     "Clips",
     "CoBatched",
@@ -75,6 +79,7 @@ __all__ = [
     "Range",
     "Recipe",
     "Row",
+    "Rung",
     "Start",
     "Strict",
     "Sweep",
@@ -83,6 +88,7 @@ __all__ = [
     "load_config",
     "parse_config",
     "read_yaml",
+    "search_words",
     "slice_hash",
     "slice_lines",
     "source_names",

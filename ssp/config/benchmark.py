@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import cached_property
+from math import ceil
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, NonNegativeInt, model_validator
@@ -17,6 +18,7 @@ from ssp.config.rows import Point, Row, ablation_points, table_rows
 from ssp.config.sections import (
     Ablation,
     Backbone,
+    Budget,
     Checkpoint,
     ComputePlan,
     Dataset,
@@ -92,7 +94,7 @@ class Config(Strict):
             if dataset.checkpoint not in self.backbone.checkpoints:
                 known = ", ".join(self.backbone.checkpoints)
                 yield f"datasets.{name}.checkpoint: '{dataset.checkpoint}' is not in backbone.checkpoints ({known})"
-            if dataset.validation.fraction == 0 and self.sweep.trials:
+            if dataset.validation.fraction == 0 and self.rungs(name):
                 yield (
                     f"datasets.{name}.validation.fraction: 0 leaves no video to choose hyper-parameters on; "
                     "give a share, or sweep.trials: 0, which takes the start of each row"
@@ -106,8 +108,15 @@ class Config(Strict):
             if name not in Hyperparameters.model_fields:
                 known = ", ".join(Hyperparameters.model_fields)
                 yield f"sweep.space.{name}: not a shared hyper-parameter ({known})"
+        if self.sweep.trials is None and not all(d.fidelity or self.sweep.fidelity for d in self.datasets.values()):
+            yield "sweep.trials: missing; say how many, or give sweep.fidelity"
         if len(set(self.seeds)) != len(self.seeds):
             yield "seeds: every seed must be there once"
+        if idle := set(range(self.sweep.repeats)) - {seed % self.sweep.repeats for seed in self.seeds}:
+            yield (
+                f"sweep.repeats: {self.sweep.repeats} studies, and no seed for number {min(idle)} (seed i trains from "
+                f"study i modulo {self.sweep.repeats}); give more seeds, or fewer studies"
+            )
         for name, ablation in self.ablations.items():
             if ablation.of not in self.methods:
                 yield f"ablations.{name}.of: '{ablation.of}' is none of methods{_known(ablation.of, [*self.methods])}"
@@ -192,9 +201,48 @@ class Config(Strict):
             *dict.fromkeys((d, r, s) for datasets, rows, seeds in blocks for d in datasets for r in rows for s in seeds)
         ]
 
-    def studies(self) -> list[tuple[str, str]]:
-        """Every study as (data set, row), each once."""
-        return [*dict.fromkeys((dataset, self.rows[row].tuned_as) for dataset, row, _ in self.runs())]
+    def studies(self) -> list[tuple[str, str, int | None]]:
+        """Every study as (data set, row, number), each once."""
+        return [
+            *dict.fromkeys(
+                (dataset, self.rows[row].tuned_as, self.study_of(seed)) for dataset, row, seed in self.runs()
+            )
+        ]
+
+    def study_of(self, seed: int) -> int | None:
+        """The study that a seed trains from; None where all seeds share one."""
+        return seed % self.sweep.repeats if self.sweep.repeats > 1 else None
+
+    @property
+    def study_numbers(self) -> list[int | None]:
+        """The studies of a row on a data set; one without a number where all seeds share it."""
+        return [*dict.fromkeys(self.study_of(number) for number in range(self.sweep.repeats))]
+
+    @property
+    def units(self) -> Literal["seeds", "studies"]:
+        """What a claim takes as drawn anew: the seeds of one choice, or studies, each with its seeds."""
+        return "seeds" if self.sweep.repeats == 1 else "studies"
+
+    def n_units(self, seeds: list[int] | None = None) -> int:
+        """How many of them some seeds make, or all."""
+        seeds = self.seeds if seeds is None else seeds
+        return len(seeds) if self.sweep.repeats == 1 else len({self.study_of(seed) for seed in seeds})
+
+    def rungs(self, dataset: str) -> list[Budget]:
+        """The rungs of each search on a data set: one without `fidelity`, none without a search."""
+        recipe, sweep = self.datasets[dataset].recipe, self.sweep
+        if fidelity := self.datasets[dataset].fidelity or sweep.fidelity:
+            return [
+                # A share of 0.7 is 7 of 10 epochs, also where 0.7 * 10 is a little more.
+                Budget(trials=rung.trials, epochs=ceil(round(rung.epochs * recipe.epochs, 6)), videos=rung.videos)
+                for rung in fidelity
+            ]
+        return [Budget(trials=sweep.trials, epochs=sweep.epochs or recipe.epochs)] if sweep.trials else []
+
+    def trainings_of_a_study(self, dataset: str) -> float:
+        """What the trials of a study cost at most, in trainings of all epochs on all training videos."""
+        epochs, folds = self.datasets[dataset].recipe.epochs, self.datasets[dataset].validation.folds
+        return folds * sum(rung.trials * rung.epochs * rung.videos for rung in self.rungs(dataset)) / epochs
 
     # Slices: plain JSON-able dicts, the part of the config that decides the outcome of a kind of job. What has its
     # default is left out, so that a key that is new in the models changes no slice of a config without it.
@@ -205,9 +253,9 @@ class Config(Strict):
 
     def manifest_slice(self, dataset: str) -> dict[str, Any]:
         """What decides a data set's manifest: its archives, the split and the carving of validation."""
-        return self.archive_slice(self.column_of(dataset)) | _deciding(
-            self.datasets[dataset], {"expected", "split", "stereo_channels", "validation"}
-        )
+        own = _deciding(self.datasets[dataset], {"expected", "split", "stereo_channels", "validation"})
+        own.get("validation", {}).pop("folds", None)  # the manifest holds the first; others are carved when read
+        return self.archive_slice(self.column_of(dataset)) | _filled(own)
 
     def frames_slice(self, dataset: str) -> dict[str, Any]:
         """What decides a data set's frame store, beyond the manifest: what the store says it was made with."""
@@ -238,9 +286,14 @@ class Config(Strict):
             "dataset": {"name": dataset} | self._dataset(dataset),
             "backbone": self.backbone_slice(self.datasets[dataset].checkpoint),
             "method": self._method(dataset, method),
-            "sweep": _deciding(self.sweep),
+            "sweep": self._sweep(dataset),
             "final": {"refit": self.refit},  # always said: results of before there was a choice are none of its two
         }
+
+    def _sweep(self, dataset: str) -> dict[str, Any]:
+        """The search in the slice of a cell; of budgets the one that counts on the data set."""
+        overruled = ("trials", "epochs", "fidelity") if self.datasets[dataset].fidelity else ()
+        return {key: value for key, value in _deciding(self.sweep).items() if key not in overruled}
 
     def _dataset(self, name: str) -> dict[str, Any]:
         """A data set in the slice of a cell, with the quirks that touch it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -21,6 +22,7 @@ from pydantic import (
 
 Quirk = Literal["fixed", "published"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 _NUMBER = {"type": "integer", "exclusiveMinimum": 0}
 # A file may also hold a list, a number for each split; `ssp.config.splits` takes it apart before anything is checked.
@@ -101,7 +103,22 @@ class Validation(Strict):
         default=0.2,
         description="Share of each class's training videos, as nearly as whole groups allow; 0: none, for no search.",
     )
-    seed: NonNegativeInt = Field(default=0, description="Of the draw of groups.")
+    seed: NonNegativeInt = Field(
+        default=0, description="Of the draw of groups, and of the part of the training videos that a rung may take."
+    )
+    folds: PositiveInt = Field(
+        default=1,
+        description="Disjoint sets of groups that a trial is validated on, each after a training on all other videos; "
+        "the first is the one of 1.",
+    )
+
+    @model_validator(mode="after")
+    def _folds_fit(self) -> Validation:
+        if self.folds * self.fraction > 1 + 1e-9:
+            raise ValueError(
+                f"folds: {self.folds} of {self.fraction:g} of the videos are more than there are; ask for fewer"
+            )
+        return self
 
 
 class Frames(Strict):
@@ -225,19 +242,70 @@ OrEmpty = Annotated[T, BeforeValidator(lambda given: {} if given is None else gi
 Space = OrEmpty[dict[str, Range]]
 
 
+class Rung(Strict):
+    """A rung of successive halving: the first proposes its trials, each next one trains the best of the one before."""
+
+    trials: PositiveInt = Field(description="How many; fewer in each next rung.")
+    epochs: Share = Field(
+        default=1.0, description="Share of the recipe's epochs, rounded up to whole ones, with a full schedule in them."
+    )
+    videos: Share = Field(default=1.0, description="Share of each class's training videos, the same in all trials.")
+
+
+class Budget(Strict):
+    """A rung as it is on a data set, and what every method gets there."""
+
+    trials: NonNegativeInt
+    epochs: PositiveInt
+    videos: Share = 1.0
+
+
+def _halving(rungs: list[Rung] | None) -> list[Rung] | None:
+    """Each rung has fewer trials than the one before."""
+    if rungs == []:
+        raise ValueError("give at least one rung, or leave it out")
+    for number, (before, rung) in enumerate(pairwise(rungs or []), 2):
+        if rung.trials >= before.trials:
+            raise ValueError(
+                f"rung {number} trains the best {rung.trials} of the {before.trials} trials before it; give it fewer"
+            )
+    return rungs
+
+
+Fidelity = Annotated[list[Rung] | None, AfterValidator(_halving)]
+
+
 class Sweep(Strict):
     """The budget of hyper-parameter search, the same for every method."""
 
-    trials: NonNegativeInt = Field(
-        description="Trials of each study; the first is the row's start, which is taken as it is where this is 0."
+    trials: NonNegativeInt | None = Field(
+        default=None,
+        description="Trials of each study; the first is the row's start, which is taken as it is where this is 0. "
+        "Needed where there is no `fidelity`.",
     )
     epochs: PositiveInt | None = Field(default=None, description="Epochs of a trial; null: those of the recipe.")
+    fidelity: Fidelity = Field(
+        default=None,
+        description="In place of trials and epochs: rungs of successive halving, cheap ones first; the choice is the "
+        "best trial of the last.",
+    )
+    repeats: PositiveInt = Field(
+        default=1,
+        description="Independent studies of each row on each data set; seed i trains from study i modulo this. "
+        "Above 1 a claim counts studies, and so the variance of choosing.",
+    )
     seed: NonNegativeInt = Field(default=0, description="Of proposals, and of every trial's training.")
     workers: PositiveInt = Field(
         default=1, description="Parallel workers of one study; above 1 TPE is not reproducible."
     )
     storage: str = Field(default="journal", description="journal, or the URL of a relational database.")
     space: Space = Field(default={}, description="Shared search space over lr, weight_decay, drop_path.")
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Sweep:
+        if self.fidelity and (twice := [key for key in ("trials", "epochs") if getattr(self, key) is not None]):
+            raise ValueError(f"fidelity says what {' and '.join(twice)} would; remove one or the other")
+        return self
 
 
 class Start(Strict):
@@ -383,6 +451,9 @@ class Dataset(Strict):
     clips: Clips = Field(description="Which frames make a clip.")
     checkpoint: Name = Field(description="Which of backbone.checkpoints is tuned.")
     recipe: Recipe = Field(description="The training loop.")
+    fidelity: Fidelity = Field(
+        default=None, description="Rungs of the search on this data set; go before what `sweep` says."
+    )
     start: Hyperparameters = Field(
         description="First trial of rows that say nothing else; drop path and weight decay of all without a search."
     )
@@ -419,7 +490,7 @@ class ComputePlan(Strict):
 
     data: Compute = Field(default=Compute(), description="Generating, unpacking, listing, decoding.")
     pretrain: Compute = Field(default=Compute(), description="Pre-training of a demo's backbone.")
-    train: Compute = Field(default=Compute(), description="Sweeps (runtime: of one trial), trainings, explanations.")
+    train: Compute = Field(default=Compute(), description="Sweeps, trainings (runtime: of one), explanations.")
 
 
 class Quirks(Strict):

@@ -79,7 +79,7 @@ def accuracy_against_parameters(config: Config, tables: LongTables) -> Figure:
         for name, look in looks.items()
     ]
     bars = [
-        Patch(color="#444444", alpha=_SPREAD["alpha"], linewidth=0, label="± sd over seeds"),
+        Patch(color="#444444", alpha=_SPREAD["alpha"], linewidth=0, label=f"± sd over {config.units}"),
         Line2D([], [], color="#444444", label=f"{LEVEL} interval of the mean", **_INTERVAL),
     ]
     if (cells["status"] == "partial").any():

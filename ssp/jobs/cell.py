@@ -3,6 +3,8 @@
 Design choices
 - Sweep and final training build models and clips here, so both see the same thing.
 - A split is read when it is asked for: a sweep never opens test.
+- A trial may be validated on another fold than the manifest's and trained on a part of the videos: on another view of
+  the cell (`dataclasses.replace`), of which models, clips and training know nothing.
 - The backbone and the head start from the seed alone, the same for all methods; new parameters come after them.
 """
 
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +27,7 @@ from ssp.config import Config, Hyperparameters, Row, slice_hash
 from ssp.data.clips import ClipDataset, load_split
 from ssp.data.frames import FrameStore
 from ssp.data.manifest import manifest_hash
+from ssp.data.validation import carve_folds, stratified_part
 from ssp.errors import ConfigError
 from ssp.jobs.tracking import TrackedRun
 from ssp.methods.build import build_model
@@ -48,6 +51,12 @@ class Cell:
     config: Config
     dataset: str
     method: str
+    study: int | None = None
+    """Which of several studies chooses the hyper-parameters; None: there is one."""
+    fold: int = 0
+    """Which of the folds is validation."""
+    share: float = 1.0
+    """Of the training videos."""
 
     def __post_init__(self) -> None:
         for kind, name, known in (
@@ -75,12 +84,18 @@ class Cell:
     @property
     def choice_file(self) -> Path:
         """The choice that this cell is trained from: its own, or that of the row that it inherits from."""
-        return self.paths.choice(self.dataset, self.row.tuned_as)
+        return self.paths.choice(self.dataset, self.row.tuned_as, self.study)
+
+    @property
+    def search_seed(self) -> int:
+        """Of a study's proposals and trials; the first of several is the one that there would be alone."""
+        return derive_seed(self.config.sweep.seed, "study", self.study) if self.study else self.config.sweep.seed
 
     @property
     def name(self) -> str:
         """The cell in words; unique within a tracking experiment."""
-        return f"{self.config.name}/{self.dataset}/{self.method}"
+        study = "" if self.study is None else f"/study{self.study}"
+        return f"{self.config.name}/{self.dataset}/{self.method}{study}"
 
     @cached_property
     def manifest_hash(self) -> str:
@@ -109,8 +124,43 @@ class Cell:
     def rows(self, split: Split) -> pd.DataFrame:
         """Videos of a split; read once."""
         if split not in self._splits:
-            self._splits[split] = load_split(self.config, self.dataset, split)
+            self._splits[split] = self._part(split)
         return self._splits[split]
+
+    def view(self, fold: int, share: float) -> Cell:
+        """The same cell, validated on a fold and trained on a share of the videos."""
+        if (fold, share) not in self._views:
+            self._views[fold, share] = replace(self, fold=fold, share=share)
+        return self._views[fold, share]
+
+    @cached_property
+    def _views(self) -> dict[tuple[int, float], Cell]:
+        return {(self.fold, self.share): self}
+
+    def _part(self, split: Split) -> pd.DataFrame:
+        """Videos of a split, seen from this cell's fold and share."""
+        validation = self.config.datasets[self.dataset].validation
+        if self.fold and split in ("train", "val"):
+            rows = load_split(self.config, self.dataset, "trainval")
+            own = carve_folds(
+                rows["label"].to_numpy(),
+                rows["group"].to_numpy(),
+                (rows["split"] == "val").to_numpy(),
+                validation.fraction,
+                validation.seed,
+                validation.folds,
+            )
+            rows = rows[(own == self.fold) == (split == "val")].reset_index(drop=True)
+            if rows.empty:
+                raise ConfigError(
+                    f"datasets.{self.dataset}.validation.folds: no groups are left for number {self.fold + 1} of "
+                    f"{validation.folds}; ask for fewer"
+                )
+        else:
+            rows = load_split(self.config, self.dataset, split)
+        if split == "train" and self.share < 1:
+            rows = rows[stratified_part(rows["label"].to_numpy(), self.share, validation.seed)].reset_index(drop=True)
+        return rows
 
     @cached_property
     def _splits(self) -> dict[str, pd.DataFrame]:

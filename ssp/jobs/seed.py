@@ -33,7 +33,7 @@ from ssp.files import file_sha256
 from ssp.jobs.cell import Cell, curve, predict_test, tracked_params, train_epochs
 from ssp.jobs.tracking import TrackedRun, Tracking
 from ssp.methods.parameters import parameter_counts
-from ssp.records.choice import Choice, load_choice
+from ssp.records.choice import Choice, load_choice, sweep_again
 from ssp.records.predictions import merge_views, metrics
 from ssp.records.readings import Reading, earlier_choices, load_readings, note_reading, rereadings, this_moment
 from ssp.records.record import (
@@ -76,11 +76,11 @@ def train_cell(config: Config, dataset: str, method: str, seed: int) -> Record:
         RecordError: the choice is missing, or of another config or other data.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
-    cell = Cell(config, dataset, method)
+    cell = Cell(config, dataset, method, config.study_of(seed))
     seeds = [known for d, m, known in config.runs() if (d, m) == (dataset, method)]
     if seed not in seeds:
         raise ConfigError(f"config '{config.name}': no seed {seed}; it has: {', '.join(map(str, seeds))}")
-    choice = _take_over(cell, load_choice(cell.choice_file, config, dataset, cell.row.tuned_as))
+    choice = _take_over(cell, load_choice(cell.choice_file, config, dataset, cell.row.tuned_as, cell.study))
     _check_origin(cell, choice)
     load_readings(cell.paths.readings(dataset, method, seed))  # a damaged file is met now, not after the training
     tracking = Tracking(config)
@@ -129,7 +129,7 @@ def _check_origin(cell: Cell, choice: Choice) -> None:
         if theirs not in (ours, None):
             raise RecordError(
                 f"{cell.choice_file}: was chosen {what} now; "
-                f"run `ssp sweep --dataset {cell.dataset} --method {cell.row.tuned_as}` again"
+                f"{sweep_again(cell.dataset, cell.row.tuned_as, cell.study)} again"
             )
 
 

@@ -4,6 +4,7 @@ Design choices
 - A journal file per study by default (no server, no schema, no race), or a relational database by its URL.
 - One job owns its study and all of its workers. So what is RUNNING when the job starts was killed, and a lock or half a
   line in the journal is nobody's: all three are cleared, and heartbeats are not needed.
+- Each rung is a study of its own, in the same journal or database: what proposes and what prunes sees one budget alone.
 - The budget is counted in slots 0, 1, ...; a slot is filled by a trial that came to an end, pruned and failed ones
   included. A trial that was killed fills none.
 - A study's name holds the hash of its config, data and backbone, so that trials of different settings never mix. A
@@ -29,24 +30,24 @@ JOURNAL = "journal"
 FINISHED = "finished"  # user attribute of a study whose choice was written
 
 
-def take_up(cell: Cell) -> tuple[optuna.Study, int]:
-    """The study of a cell, new or as a killed sweep left it; for the one process that owns it.
-
-    Returns:
-        The study, and how many of its trials were interrupted.
-    """
-    journal = cell.paths.journal(cell.dataset, cell.method)
+def take_up(cell: Cell) -> list[optuna.Study]:
+    """The study of each rung, new or as a killed sweep left it; for the one process that owns them."""
+    journal = _journal(cell)
     if cell.config.sweep.storage == JOURNAL:
         _mend(journal)
-    study = open_study(cell)
-    if study.user_attrs.get(FINISHED):  # a rerun is wanted: other code, or the choice was removed
-        optuna.delete_study(study_name=study.study_name, storage=open_storage(cell.config.sweep.storage, journal))
-        study = open_study(cell)
-    return study, fail_stale_trials(study)
+    rungs = range(len(cell.config.rungs(cell.dataset)))
+    studies = [open_study(cell, rung) for rung in rungs]
+    if studies and studies[0].user_attrs.get(FINISHED):  # a rerun is wanted: other code, or the choice was removed
+        for study in reversed(studies):  # the one that says so goes last
+            optuna.delete_study(study_name=study.study_name, storage=open_storage(cell.config.sweep.storage, journal))
+        studies = [open_study(cell, rung) for rung in rungs]
+    for study in studies:
+        fail_stale_trials(study)
+    return studies
 
 
-def open_study(cell: Cell) -> optuna.Study:
-    """The study of a cell, made if need be.
+def open_study(cell: Cell, rung: int = 0) -> optuna.Study:
+    """The study of a rung, made if need be.
 
     Raises:
         ConfigError: the database cannot be opened.
@@ -55,13 +56,15 @@ def open_study(cell: Cell) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     made_from = {"manifest": cell.manifest_hash, "backbone": cell.backbone_hash}
     identity = slice_hash(cell.config.sweep_slice(cell.dataset, cell.method) | made_from)
-    journal = cell.paths.journal(cell.dataset, cell.method)
+    journal, settings = _journal(cell), cell.config.datasets[cell.dataset]
+    epochs = cell.config.rungs(cell.dataset)[rung].epochs
     try:
         return optuna.create_study(
-            study_name=f"{cell.name}/{identity}",
+            study_name=f"{cell.name}/{identity}" + (f"/rung{rung}" if rung else ""),
             storage=open_storage(cell.config.sweep.storage, journal),
             direction="maximize",
-            pruner=pruner(cell.config.datasets[cell.dataset].recipe, trial_epochs(cell)),
+            # A fold is as noisy as what several are there to mend, so no trial ends on one.
+            pruner=optuna.pruners.NopPruner() if settings.validation.folds > 1 else pruner(settings.recipe, epochs),
             load_if_exists=True,
         )
     # What Optuna makes of a damaged journal.
@@ -71,9 +74,8 @@ def open_study(cell: Cell) -> optuna.Study:
         raise RecordError(f"{journal}: damaged journal ({error!r}); delete it and run the sweep again") from None
 
 
-def trial_epochs(cell: Cell) -> int:
-    """Epochs of a trial."""
-    return cell.config.sweep.epochs or cell.config.datasets[cell.dataset].recipe.epochs
+def _journal(cell: Cell) -> Path:
+    return cell.paths.journal(cell.dataset, cell.method, cell.study)
 
 
 def pruner(recipe: Recipe, epochs: int) -> optuna.pruners.BasePruner:

@@ -4,8 +4,8 @@ Design choices
 - A database backend: SQLite under results/<config>/mlflow, or the address that the config names (a database or a
   server). The database is made once, by a rule of its own (`init_tracking`): several processes that meet a new database
   at once break it. So does a kill in the middle of it, but for SQLite, where half of one never gets its name.
-- Runs nest: sweep > trial, cell > seed. The sweep's process makes the cell's parent run and notes its id in the choice
-  file, so that seeds which start at the same moment find one parent.
+- Runs nest: sweep > trial > fold (of several), cell > seed. The sweep's process makes the cell's parent run and notes
+  its id in the choice file, so that seeds which start at the same moment find one parent.
 - A killed job leaves a run RUNNING. Its successor finds it by the tag `ssp.key`: continued training goes on in the same
   run, anything else closes it as KILLED.
 - A tracker that fails halfway stops tracking with a warning; it does not stop the training.
@@ -219,7 +219,7 @@ class Tracking:
     def start(
         self,
         key: str,
-        kind: Literal["sweep", "trial", "cell", "seed"],
+        kind: Literal["sweep", "trial", "fold", "cell", "seed"],
         *,
         tags: Mapping[str, str],
         parent: str | None = None,

@@ -1,7 +1,7 @@
 """The outcome of a sweep: chosen hyper-parameters and every trial that led there. The frozen configuration of a cell.
 
 Design choices
-- One JSON file per (data set, method), checked whenever it is written or read. What may differ between two runs of the
+- One JSON file per study, checked whenever it is written or read. What may differ between two runs of the
   same sweep (time, host, tracking ids) stands apart under `run`.
 - A sweep in which every trial failed has a choice file too: status "failed", and its cells are recorded as failed.
 - Light: no torch.
@@ -10,11 +10,11 @@ Design choices
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from ssp.config import Config, Range, slice_hash
+from ssp.config import Budget, Config, Range, slice_hash
 from ssp.errors import RecordError
 from ssp.files import write_json
 from ssp.records.record import Chosen, Epoch, Stored, SweepSummary, load_checked
@@ -24,19 +24,15 @@ class Trial(Stored):
     """One trial: what was tried and what validation said after each epoch."""
 
     number: int
+    rung: int = 0
+    of: int | None = Field(default=None, description="The trial of the rung before that it trains anew.")
     state: Literal["complete", "pruned", "failed"]
     reason: str | None = None
     params: dict[str, Any]
     hyperparameters: Chosen
     value: float | None
+    folds: list[float] = Field(default=[], description="Validation top-1 of each fold, where there are several.")
     epochs: list[Epoch]
-
-
-class Budget(Stored):
-    """What every method gets."""
-
-    trials: int
-    epochs: int
 
 
 class SweepRun(Stored):
@@ -60,11 +56,13 @@ class Choice(Stored):
     reason: str | None = None
     dataset: str
     method: str
+    study: int | None = Field(default=None, description="Which of several studies; null: there is one.")
     config: dict[str, Any]
     config_hash: str
     manifest_hash: str
     backbone_hash: str | None = None
-    budget: Budget
+    # Of each rung; a file of before there were rungs has the one.
+    budget: Annotated[list[Budget], BeforeValidator(lambda budget: [budget] if isinstance(budget, dict) else budget)]
     space: dict[str, Range]
     hyperparameters: Chosen | None
     trial: int | None
@@ -95,14 +93,21 @@ def save_choice(choice: Choice, path: str | Path) -> None:
     write_json(path, choice.model_dump(mode="json"))
 
 
-def load_choice(path: str | Path, config: Config, dataset: str, method: str) -> Choice:
+def load_choice(path: str | Path, config: Config, dataset: str, method: str, study: int | None = None) -> Choice:
     """Read the frozen configuration of a cell.
 
     Raises:
-        RecordError: it is missing, against the schema, or of another config than this one.
+        RecordError: it is missing, against the schema, or of another config or study than this one.
     """
-    again = f"run `ssp sweep --dataset {dataset} --method {method}`"
+    again = sweep_again(dataset, method, study)
     choice = load_checked(Choice, path, "sweep choice", again)
     if choice.config_hash != slice_hash(config.sweep_slice(dataset, method)):
         raise RecordError(f"{path}: was chosen under another config than '{config.name}' is now; {again}")
+    if choice.study != study:
+        raise RecordError(f"{path}: is the choice of study {choice.study}, not of {study}; {again}")
     return choice
+
+
+def sweep_again(dataset: str, method: str, study: int | None) -> str:
+    """The command that makes a choice."""
+    return f"run `ssp sweep --dataset {dataset} --method {method}{'' if study is None else f' --study {study}'}`"

@@ -60,7 +60,7 @@ def write_report(config: Config) -> Path:
         DataError: a manifest or a frame store is missing, or not the one that the runs read.
     """
     results = load_results(config)
-    environment = _environment(config)
+    environment = page_environment(config)
     sections = [
         {
             "anchor": section.anchor,
@@ -80,7 +80,8 @@ def write_report(config: Config) -> Path:
     return results.paths.report
 
 
-def _environment(config: Config) -> jinja2.Environment:
+def page_environment(config: Config) -> jinja2.Environment:
+    """What renders the templates."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,

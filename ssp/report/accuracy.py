@@ -9,10 +9,20 @@ import matplotlib as mpl
 import pandas as pd
 from markupsafe import Markup
 
+from ssp.config import search_words
 from ssp.figures.accuracy import accuracy_against_parameters
 from ssp.figures.style import STYLE
 from ssp.report.results import Results, anchor
-from ssp.tables.layout import PAPER, RANK, bold_words, family_words, p_text, sign_words
+from ssp.tables.layout import (
+    PAPER,
+    RANK,
+    bold_words,
+    family_words,
+    not_enough,
+    p_text,
+    seeds_words,
+    sign_words,
+)
 from ssp.tables.markup import Measured, Noted, plain_text
 
 
@@ -20,7 +30,9 @@ def content(results: Results) -> dict[str, Any]:
     """The main table, its notes, the picture, and the differences."""
     groups, rows = _main(results)
     differences = [
-        row | {"anchors": _anchors(results, row), "p_text": p_text(row["p"], row["n_seeds"], 4)}
+        row
+        | {"anchors": _anchors(results, row)}
+        | {"p_text": p_text(row["p"], not_enough(results.config) if row["n_seeds"] else None, 4)}
         for row in results.tables.differences.to_dict("records")
     ]
     return {
@@ -34,8 +46,10 @@ def content(results: Results) -> dict[str, Any]:
             [plain_text(value) for value in row] for row in results.layouts["verdict"].table.itertuples(index=False)
         ],
         "signs": sign_words(results.tables),
-        "bold": bold_words(results.tables),
-        "family": family_words(results.tables),
+        "bold": bold_words(results.config, results.tables),
+        "family": family_words(results.config, results.tables),
+        "seeds": seeds_words(results.config),
+        "budget": search_words(results.config),
     }
 
 

@@ -53,7 +53,7 @@ def jobs(config: Config) -> dict[str, list[tuple[str, ...]]]:
         "pretrain": [(name,) for name, checkpoint in sorted(used.items()) if checkpoint.pretrain],
         "fetch_weights": [(c.archive.file,) for _, c in sorted(used.items()) if c.archive],
         "init_tracking": [()],
-        "sweep": config.studies(),
+        "sweep": [(*cell, *(() if number is None else (str(number),))) for *cell, number in config.studies()],
         "train": [(dataset, row, f"seed{seed}") for dataset, row, seed in config.runs()],
         "costs": [()],
         "tables": [()],

@@ -14,7 +14,7 @@ from ssp.errors import DataError, RecordError
 from ssp.figures.style import COLOURS
 from ssp.paths import Paths
 from ssp.records.choice import Choice, load_choice
-from ssp.records.record import Record
+from ssp.records.record import Record, load_record
 from ssp.records.runs import read_run
 from ssp.tables.cells import CellResult, collect_cells
 from ssp.tables.layout import Layout, lay_out
@@ -33,8 +33,8 @@ class Results:
     """Data set by data set, methods in the config's order."""
     points: list[Record]
     """Records that ablations alone have."""
-    choices: dict[tuple[str, str], Choice]
-    """By (data set, method)."""
+    choices: dict[tuple[str, str, int | None], Choice]
+    """By (data set, method, study)."""
     names: dict[str, dict[int, str]]
     """Class names by label, for each data set."""
 
@@ -74,7 +74,8 @@ def load_results(config: Config) -> Results:
     """
     paths, tables = Paths.of(config), read_tables(config)
     cells = [split for cell in collect_cells(config) for split in cell.splits]
-    choices = {(cell.dataset, cell.method): _choice(config, paths, cell) for cell in cells}
+    studies = [(cell.dataset, cell.method, number) for cell in cells for number in config.study_numbers]
+    choices = {study: load_choice(paths.choice(*study), config, *study) for study in studies}
     for dataset in config.datasets:
         _data_is_there(config, paths, dataset)
     return Results(
@@ -100,8 +101,9 @@ def _data_is_there(config: Config, paths: Paths, dataset: str) -> None:
             )
 
 
-def _choice(config: Config, paths: Paths, cell: CellResult) -> Choice:
-    return load_choice(paths.choice(cell.dataset, cell.method), config, cell.dataset, cell.method)
+def _points(config: Config, paths: Paths) -> list[Record]:
+    runs = [run for run in config.runs() if run[1] not in config.methods]
+    return [load_record(paths.record(*run)) for run in runs]
 
 
 def _class_names(paths: Paths, dataset: str, cells: list[CellResult]) -> dict[int, str]:

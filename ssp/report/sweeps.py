@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ssp.config import search_words
 from ssp.records.choice import Choice, Trial
 from ssp.report import svg
 from ssp.report.results import Results, anchor
@@ -15,16 +16,20 @@ def content(results: Results) -> dict[str, Any]:
     trials = [_trial(choice, trial, i) for choice in results.choices.values() for i, trial in enumerate(choice.trials)]
     return {
         "studies": studies,
+        "budget": search_words(results.config),
+        "rungs": any(len(choice.budget) > 1 for choice in results.choices.values()),
         "datasets": [{"name": name, "panels": _panels(results, name)} for name in results.config.datasets],
         "trials": trials,
     }
 
 
 def _study(results: Results, choice: Choice) -> dict[str, Any]:
-    values = sorted(trial.value for trial in choice.trials if trial.value is not None)
+    last = max((trial.rung for trial in choice.trials), default=0)
+    values = sorted(trial.value for trial in choice.trials if trial.rung == last and trial.value is not None)
     return {
         "choice": choice,
-        "link": results.link(results.paths.choice(choice.dataset, choice.method)),
+        "name": _name(choice),
+        "link": results.link(results.paths.choice(choice.dataset, choice.method, choice.study)),
         "anchor": anchor(choice.dataset, choice.method),
         "spread": f"{values[0]:.1f}–{values[-1]:.1f}" if values else "–",
         "summary": choice.summary(),
@@ -32,11 +37,15 @@ def _study(results: Results, choice: Choice) -> dict[str, Any]:
     }
 
 
+def _name(choice: Choice) -> str:
+    return choice.method if choice.study is None else f"{choice.method} (study {choice.study})"
+
+
 def _trial(choice: Choice, trial: Trial, place: int) -> dict[str, Any]:
     seconds = choice.run.trial_seconds
     return {
         "dataset": choice.dataset,
-        "method": choice.method,
+        "method": _name(choice),
         "trial": trial,
         "chosen": trial.number == choice.trial,
         "seconds": seconds[place] if place < len(seconds) else None,
@@ -45,12 +54,12 @@ def _trial(choice: Choice, trial: Trial, place: int) -> dict[str, Any]:
 
 def _panels(results: Results, dataset: str) -> list[dict[str, Any]]:
     """Trials over their learning rates; all panels of a data set on the same axes."""
-    choices = [choice for (name, _), choice in results.choices.items() if name == dataset]
+    choices = [choice for choice in results.choices.values() if choice.dataset == dataset]
     rates = [trial.hyperparameters.lr for choice in choices for trial in choice.trials]
     if not rates:
         return []
     return [
-        {"method": choice.method, "chart": svg.dots(map(_dot(choice), choice.trials), min(rates), max(rates), 0, 100)}
+        {"method": _name(choice), "chart": svg.dots(map(_dot(choice), choice.trials), min(rates), max(rates), 0, 100)}
         for choice in choices
     ]
 
@@ -63,7 +72,8 @@ def _dot(choice: Choice):  # noqa: ANN202 - a function of one trial
         if value is None and trial.epochs:
             value = trial.epochs[-1].val_top1
         look = "chosen" if trial.number == choice.trial else trial.state
-        told = f"trial {trial.number}, {look}: learning rate {trial.hyperparameters.lr:.3g}"
+        rung = f" of rung {trial.rung}" if len(choice.budget) > 1 else ""
+        told = f"trial {trial.number}{rung}, {look}: learning rate {trial.hyperparameters.lr:.3g}"
         return svg.Dot(trial.hyperparameters.lr, value or 0, look, told + ("" if value is None else f", {value:.1f} %"))
 
     return dot

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from ssp.config import Config, Point
+from ssp.config import Config, Point, search_words
 from ssp.errors import RecordError
 from ssp.files import write_text
 from ssp.paths import Paths
@@ -23,9 +23,10 @@ from ssp.tables.cells import TableCell, read_cells
 from ssp.tables.claims import tallies
 from ssp.tables.layout import (
     LEVEL,
-    NOT_ENOUGH,
     Layout,
+    not_enough,
     read_before_words,
+    seeds_words,
     signed,
     signed_interval,
     titled,
@@ -126,12 +127,10 @@ def shown_points(config: Config, name: str) -> list[Point]:
 
 
 def _measured(cell: TableCell, counted: stats.Tally | None) -> dict:
-    accuracies = list(cell.accuracies.values())
     row = {"extra": cell.parameters.extra if cell.parameters else None}
-    row |= {"status": cell.status, "n_seeds": len(accuracies)}
-    row |= {"read_before": cell.read_before}
+    row |= {"status": cell.status, "n_seeds": cell.n_seeds, "read_before": cell.read_before}
     if counted:
-        spread, (interval,) = stats.spread(accuracies), stats.intervals([[counted]])
+        spread, (interval,) = stats.spread(cell.accuracies), stats.intervals([[counted]])
         row |= {"mean": spread.mean, "sd": spread.sd, "low": interval.low, "high": interval.high}
     return row
 
@@ -160,24 +159,24 @@ def lay_out_ablation(config: Config, name: str, table: pd.DataFrame) -> Layout:
     how = (
         "hyper-parameters are those that the base row's search chose"
         if ablation.hyperparameters == "inherit"
-        else f"hyper-parameters searched for each setting with {config.sweep.trials} trials"
+        else f"hyper-parameters searched for each setting with {search_words(config) or 'no trials'}"
     )
     caption = (
         f"{titled(config)} {ablation.title.rstrip('. ')}. Top-1 accuracy in percent, mean ± standard deviation over "
-        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}, and its difference to the base row in percentage points, "
-        f"paired by video and seed, with {LEVEL} interval; {how}. Seeds and test groups are drawn anew, together. "
-        f"{_star_words(table)}"
+        f"{seeds_words(config, seeds)}, and its difference to the base row in percentage points, "
+        f"paired by video and seed, with {LEVEL} interval; {how}. {config.units.capitalize()} and test groups are "
+        f"drawn anew, together. {_star_words(config, table)}"
     )
     return Layout(two_level_table(columns), caption, notes)
 
 
-def _star_words(table: pd.DataFrame) -> str:
+def _star_words(config: Config, table: pd.DataFrame) -> str:
     """What an asterisk at a difference means."""
     tested = int(table["p"].notna().sum())
     words = f"*: p < {stats.ALPHA}, adjusted after Holm over the {tested} comparisons of the table." if tested else ""
     untested = table.loc[table["difference"].notna() & table["p"].isna(), "dataset"].unique()
     if len(untested):
-        words += f" {NOT_ENOUGH.capitalize()} for a p-value on {', '.join(untested)}."
+        words += f" {not_enough(config).capitalize()} for a p-value on {', '.join(untested)}."
     return words.strip()
 
 

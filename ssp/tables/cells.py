@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 
-import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.progress import track
@@ -40,6 +40,8 @@ class CellResult:
     records: dict[int, Record]
     videos: dict[int, pd.DataFrame]
     """Merged predictions of the seeds that did not fail."""
+    studies: int = 1
+    """How many chose the hyper-parameters."""
 
     @property
     def status(self) -> str:
@@ -49,14 +51,20 @@ class CellResult:
         return "partial" if self.videos else "failed"
 
     @property
-    def accuracies(self) -> dict[int, float]:
-        """Top-1 in percent by seed, failed seeds left out."""
-        return {seed: self.records[seed].metrics.top1 for seed in self.videos}
+    def n_seeds(self) -> int:
+        """Seeds that did not fail."""
+        return len(self.videos)
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Top-1 in percent of each seed, or of each study as the mean of its seeds; failed seeds left out."""
+        units = stats.drawn_units(self.videos, self.studies)
+        return [fmean(self.records[seed].metrics.top1 for seed in unit) for unit in units]
 
     @cached_property
     def tally(self) -> stats.Tally | None:
         """Hits by seed and group; None where all seeds failed."""
-        return stats.tally(self.videos) if self.videos else None
+        return stats.tally(self.videos, self.studies) if self.videos else None
 
     @property
     def parameters(self) -> Parameters | None:
@@ -99,18 +107,29 @@ class SplitsResult:
     def status(self) -> str:
         """All trainings "ok", all "failed", or "partial"."""
         found = {cell.status for cell in self.splits}
-        return found.pop() if len(found) == 1 else "partial" if self.accuracies else "failed"
+        return found.pop() if len(found) == 1 else "partial" if self.n_seeds else "failed"
 
     @property
-    def accuracies(self) -> dict[int, float]:
-        """Mean top-1 in percent by seed, of seeds that failed on no split."""
-        each = [cell.accuracies for cell in self.splits]
-        return {seed: float(np.mean([one[seed] for one in each])) for seed in each[0] if all(seed in o for o in each)}
+    def _seeds(self) -> list[int]:
+        """Seeds that failed on no split."""
+        first, *others = self.splits
+        return [seed for seed in first.videos if all(seed in other.videos for other in others)]
+
+    @property
+    def n_seeds(self) -> int:
+        """How many of these there are."""
+        return len(self._seeds)
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Mean top-1 in percent over the splits, of each seed or study, as `CellResult`."""
+        units = stats.drawn_units(self._seeds, self.splits[0].studies)
+        return [fmean(cell.records[seed].metrics.top1 for cell in self.splits for seed in unit) for unit in units]
 
     @cached_property
     def tally(self) -> stats.Tally | None:
         """Hits by seed and group, each split of equal weight; None where every seed failed somewhere."""
-        return stats.pooled([cell.tally for cell in self.splits]) if self.accuracies else None
+        return stats.pooled([cell.tally for cell in self.splits]) if self.n_seeds else None
 
     @property
     def read_before(self) -> int:
@@ -158,7 +177,7 @@ def _read_cell(config: Config, dataset: str, method: str, seeds: Sequence[int]) 
         records[seed], predictions = read_run(config, dataset, method, seed)
         if records[seed].status == "ok":
             videos[seed] = _merged(config, records[seed], predictions)
-    return CellResult(dataset, method, records, videos)
+    return CellResult(dataset, method, records, videos, config.sweep.repeats)
 
 
 def _merged(config: Config, record: Record, predictions: pd.DataFrame) -> pd.DataFrame:

@@ -72,20 +72,21 @@ def table_columns(config: Config, cells: list[TableCell]) -> list[Column]:
 def uncertainty_rows(config: Config, columns: list[Column], cells: list[TableCell], counted: Counted) -> list[dict]:
     """Spread over seeds and interval of each row in each column; empty where all seeds failed, or one in an average."""
     accuracies = {(cell.dataset, cell.method): cell.accuracies for cell in cells}
-    rows, by_seed, cells_of = [], [], []
+    rows, by_unit, cells_of = [], [], []
     for column in columns:
         for method in config.methods:
             rows.append({"dataset": column.name, "method": method})
             known = method in column.complete if column.name == AVERAGE else (column.name, method) in counted
             cells_of.append([counted[dataset, method] for dataset in column.datasets] if known else [])
-            # Averaged within each seed first: the spread is that of the average.
+            # Averaged within each seed or study first: the spread is that of the average.
             each = [accuracies[dataset, method] for dataset in column.datasets]
-            by_seed.append([float(np.mean([seeds[seed] for seeds in each])) for seed in each[0]] if known else [])
+            by_unit.append([float(np.mean(values)) for values in zip(*each, strict=True)] if known else [])
     found = iter(stats.intervals([each for each in cells_of if each]))
-    for row, values, each in zip(rows, by_seed, cells_of, strict=True):
+    for row, values, each in zip(rows, by_unit, cells_of, strict=True):
         if each:
             spread, interval = stats.spread(values), next(found)
-            row |= {"mean": spread.mean, "sd": spread.sd, "interval": interval.kind or None}
+            drawn = interval.kind.replace("seeds", config.units) or None
+            row |= {"mean": spread.mean, "sd": spread.sd, "interval": drawn}
             row |= {key: getattr(interval, key) for key in ("low", "high", "half_width", "groups", "videos")}
     return rows
 
@@ -146,7 +147,7 @@ def rank_rows(columns: list[Column], counted: Counted, pairs: list[dict]) -> lis
 
 
 def _share(cell: stats.Tally) -> float:
-    return cell.sums().sum() / len(cell.hits) / cell.sizes.sum()
+    return cell.sums().mean(0).sum() / cell.sizes.sum()
 
 
 def _difference(found: stats.Difference) -> dict:

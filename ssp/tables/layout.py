@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from ssp.config import Config
+from ssp.config import Config, search_words
 from ssp.records import published
 from ssp.tables import stats, verdict
 from ssp.tables.claims import AVERAGE
@@ -27,7 +27,6 @@ LEVEL = f"{100 * stats.LEVEL:.0f} %"
 WIDER = f"{100 * (1 - 2 * stats.ALPHA):.0f} %"  # of the two one-sided tests
 PAPER = "paper"  # name of the columns of published numbers
 RANK = "rank"
-NOT_ENOUGH = "not enough seeds"
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,24 @@ def context(config: Config) -> str:
     return words
 
 
+def not_enough(config: Config) -> str:
+    """Why there is no p-value."""
+    return f"not enough {config.units}"
+
+
+def drawn_words(config: Config) -> str:
+    """What another run of everything would draw anew, and what is fixed."""
+    if config.units == "seeds":
+        return (
+            "Seeds and test groups are drawn anew, together; data sets, training videos and chosen hyper-parameters "
+            "are fixed."
+        )
+    return (
+        "Studies (each a choice of hyper-parameters with the mean of the seeds that train from it) and test groups are "
+        "drawn anew, together; data sets and training videos are fixed."
+    )
+
+
 def titled(config: Config) -> str:
     """The config's title as a sentence."""
     return config.title.rstrip(". ") + "."
@@ -86,7 +103,7 @@ def _with_titles(config: Config, table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(method=[config.rows[name].title for name in table["method"]])
 
 
-def bold_words(tables: LongTables) -> str:
+def bold_words(config: Config, tables: LongTables) -> str:
     """What bold and ranks mean in the main table."""
     pairs = tables.pairs
     if pairs.empty:
@@ -100,21 +117,27 @@ def bold_words(tables: LongTables) -> str:
         else ""
     )
     if untold:
-        words += f" {NOT_ENOUGH.capitalize()} to tell rows apart on {', '.join(untold)}: nothing is bold there."
+        words += f" {not_enough(config).capitalize()} to tell rows apart on {', '.join(untold)}: nothing is bold there."
     return words.strip()
 
 
 def _budget(config: Config) -> str:
-    n, trials = len(config.seeds), config.sweep.trials
+    words = search_words(config)
     chosen = (
-        f"hyper-parameters chosen on validation with {trials} trial{'s' if trials > 1 else ''} for each data set and "
-        "method, the same for all"
-        if trials
+        f"hyper-parameters chosen on validation with {words} for each data set and method, the same for all"
+        if words
         else "hyper-parameters as the config gives them, without a search"
     )
     on = "training and validation videos" if config.refit else "training videos without those of validation"
     epoch = "; the epoch of each chosen on test, as published" if config.quirk("best_epoch") == "published" else ""
-    return f"{n} seed{'s' if n > 1 else ''}; {chosen}; final models trained on {on}{epoch}."
+    return f"{seeds_words(config)}; {chosen}; final models trained on {on}{epoch}."
+
+
+def seeds_words(config: Config, seeds: list[int] | None = None) -> str:
+    """How many seeds (all, if not said), and of how many studies where these are what counts."""
+    n, units = len(config.seeds if seeds is None else seeds), config.n_units(seeds)
+    words = f"{n} seed{'s' if n > 1 else ''}"
+    return words if config.units == "seeds" else f"{words} of {units} stud{'ies' if units > 1 else 'y'}"
 
 
 def _main(config: Config, tables: LongTables) -> Layout:
@@ -138,8 +161,8 @@ def _main(config: Config, tables: LongTables) -> Layout:
         columns |= {(name, "top-1"): bold, (name, PAPER): published}
     columns[(name, RANK)] = [_rank(rank) for rank in own]  # of the last: the average, if there is one
     words = [
-        f"{titled(config)} Top-1 accuracy in percent, mean ± standard deviation over seeds. {_budget(config)}",
-        bold_words(tables),
+        f"{titled(config)} Top-1 accuracy in percent, mean ± standard deviation over {config.units}. {_budget(config)}",
+        bold_words(config, tables),
         context(config),
         sign_words(tables),
     ]
@@ -173,11 +196,12 @@ def _uncertainty(config: Config, tables: LongTables) -> Layout:
         known = [row for row in rows if not pd.isna(row["videos"])]
         if known and dataset != AVERAGE:
             sizes.append(f"{dataset} {known[0]['videos']:,} videos in {known[0]['groups']:,} groups")
-        single |= "seeds and videos" in [row["interval"] for row in known if not pd.isna(row["interval"])]
+        single |= any(row["interval"].endswith("and videos") for row in known if not pd.isna(row["interval"]))
+    units = config.units
     caption = (
-        f"{titled(config)} Top-1 accuracy in percent: its standard deviation over seeds, and the {LEVEL} interval of "
-        f"its mean for other seeds and other test groups, both counted together. Data sets are fixed, "
-        f"and so are the chosen hyper-parameters. Test sets: {', '.join(sizes) or 'none tested'}."
+        f"{titled(config)} Top-1 accuracy in percent: its standard deviation over {units}, and the {LEVEL} interval of "
+        f"its mean for other {units} and other test groups. {drawn_words(config)} "
+        f"Test sets: {', '.join(sizes) or 'none tested'}."
     )
     if single:
         caption += " Where test groups do not differ, single videos stand for groups."
@@ -194,29 +218,30 @@ def _differences(config: Config, tables: LongTables) -> Layout:
         f"{reference} minus": table["method"],
         "points": table["difference"].map(signed),
         LEVEL: [signed_interval(*ends) for ends in zip(table["low"], table["high"], strict=True)],
-        "p": [p_text(row["p"], row["n_seeds"]) for _, row in table.iterrows()],
-        "p (Holm)": [p_text(row["p_holm"], 0) for _, row in table.iterrows()],
-        "seeds": table["n_seeds"],
+        "p": [p_text(row["p"], not_enough(config) if row["n_seeds"] else None) for _, row in table.iterrows()],
+        "p (Holm)": [p_text(row["p_holm"], None) for _, row in table.iterrows()],
+        config.units: table["n_seeds"],
     }
     caption = (
         f"{titled(config)} Top-1 accuracy of {reference} minus that of each other method, in percentage points, paired "
-        f"by video and seed, with {LEVEL} interval and p-value. {family_words(tables)}"
+        f"by video and seed, with {LEVEL} interval and p-value. {family_words(config, tables)}"
     )
     return Layout(pd.DataFrame(columns, dtype=object), caption, [])
 
 
-def family_words(tables: LongTables) -> str:
+def family_words(config: Config, tables: LongTables) -> str:
     """What the comparisons with the reference rest on, and what they cannot show at all."""
     table = tables.differences
     tested = table[table["p"].notna()]
     words = (
-        "Seeds and test groups are drawn anew, together; data sets, training videos and chosen hyper-parameters are "
-        f"fixed. Holm: adjusted over all {len(tested)} p-values of this table. Intervals are not adjusted."
+        f"{drawn_words(config)} Holm: adjusted over all {len(tested)} p-values of this table. Intervals are not "
+        "adjusted."
     )
     untested = table[table["p"].isna() & (table["n_seeds"] > 0)]["dataset"].unique()
     if len(untested):
         words += (
-            f" {NOT_ENOUGH.capitalize()} for a p-value on {', '.join(untested)}: one data set needs {stats.MIN_SEEDS}."
+            f" {not_enough(config).capitalize()} for a p-value on {', '.join(untested)}: one data set needs "
+            f"{stats.MIN_SEEDS}."
         )
     hopeless = tested[tested["p_holm_smallest"] >= stats.ALPHA].drop_duplicates("dataset")
     for _, row in hopeless.iterrows():
@@ -243,9 +268,10 @@ def _verdict(config: Config, tables: LongTables) -> Layout:
     }
     caption = (
         f"{titled(config)} Published top-1 accuracy in percent, ours minus it in percentage points, and its {WIDER} "
-        f"interval, in which the published number counts as one more run with our spread over seeds, on the same test "
-        f"set. Reproduced: the interval lies within {verdict.MARGIN:g} points; not reproduced: it lies outside; cannot "
-        f"say: neither. Each verdict by itself is wrong in at most {stats.ALPHA:.0%} of cases. {context(config)}"
+        f"interval, in which the published number counts as one more run with our spread over {config.units}, on the "
+        f"same test set. Reproduced: the interval lies within {verdict.MARGIN:g} points; not reproduced: it lies "
+        f"outside; cannot say: neither. Each verdict by itself is wrong in at most {stats.ALPHA:.0%} of cases. "
+        f"{context(config)}"
     )
     return Layout(pd.DataFrame(columns, dtype=object), caption, notes)
 
@@ -345,10 +371,10 @@ def signed_interval(low: float, high: float) -> str | None:
     return None if pd.isna(low) else f"{signed(low)} to {signed(high)}"
 
 
-def p_text(p: float, seeds: int, decimals: int = 3) -> str | None:
-    """A p-value, or why there is none; None where nothing was compared."""
+def p_text(p: float, missing: str | None, decimals: int = 3) -> str | None:
+    """A p-value, or what is said where there is none."""
     if pd.isna(p):
-        return NOT_ENOUGH if seeds else None
+        return missing
     least = 10.0**-decimals
     return f"<{least:.{decimals}f}" if p < least else f"{p:.{decimals}f}"
 

@@ -188,14 +188,14 @@ def rounded(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _main_row(config: Config, cell: TableCell) -> dict:
-    spread = stats.spread(list(cell.accuracies.values()))
+    spread = stats.spread(cell.accuracies)
     published = config.rows[cell.method].published, config.archived[cell.dataset].source
     return {
         "dataset": cell.dataset,
         "method": cell.method,
         "mean": spread.mean,
         "sd": spread.sd,
-        "n_seeds": spread.n,
+        "n_seeds": cell.n_seeds,
         "published": published_accuracy().get(published),
         "status": cell.status,
     }

@@ -22,7 +22,7 @@ from ssp.config import Config
 from ssp.tables import crossed
 from ssp.tables.cells import collect_cells
 from ssp.tables.claims import table_columns, tallies
-from ssp.tables.layout import NOT_ENOUGH
+from ssp.tables.layout import not_enough
 from ssp.tables.stats import ALPHA, MIN_SEEDS, Pair, margin
 
 POWER = 0.8
@@ -100,10 +100,10 @@ def plan(config: Config, difference: float | None = None) -> pd.DataFrame:
         difference: in percentage points; None: no numbers of seeds.
 
     Returns:
-        Columns data set, comparison, seeds, sd over seeds (of the paired difference, in points), found now (the true
-        difference, in points, that is found with 80 % power at 5 % two-sided) and found now (Holm), at the first and
-        hardest step of Holm over all comparisons; with `difference`, the seeds that would find it, at either. Text says
-        why a number is missing.
+        Columns data set, comparison, seeds (or studies), sd over these (of the paired difference, in points), found
+        now (the true difference, in points, that is found with 80 % power at 5 % two-sided) and found now (Holm), at
+        the first and hardest step of Holm over all comparisons; with `difference`, the seeds that would find it, at
+        either. Text says why a number is missing.
 
     Raises:
         RecordError: a record is missing, stale or broken.
@@ -116,31 +116,32 @@ def plan(config: Config, difference: float | None = None) -> pd.DataFrame:
             if method != reference and {reference, method} <= set(column.complete):
                 pair = tuple([counted[dataset, row] for dataset in column.datasets] for row in (reference, method))
                 compared.append((column.name, config.rows[method].title, design(pair)))
-    seeds, title = len(config.seeds), config.rows[reference].title
+    seeds, title = config.n_units(), config.rows[reference].title
     holm = ALPHA / max(len(compared), 1)
     found = []
     for name, method, designs in compared:
         spread = 100 * np.sqrt(sum(d.seed for d in designs)) / len(designs)
-        row = {"data set": name, "comparison": f"{title} − {method}", "seeds": seeds, "sd over seeds": float(spread)}
+        units, few = config.units, not_enough(config)
+        row = {"data set": name, "comparison": f"{title} − {method}", units: seeds, f"sd over {units}": float(spread)}
         for label, alpha in (("", ALPHA), (" (Holm)", holm)):
-            row[f"found now{label}"] = _points(designs, seeds, alpha)
+            row[f"found now{label}"] = _points(designs, seeds, alpha, few)
             if difference is not None:
-                row[f"seeds for {difference:g}{label}"] = _seeds(designs, difference, alpha)
+                row[f"{units} for {difference:g}{label}"] = _seeds(designs, difference, alpha, few)
         found.append(row)
     return pd.DataFrame(found)
 
 
 def describe(config: Config) -> str:
     """What the numbers of `plan` mean, and how far they may be off."""
-    seeds = len(config.seeds)
+    seeds, units = config.n_units(), config.units
     words = (
-        f"found now: the true difference, in percentage points, that {seeds} seeds find with {POWER:.0%} power at "
+        f"found now: the true difference, in percentage points, that {seeds} {units} find with {POWER:.0%} power at "
         f"{ALPHA:.0%}, two-sided; (Holm): at the first step of the adjustment over all comparisons. As many test "
-        "groups as now; seeds and groups drawn anew."
+        f"groups as now; {units} and groups drawn anew."
     )
     if seeds > 1:
         words += (
-            f" A plan: the spread over seeds is estimated from {seeds}, and with {0.8:.0%} certainty at most "
+            f" A plan: the spread over {units} is estimated from {seeds}, and with {0.8:.0%} certainty at most "
             f"{spread_factor(seeds):.1f} times as large as seen."
         )
     return words
@@ -156,16 +157,16 @@ def _too_few_groups(designs: Sequence[Design], alpha: float) -> bool:
     return 2.0 ** (1 - sum(d.n_groups for d in designs)) >= alpha or any(d.n_groups == 1 for d in designs)
 
 
-def _points(designs: list[Design], seeds: int, alpha: float) -> float | str:
+def _points(designs: list[Design], seeds: int, alpha: float, few: str) -> float | str:
     points = detectable(designs, seeds, alpha)
-    return points if not np.isnan(points) else TOO_FEW if _too_few_groups(designs, alpha) else NOT_ENOUGH
+    return points if not np.isnan(points) else TOO_FEW if _too_few_groups(designs, alpha) else few
 
 
-def _seeds(designs: list[Design], difference: float, alpha: float) -> int | str:
+def _seeds(designs: list[Design], difference: float, alpha: float, few: str) -> int | str:
     if _too_few_groups(designs, alpha):
         return TOO_FEW
     if any(np.isnan(d.seed) for d in designs):
-        return NOT_ENOUGH
+        return few
     return seeds_needed(designs, difference, alpha) or f"over {MOST_SEEDS}"
 
 

@@ -3,7 +3,9 @@
 Design choices
 - A number stands for a method, so its uncertainty counts what another run would draw anew: seeds and test groups,
   together (`ssp.tables.crossed`). The spread over seeds is shown beside it, as a description.
-- The unit that is drawn is the group (subject, source film, gNN), as videos of one group are not independent.
+- The unit that is drawn is the group (subject, source film, gNN), as videos of one group are not independent. Nor are
+  seeds that train from one study's choice: where there are several studies, these are drawn, as means of their seeds.
+  With one study the choice is fixed, and a claim is one about a method at that setting.
 - Two methods are compared on the same videos and seeds.
 - Intervals of accuracies are made on the logit scale and carried back, as for proportions in surveys (Korn and Graubard
   1998): they stay between 0 and 100 and are skewed where the accuracy is near an end.
@@ -17,7 +19,7 @@ Design choices
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -55,10 +57,18 @@ class Tally:
     """(G,) videos of each group, weighted alike."""
     videos: pd.DataFrame
     """One row per video: id, group, label."""
+    studies: int = 1
+    """Seed i is of study i modulo this; one study is fixed, and its seeds are drawn."""
 
-    def sums(self, seeds: Sequence[int] | None = None) -> np.ndarray:
-        """(S, G) hits of some seeds, or of all."""
-        return np.stack([self.hits[seed] for seed in (self.hits if seeds is None else seeds)])
+    @property
+    def units(self) -> list[list[int]]:
+        """The seeds of each unit that is drawn anew."""
+        return drawn_units(self.hits, self.studies)
+
+    def sums(self, seeds: Iterable[int] | None = None) -> np.ndarray:
+        """(S, G) hits of each unit, the mean of its seeds; of some seeds, or of all."""
+        units = drawn_units(self.hits if seeds is None else seeds, self.studies)
+        return np.stack([np.mean([self.hits[seed] for seed in unit], axis=0) for unit in units])
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,15 @@ class Difference:
     groups: int
     videos: int
     seeds: int
+    """Or studies, where these are drawn."""
+
+
+def drawn_units(seeds: Iterable[int], studies: int) -> list[list[int]]:
+    """What is drawn anew among seeds: each seed, where one study is fixed; else those of each study together."""
+    found: dict[int, list[int]] = {}
+    for seed in seeds:
+        found.setdefault(seed % studies if studies > 1 else seed, []).append(seed)
+    return list(found.values())
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -107,7 +126,7 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(float(values.mean()), sd, len(values))
 
 
-def tally(seeds: Mapping[int, pd.DataFrame]) -> Tally:
+def tally(seeds: Mapping[int, pd.DataFrame], studies: int = 1) -> Tally:
     """Count hits of merged predictions (`ssp.records.predictions.merge_views`) by seed and group.
 
     Raises:
@@ -124,7 +143,7 @@ def tally(seeds: Mapping[int, pd.DataFrame]) -> Tally:
     hits = {
         seed: np.bincount(index[merged["rank"].to_numpy() == 0], minlength=len(sizes)) for seed, merged in seeds.items()
     }
-    return Tally(hits, sizes, videos)
+    return Tally(hits, sizes, videos, studies)
 
 
 def pooled(splits: Sequence[Tally]) -> Tally:
@@ -151,7 +170,7 @@ def pooled(splits: Sequence[Tally]) -> Tally:
         ignore_index=True,
     )
     hits = {seed: added([one.hits[seed] for one in splits]) for seed in seeds}
-    return Tally(hits, added([one.sizes for one in splits]), videos)
+    return Tally(hits, added([one.sizes for one in splits]), videos, splits[0].studies)
 
 
 def accuracy_interval(seeds: Sequence[pd.DataFrame], *, level: float = LEVEL) -> Interval:
@@ -277,7 +296,7 @@ def smallest_adjusted(smallest: Sequence[float]) -> np.ndarray:
 
 def _alike(cell: Tally) -> bool:
     """Whether groups say nothing of others: there is one, or all are equally good."""
-    hits = cell.sums().sum(0)
+    hits = np.sum([*cell.hits.values()], axis=0)
     return len(set((hits / cell.sizes).round(12))) == 1
 
 

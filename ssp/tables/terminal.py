@@ -13,9 +13,20 @@ from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
-from ssp.config import Config
+from ssp.config import Config, search_words
 from ssp.paths import Paths
-from ssp.tables.layout import LEVEL, PAPER, RANK, Layout, bold_words, context, interval_text, lay_out, sign_words
+from ssp.tables.layout import (
+    LEVEL,
+    PAPER,
+    RANK,
+    Layout,
+    bold_words,
+    context,
+    interval_text,
+    lay_out,
+    seeds_words,
+    sign_words,
+)
 from ssp.tables.long import LongTables, read_tables
 from ssp.tables.markup import Measured, Noted, plain_text
 
@@ -34,12 +45,11 @@ def print_tables(config: Config, console: Console | None = None) -> None:
     fits = _width(console, wide) <= console.width
     _show(console, wide if fits else _accuracy_narrow(config, tables, layouts["main"]))
     _show_notes(console, layouts["main"])
-    seeds, trials = len(config.seeds), config.sweep.trials
     words = [
-        f"Top-1 in percent: mean ± sd over {seeds} seed{'s' if seeds > 1 else ''}, and the {LEVEL} interval of the",
-        "mean for other seeds and other test groups.",
-        bold_words(tables),
-        f"Trials for each data set and method: {trials}.",
+        f"Top-1 in percent: mean ± sd over {seeds_words(config)}, and the {LEVEL} interval of the",
+        f"mean for other {config.units} and other test groups.",
+        bold_words(config, tables),
+        f"Search for each data set and method: {search_words(config) or 'none'}.",
         context(config),
         sign_words(tables),
     ]

@@ -3,7 +3,8 @@
 Design choices
 - A published number is one run of an unknown seed on the same test list. Its own error is unknown, and taken to be that
   of one run of ours: its distance from the mean of S seeds has the variance sd^2 (1 + 1 / S), with our sd over seeds
-  and S - 1 degrees of freedom (a prediction interval). Test groups are the same in both and add nothing.
+  and S - 1 degrees of freedom (a prediction interval). Test groups are the same in both and add nothing. Of several
+  studies one more run is one seed of one more study: what seeds differ by within a study is added as a part of its own.
 - Two one-sided tests (Schuirmann 1987) at 5 % each: reproduced, where the 90 % interval of the difference lies within
   the margin; not reproduced, where it lies outside of it; else nobody can say. Too few seeds cannot reproduce anything.
 - No verdict where another thing was measured: other videos, another backbone, another recipe. The reason says what.
@@ -40,7 +41,7 @@ def verdict_rows(config: Config, columns: list[Column], counted: Counted) -> lis
             if (column.name == AVERAGE and method not in column.complete) or None in cells:
                 row |= {"verdict": NONE, "reason": "failed seeds"}
                 continue
-            found = crossed.average([_one_more_run(*one) for one in zip(cells, numbers, strict=True)])
+            found = crossed.average([one_more_run(*one) for one in zip(cells, numbers, strict=True)])
             row |= {"mean": row["published"] + float(found.estimate), "difference": float(found.estimate)}
             reasons = dict.fromkeys(
                 filter(None, (_differs(config, d, method, c) for d, c in zip(column.datasets, cells, strict=True)))
@@ -49,8 +50,8 @@ def verdict_rows(config: Config, columns: list[Column], counted: Counted) -> lis
                 row |= {"verdict": NONE, "reason": "; ".join(reasons)}
             elif method not in column.complete:
                 row |= {"verdict": CANNOT_SAY, "reason": "failed seeds"}
-            elif sum(len(cell.hits) - 1 for cell in cells) < MIN_SEEDS - 1:
-                row |= {"verdict": CANNOT_SAY, "reason": "not enough seeds"}
+            elif sum(len(cell.units) - 1 for cell in cells) < MIN_SEEDS - 1:
+                row |= {"verdict": CANNOT_SAY, "reason": f"not enough {config.units}"}
             else:
                 parts.append((row, found))
     if parts:
@@ -72,12 +73,18 @@ def _published(config: Config, dataset: str, method: str) -> float | None:
     return published_accuracy().get((config.rows[method].published, config.archived[dataset].source))
 
 
-def _one_more_run(cell: Tally, published: float) -> crossed.Parts:
+def one_more_run(cell: Tally, published: float) -> crossed.Parts:
     """Ours minus a published number, in points, with the variance that one more run of ours would have."""
-    by_seed = 100 * cell.sums().sum(1) / cell.sizes.sum()
-    n = len(by_seed)
-    variance = by_seed.var(ddof=1) * (1 + 1 / n) if n > 1 else np.nan
-    values = by_seed.mean() - published, variance, max(n - 1, 1), 0.0, 1.0, 0.0
+    share = 100 / cell.sizes.sum()
+    by_unit = cell.sums().sum(1) * share
+    n = len(by_unit)
+    variance = by_unit.var(ddof=1) * (1 + 1 / n) if n > 1 else np.nan
+    # A unit of m seeds varies less than one of its seeds, by (m - 1) / m of the variance within it.
+    within = [np.array([cell.hits[seed].sum() for seed in unit]) * share for unit in cell.units]
+    df = sum(len(seeds) - 1 for seeds in within)
+    lacking = np.mean([1 - 1 / len(seeds) for seeds in within])
+    rest = lacking * sum(((seeds - seeds.mean()) ** 2).sum() for seeds in within) / max(df, 1)
+    values = by_unit.mean() - published, variance, max(n - 1, 1), rest, max(df, 1), 0.0
     return crossed.Parts(*(np.array(float(value)) for value in values))
 
 

@@ -39,13 +39,28 @@ def test_the_readme_is_short_and_says_what_has_not_been_run():
     assert "No published data set has been run yet" in "\n".join(text.splitlines()[:15])
 
 
-def test_the_cost_is_that_of_the_paper_config():
+@pytest.fixture(scope="module")
+def paper_cost():
+    spec = importlib.util.spec_from_file_location("paper_cost", ROOT / "benchmarks" / "paper_cost.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_cost_is_that_of_the_paper_config(paper_cost):
     config = load_config(ROOT / "config" / "paper.yaml")
     cells = len(config.datasets) * len(config.methods)
-    asked = f"{cells} searches of {config.sweep.trials} trials and {cells * len(config.seeds)} trainings"
-    for page in ("README.md", "docs/cluster.md"):
-        text = " ".join((ROOT / page).read_text().split())
-        assert asked in text, f"{page}: config/paper.yaml asks for {asked}; estimate its cost anew (docs/cluster.md)"
+    asked = f"{cells * config.sweep.repeats} searches and {cells * len(config.seeds)} trainings"
+    again = "estimate its cost anew: python benchmarks/paper_cost.py"
+    *rows, sums = [line.split("|")[2:-1] for line in paper_cost.table(config).splitlines() if line.startswith("|")][2:]
+    texts = {page: " ".join((ROOT / page).read_text().split()) for page in ("README.md", "docs/cluster.md")}
+    for page, text in texts.items():
+        assert asked in text, f"{page}: config/paper.yaml asks for {asked}; {again}"
+        assert f"{sums[-1].strip()} H100-hours" in text or f"{'|'.join(sums)}|" in text, f"{page}: {again}"
+    assert all(f"{'|'.join(row)}|" in texts["docs/cluster.md"] for row in rows), f"docs/cluster.md: {again}"
+    assert f"**the config** |{'|'.join(sums)}|" in (ROOT / "docs" / "protocol.md").read_text(), (
+        f"docs/protocol.md: {again}"
+    )
 
 
 def test_the_example_of_rows_and_ablations_is_one():

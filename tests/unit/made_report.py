@@ -48,7 +48,7 @@ def write_choices(config, failed=()):
                 config=plain,
                 config_hash=slice_hash(plain),
                 manifest_hash=f"manifest of {dataset}",
-                budget=Budget(trials=3, epochs=1),
+                budget=[Budget(trials=3, epochs=1)],
                 space={},
                 hyperparameters=rates[1] if good else None,
                 trial=1 if good else None,

@@ -143,3 +143,16 @@ def test_every_rule_has_what_makes_a_run_traceable(directive):
     for rules in (ROOT / "workflow" / "rules").glob("*.smk"):
         for rule in rules.read_text().split("\nrule ")[1:]:
             assert f"\n    {directive}:" in rule, rule.split(":")[0]
+
+
+def test_each_study_is_a_job_and_a_seed_waits_for_its_own(run, tmp_path):
+    data = yaml.safe_load(TINY.read_text())
+    data["sweep"] = {"fidelity": [{"trials": 2, "epochs": 0.5}, {"trials": 1}], "repeats": 2}
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(data))
+    record = "results/tiny/records/ucf101/ssp+num_prompts=1/seed0.json"  # inherits, and needs no study of seed 1
+    done = run("-n", "-p", record, "--configfile", tmp_path / "two.yaml")
+    assert done.code == 0, done.err
+    assert done.jobs["sweep"] == done.jobs["train"] == 1
+    assert "--dataset ucf101 --method ssp --study 0 " in done.out
+    done = run("-n", "--configfile", tmp_path / "two.yaml")
+    assert done.jobs["sweep"] == len(load_config(tmp_path / "two.yaml").studies()) == 12

@@ -15,6 +15,7 @@ wildcard_constraints:
     ablation="|".join(cfg.ablations),
     backbone="|".join(cfg.backbone.checkpoints),
     seed=r"\d+",
+    study=r"\d+",
     shard=r"\d+",
 
 
@@ -27,6 +28,11 @@ def ssp(*commands):
 def growing(amount):
     """Resource that each retry gets once more of: a job that ran out of memory or time succeeds the next time."""
     return lambda wildcards, attempt: amount * attempt
+
+
+def full_trainings(dataset):
+    """What a study's trials take, in trainings of all epochs on all videos, rounded up."""
+    return max(1, math.ceil(cfg.trainings_of_a_study(dataset)))
 
 
 def section(slice_of, key):
@@ -47,6 +53,11 @@ def frame_store(wildcards):
     """All shards of a data set's frame store."""
     shards = range(cfg.datasets[wildcards.dataset].frames.shards)
     return [paths.shard(wildcards.dataset, shard) for shard in shards]
+
+
+def choice(wildcards):
+    """What a seed is trained from."""
+    return paths.choice(wildcards.dataset, cfg.rows[wildcards.method].tuned_as, cfg.study_of(int(wildcards.seed)))
 
 
 def ablation_records(wildcards):

@@ -162,7 +162,7 @@ rule report:
         RECORDS,
         ABLATIONS,
         EXPLAINED,
-        expand(paths.choice("{dataset}", "{method}"), dataset=cfg.datasets, method=cfg.methods),
+        [paths.choice(*study) for study in itertools.product(cfg.datasets, cfg.methods, cfg.study_numbers)],
         manifests=expand(paths.manifest("{dataset}"), dataset=cfg.datasets),
         frames=[
             paths.shard(name, shard)

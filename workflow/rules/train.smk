@@ -9,7 +9,7 @@
 
 rule train:
     input:
-        choice=lambda wildcards: paths.choice(wildcards.dataset, cfg.rows[wildcards.method].tuned_as),
+        choice=choice,
         manifest=paths.manifest("{dataset}"),
         frames=frame_store,
         backbone=backbone_file,

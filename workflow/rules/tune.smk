@@ -1,4 +1,4 @@
-"""One study per (data set, method): the same number of trials for each, chosen on validation videos only."""
+"""One study per (data set, method), or several: the same budget for each, chosen on validation videos only."""
 
 TRACKING = paths.results / "tracking.done"
 
@@ -25,6 +25,11 @@ rule init_tracking:
         ssp(*(["check"] if CONDA else []), "tracking init")
 
 
+# The number of a study stands in its files' names where there are several of a row.
+STUDY = ["{study}"] if cfg.sweep.repeats > 1 else []
+NUMBER = " --study {wildcards.study}" if STUDY else ""
+
+
 # All trials of a study share a process: importing torch and MLflow costs more than a short trial.
 rule sweep:
     input:
@@ -34,17 +39,17 @@ rule sweep:
         scan=ancient(SCAN),
         tracking=ancient(TRACKING),
     output:
-        paths.choice("{dataset}", "{method}"),
+        paths.choice("{dataset}", "{method}", *STUDY),
     log:
-        paths.log("sweep", "{dataset}", "{method}"),
+        paths.log("sweep", "{dataset}", "{method}", *STUDY),
     benchmark:
-        paths.benchmark("sweep", "{dataset}", "{method}")
+        paths.benchmark("sweep", "{dataset}", "{method}", *STUDY)
     conda:
         ENVIRONMENT
     threads: cfg.compute.train.threads
     resources:
         mem_mb=growing(cfg.compute.train.mem_mb),
-        runtime=growing(cfg.compute.train.runtime * max(1, cfg.sweep.trials)),
+        runtime=lambda wildcards, attempt: attempt * cfg.compute.train.runtime * full_trainings(wildcards.dataset),
         gpu=cfg.compute.train.gpus,
     params:
         dataset=section(cfg.sweep_slice, "dataset"),
@@ -54,4 +59,4 @@ rule sweep:
     message:
         "Choosing hyper-parameters of {wildcards.method} on {wildcards.dataset}"
     shell:
-        ssp("sweep --dataset {wildcards.dataset} --method {wildcards.method}")
+        ssp("sweep --dataset {wildcards.dataset} --method {wildcards.method}" + NUMBER)

@@ -163,3 +163,54 @@ def test_without_validation_nothing_can_be_searched():
         parse_config(plain, "here")
     plain["sweep"]["trials"] = 0
     assert parse_config(plain, "here").sweep.trials == 0
+
+
+HALVING = [{"trials": 8, "epochs": 0.4, "videos": 0.1}, {"trials": 3}]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "said"),
+    [
+        ({"fidelity": HALVING, "trials": 3, "epochs": 1}, "sweep: fidelity says what trials and epochs would; remove"),
+        (
+            {"fidelity": HALVING[::-1]},
+            "sweep.fidelity: rung 2 trains the best 8 of the 3 trials before it; give it fewer",
+        ),
+        ({"fidelity": []}, "sweep.fidelity: give at least one rung, or leave it out"),
+        ({}, "sweep.trials: missing; say how many, or give sweep.fidelity"),
+        ({"trials": 1, "repeats": 3}, "sweep.repeats: 3 studies, and no seed for number 2 (seed i trains from study i"),
+    ],
+)
+def test_budgets_that_contradict_themselves_are_one_line(sweep, said):
+    with pytest.raises(ConfigError) as error:
+        parse_config(PLAIN | {"methods": ROWS, "data_root": "data", "sweep": sweep}, "here")
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_every_study_needs_a_seed_whatever_seeds_are_called():
+    with pytest.raises(ConfigError, match=r"no seed for number 1 \(seed i trains from study i modulo 2\)"):
+        parse_config(
+            PLAIN | {"methods": ROWS, "data_root": "data", "seeds": [0, 2], "sweep": {"trials": 1, "repeats": 2}}, "x"
+        )
+
+
+def test_rungs_of_a_data_set_go_before_the_sweeps():
+    """Which then decides nothing there but its space and seed; elsewhere it does."""
+    data = PLAIN["datasets"]["ucf101"]
+    both = {"ucf101": data | {"fidelity": HALVING}, "other": data}
+    found = config(datasets=both, sweep={"trials": 5, "seed": 1})
+    budgets = [[(b.trials, b.epochs, b.videos) for b in found.rungs(name)] for name in both]
+    assert budgets == [[(8, 2, 0.1), (3, 3, 1.0)], [(5, 3, 1.0)]]
+    more = config(datasets=both, sweep={"trials": 6, "seed": 1})
+    assert found.sweep_slice("ucf101", "ssp") == more.sweep_slice("ucf101", "ssp")
+    assert found.sweep_slice("other", "ssp") != more.sweep_slice("other", "ssp")
+    assert config(datasets={"ucf101": both["ucf101"]}, sweep={}).rungs("ucf101") == found.rungs("ucf101")
+    assert found.trainings_of_a_study("ucf101") == pytest.approx(8 * 2 / 3 * 0.1 + 3)
+
+
+def test_a_config_without_rungs_folds_and_repeats_says_nothing_of_them():
+    """So results of before there were any stay what they are."""
+    found = config().cell_slice("ucf101", "ssp")
+    assert found["sweep"] == PLAIN["sweep"]
+    assert found["dataset"]["validation"] == {"fraction": 0.3} and "fidelity" not in found["dataset"]
+    assert config().rungs("ucf101")[0].model_dump() == {"trials": 3, "epochs": 2, "videos": 1.0}

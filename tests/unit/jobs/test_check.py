@@ -30,9 +30,31 @@ def test_a_line_for_each_section(folder):
         "method full: its own options; searched: lr",
         "method vpt: num_prompts 2; searched: lr, position",
         "method ssp: entropy_norm fixed, inner_dim 8, attn_dim 8, num_prompts 1; searched: lr",
-        "sweep: 4 studies of 3 trials",
+        "sweep: 4 studies of 3 trials for 2 of 3 epochs",
         "seeds: 0, 1, which makes 8 trainings",
+        "advice: validation of ucf101 has fewer than 500 videos, on which choices are mostly noise; validation.folds "
+        "chooses on several times as many, at several times the cost of the search",
     ]
+
+
+def test_advice_ends_with_folds_with_many_videos_and_without_a_search(folder):
+    few = check_config(tiny_config(folder), "my.yaml")
+    many = {"datasets__ucf101__expected": {"classes": 10, "train": 1667, "test": 20}}  # 30 % of them: 500
+    for change in ({"datasets__ucf101__validation__folds": 2}, many, {"sweep__trials": 0}):
+        assert few[-1].startswith("advice: validation of ucf101")
+        assert not any("advice" in line for line in check_config(tiny_config(folder, **change), "my.yaml"))
+
+
+def test_the_search_is_said_rung_by_rung_and_fold_by_fold(folder):
+    rungs = [{"trials": 8, "epochs": 0.3}, {"trials": 3}]
+    part = [{"trials": 8, "videos": 0.1}, {"trials": 2, "videos": 0.25}]
+    said = "sweep: 4 studies of 8 trials for 1 of 3 epochs, the best 3 for all, each on 2 folds"
+    lines = check_config(tiny_config(folder, sweep={"fidelity": rungs}, datasets__ucf101__validation__folds=2), "x")
+    assert said in lines
+    plain = tiny_config(folder, sweep={"fidelity": rungs}, datasets__ucf101__fidelity=part)
+    assert "sweep: 4 studies of 8 trials on 10 % of the training videos, the best 2 on 25 % of the training videos" in (
+        check_config(plain, "x")
+    )
 
 
 WRONG = {

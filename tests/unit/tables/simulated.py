@@ -1,7 +1,8 @@
 """Benchmarks whose truth is known: hits drawn from a model of methods, seeds, groups and videos.
 
 The logit of a hit is the sum of how hard the video and its group are for every method, and for this one; how good the
-seed is; and what this seed makes of this video and this group. All but the seed's effect are normal. The mean is set so
+seed is; and what this seed makes of this video and this group. A seed may share the effect of a study's choice with the
+other seeds of that study. All but the seed's effect are normal. The mean is set so
 that the accuracy over all of these draws is the wanted one, and the seeds' effect so that the standard deviation of a
 seed's accuracy, over endless test videos, is the wanted one.
 
@@ -48,9 +49,11 @@ class Setting:
     accuracies: tuple[float, ...]
     seed_sd: float
     shape: str = "normal"
+    choosing: float = 0.0
+    """How many times as large the effect of a study's choice is as a seed's."""
 
-    def draw(self, rng: np.random.Generator, seeds: int) -> list[Tally]:
-        """Hits of each method on one test set that all of them share."""
+    def draw(self, rng: np.random.Generator, seeds: int, studies: int = 1) -> list[Tally]:
+        """Hits of each method on one test set that all of them share; seed i trains from study i modulo `studies`."""
         sizes = SIZES[self.data]
         of_group, starts = np.repeat(np.arange(len(sizes)), sizes), np.cumsum(sizes) - sizes
 
@@ -67,9 +70,12 @@ class Setting:
         for accuracy in self.accuracies:
             mean, spread = _calibrated(accuracy, self.seed_sd)
             own = shared + effects(OWN_VIDEO, OWN_GROUP) + np.float32(mean)
-            draws = [np.float32(spread * SHAPES[self.shape](rng)) for _ in range(seeds)]
+            chosen = np.zeros(studies)
+            if self.choosing:
+                chosen = self.choosing * rng.standard_normal(studies)
+            draws = [np.float32(spread * (chosen[k % studies] + SHAPES[self.shape](rng))) for k in range(seeds)]
             hits_of = {k: hits(own + draw + effects(NEW_VIDEO, NEW_GROUP)) for k, draw in enumerate(draws)}
-            found.append(Tally(hits_of, sizes, _videos(self.data)))
+            found.append(Tally(hits_of, sizes, _videos(self.data), studies))
         return found
 
 
