@@ -187,11 +187,12 @@ def test_the_published_protocol_differs_from_our_recipes_in_what_it_names_alone(
         assert recipe.co_batched.model_dump() == {"devices": 4, "validation": gpu // 2, "test": 2 * gpu}
         assert recipe.batch_size % (4 * gpu) == 0 and dataset.validation.fraction == 0
         same = {"augmentation": recipe.augmentation.model_copy(update={"mix_videos": None}), "co_batched": None}
-        changes = {"recipe": recipe.model_copy(update=same), "validation": ours.datasets[name].validation}
+        own = ours.datasets[name]
+        changes = {"recipe": recipe.model_copy(update=same), "validation": own.validation, "fidelity": own.fidelity}
         if name == "breakfast":
             assert (dataset.stereo_channels, dataset.expected.train, dataset.expected.test) == (2, 1605, 411)
-            changes |= {"stereo_channels": 1, "expected": ours.datasets[name].expected}
-        assert dataset.model_copy(update=changes) == ours.datasets[name]
+            changes |= {"stereo_channels": 1, "expected": own.expected}
+        assert dataset.model_copy(update=changes) == own
         for row in ("ssp", "full"):
             assert published.rows[row].start_on(name) == ours.rows[row].start_on(name)
     assert published.rows["full"].options == {"layer_decay": 0.8} and ours.rows["full"].options == {}
