@@ -23,7 +23,9 @@ def _spent(config: Config, dataset: str) -> str:
             words += f" for {rung.epochs} of {settings.recipe.epochs} epochs"
         elif number and rung.epochs != config.rungs(dataset)[number - 1].epochs:
             words += " for all"
-        if rung.videos < 1:
+        if number and rung.videos == 1 and config.rungs(dataset)[number - 1].videos < 1:
+            words += " on all videos"
+        elif rung.videos < 1:
             words += f" on {100 * rung.videos:g} % of the training videos"
         parts.append(words)
     if parts and settings.validation.folds > 1:
