@@ -56,6 +56,11 @@ class Features(nn.Module):
                 self._taken[0].append(features.cpu())
         return VideoMamba.forward_head(self, features)
 
+    def train(self, mode: bool = True) -> Features:
+        """Training or evaluation, of the trunk as well: clips may come in either."""
+        self._trunk[0].train(mode)
+        return super().train(mode)
+
     def epoch(
         self, epoch: int, batches: Sequence[Sequence[int]], clips: Callable[[], Iterable[Sequence[Tensor]]]
     ) -> tuple[Iterator[Sequence[Tensor]], bool]:

@@ -13,7 +13,7 @@ from ssp.jobs.sweep import run_sweep, shares_features
 from ssp.methods.build import build_model
 
 TRIALS, EPOCHS, BATCH = 3, 2, 8
-MIXED = {"scale": [0.5, 1.0], "mixup": 0.8, "cutmix": 1.0, "repeats": 2}
+MIXED = {"scale": [0.5, 1.0], "mixup": 0.8, "cutmix": 1.0, "mix_videos": 2, "repeats": 2}
 HARD = {
     "datasets__ucf101__recipe__augmentation": MIXED,
     "datasets__ucf101__recipe__micro_batch": 4,
@@ -74,6 +74,13 @@ def test_a_sweep_takes_features_once_and_chooses_the_same(tiny, clips, alone, ch
     assert sum(clips) - once == TRIALS * EPOCHS * (train + val)
     assert essence(apart) == essence(shared)
     assert len({trial.hyperparameters.lr for trial in shared.trials}) == TRIALS
+
+
+def test_validation_in_published_batches_is_read_as_without_sharing(tiny, alone):
+    together = {"validation": 4, "test": 4, "devices": 2}
+    config = tiny(datasets__ucf101__recipe__co_batched=together, **HARD)
+    shared = run_sweep(config, "ucf101", "linear")
+    assert essence(alone(lambda: run_sweep(config, "ucf101", "linear"))) == essence(shared)
 
 
 def test_each_drop_path_rate_has_a_stream_of_its_own(tiny, clips, alone):
