@@ -100,6 +100,10 @@ class Paths:
         """Optuna's journal of a study; survives a killed sweep."""
         return _suffixed(self.results.joinpath("state", "sweeps", dataset, *_study(method, study)), ".journal")
 
+    def features(self, cell: str) -> Path:
+        """Features of a frozen trunk that the trials of a cell's study share; removed when the choice is written."""
+        return self.results / "state" / "features" / cell
+
     def training_state(self, dataset: str, method: str, seed: int | str) -> Path:
         """What a killed training continues from; removed when the cell is done."""
         return self.results / "state" / "training" / dataset / method / f"seed{seed}.pt"
@@ -111,6 +115,10 @@ class Paths:
     def record(self, dataset: str, method: str, seed: int | str) -> Path:
         """The result record of a run."""
         return self.results / "records" / dataset / method / f"seed{seed}.json"
+
+    def readings(self, dataset: str, method: str, seed: int | str) -> Path:
+        """Who has read the test videos of a run, from which choice; outlives its record."""
+        return self.results / "readings" / dataset / method / f"seed{seed}.jsonl"
 
     @property
     def costs(self) -> Path:

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ssp.backbone.layout import Streams, TokenLayout
+from ssp.backbone.layout import Streams, TokenLayout, is_readout
 from ssp.backbone.mixer import Mixer, MixerTuning
 
 
@@ -217,6 +217,12 @@ class VideoMamba(nn.Module):
             streams = self.method.after_block(current, index, streams)
         row = current.layout.cls
         return streams.residual[:, row] + self.drop_path(streams.hidden[:, row])
+
+    @property
+    def trunk_is_frozen(self) -> bool:
+        """Whether nothing in front of the final norm changes in training: no parameter there, and no buffer."""
+        trained = [name for name, p in self.named_parameters() if p.requires_grad]
+        return all(map(is_readout, (*trained, *(name for name, _ in self.named_buffers()))))
 
     def forward_head(self, features: Tensor) -> Tensor:
         """Logits (B, classes) of what `forward_features` gives."""

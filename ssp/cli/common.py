@@ -36,6 +36,7 @@ def load(
     method: str | None = None,
     checkpoint: str | None = None,
     ablation: str | None = None,
+    archives: str | None = None,
 ) -> Config:
     """Read a config and check names given on the command line against it."""
     from ssp.config import load_config
@@ -43,6 +44,7 @@ def load(
     config = load_config(path)
     for option, name, known in (
         ("--dataset", dataset, config.datasets),
+        ("--dataset", archives, config.archived),
         ("--method", method, config.rows),
         ("--checkpoint", checkpoint, config.backbone.checkpoints),
         ("NAME", ablation, config.ablations),

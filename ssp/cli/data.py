@@ -18,7 +18,7 @@ def data_generate(config: ConfigPath, dataset: DatasetName) -> None:
     """Make the archives of a demo data set from its seed."""
     from ssp.data.synthetic.archives import generate_archives
 
-    generate_archives(load(config, dataset), dataset)
+    generate_archives(load(config, archives=dataset), dataset)
 
 
 @commands.command("fetch", epilog="Example: ssp data fetch --config config/paper.yaml --dataset hmdb51")
@@ -26,7 +26,7 @@ def data_fetch(config: ConfigPath, dataset: DatasetName) -> None:
     """Get the archives of a data set (from its folder, or its addresses) and verify them."""
     from ssp.data.fetch import fetch_dataset
 
-    fetch_dataset(load(config, dataset), dataset)
+    fetch_dataset(load(config, archives=dataset), dataset)
 
 
 @commands.command("unpack", epilog="Example: ssp data unpack --config config/demo.yaml --dataset hmdb51")
@@ -34,7 +34,7 @@ def data_unpack(config: ConfigPath, dataset: DatasetName) -> None:
     """Unpack the archives of a data set."""
     from ssp.data.archives import unpack_dataset
 
-    unpack_dataset(load(config, dataset), dataset)
+    unpack_dataset(load(config, archives=dataset), dataset)
 
 
 @commands.command("manifest", epilog="Example: ssp data manifest --config config/demo.yaml --dataset hmdb51")

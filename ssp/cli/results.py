@@ -115,7 +115,7 @@ def params(
 
 @commands.command(epilog="Example: ssp evaluate --config config/demo.yaml --dataset ssv2 --method ssp --seed 0")
 def evaluate(config: ConfigPath, dataset: DatasetName, method: MethodName, seed: SeedNumber) -> None:
-    """Test saved weights again, and compare with the record; writes nothing."""
+    """Read test again with saved weights; the record counts it, and other numbers than the record's are an error."""
     loaded = load(config, dataset, method)
     from ssp.jobs.inference import evaluate_saved
 

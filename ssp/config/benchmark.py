@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, NonNegativeInt, model_validator
 
+from ssp.config import splits
 from ssp.config.plugins import method_names, source_names
 from ssp.config.rows import Point, Row, ablation_points, table_rows
 from ssp.config.sections import (
@@ -59,6 +60,13 @@ class Config(Strict):
     tracking: Tracking = Field(default=Tracking(), description="Where MLflow keeps its runs.")
     compute: ComputePlan = Field(default=ComputePlan(), description="What jobs ask for.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _splits_apart(cls, data: Any) -> Any:  # noqa: ANN401 - whatever YAML holds
+        if isinstance(data, dict) and isinstance(data.get("datasets"), dict):
+            return data | {"datasets": splits.apart(data["datasets"])}
+        return data
+
     @model_validator(mode="after")
     def _names_resolve(self) -> Config:
         if wrong := [*self._unknown_names()]:
@@ -75,12 +83,12 @@ class Config(Strict):
                 )
                 yield f"{key}{_known(method, method_names())}"
             for dataset in row.starts:
-                if dataset not in self.datasets:
-                    yield f"methods.{name}.starts.{dataset}: no such data set{_known(dataset, [*self.datasets])}"
+                if dataset not in self.columns:
+                    yield f"methods.{name}.starts.{dataset}: no such data set{_known(dataset, [*self.columns])}"
         for key in ("reference", "explained"):
             if (name := getattr(self, key)) not in (None, *self.methods):
                 yield f"{key}: '{name}' is none of methods{_known(name, [*self.methods])}"
-        if "average" in self.datasets:
+        if "average" in self.columns:
             yield "datasets.average: tables call the average over data sets so; give the data set another name"
         for name, dataset in self.datasets.items():
             if dataset.checkpoint not in self.backbone.checkpoints:
@@ -94,6 +102,8 @@ class Config(Strict):
             if dataset.source not in source_names():
                 known = _known(dataset.source, source_names())
                 yield f"datasets.{name}.source: unknown source '{dataset.source}'{known}"
+            if dataset.stereo_channels > 1 and dataset.source != "breakfast":
+                yield f"datasets.{name}.stereo_channels: only breakfast has a stereo camera; leave it out"
         for name in self.sweep.space:
             if name not in Hyperparameters.model_fields:
                 known = ", ".join(Hyperparameters.model_fields)
@@ -110,7 +120,7 @@ class Config(Strict):
         for name, ablation in self.ablations.items():
             if ablation.of not in self.methods:
                 yield f"ablations.{name}.of: '{ablation.of}' is none of methods{_known(ablation.of, [*self.methods])}"
-            for key, known in (("datasets", [*self.datasets]), ("seeds", self.seeds)):
+            for key, known in (("datasets", [*self.columns]), ("seeds", self.seeds)):
                 for value in getattr(ablation, key) or ():
                     if value not in known:
                         yield f"ablations.{name}.{key}: {value} is none of {key} ({', '.join(map(str, known))})"
@@ -118,6 +128,23 @@ class Config(Strict):
     def quirk(self, name: str) -> Quirk:
         """The effective value of a named quirk: its own setting, else the protocol's."""
         return getattr(self.quirks, name) or self.protocol
+
+    @cached_property
+    def columns(self) -> dict[str, list[str]]:
+        """Columns of the tables, and the data sets whose mean they show: one, or those of several splits."""
+        found: dict[str, list[str]] = {}
+        for name, dataset in self.datasets.items():
+            found.setdefault(dataset.split_of or name, []).append(name)
+        return found
+
+    @cached_property
+    def archived(self) -> dict[str, Dataset]:
+        """Data sets by what is fetched and unpacked: splits share it."""
+        return {name: self.datasets[members[0]] for name, members in self.columns.items()}
+
+    def column_of(self, dataset: str) -> str:
+        """The column of the tables that a data set is in, which is also what its archives go by."""
+        return self.datasets[dataset].split_of or dataset
 
     @cached_property
     def rows(self) -> dict[str, Row]:
@@ -145,11 +172,18 @@ class Config(Strict):
         """What an ablation is made of: data sets, rows (the base row first), seeds."""
         ablation = self.ablations[name]
         rows = dict.fromkeys([ablation.of, *(point.row for point in self.points[name])])
-        return ablation.datasets or [*self.datasets], [*rows], ablation.seeds or self.seeds
+        datasets = [member for column in self.ablation_columns(name) for member in self.columns[column]]
+        return datasets, [*rows], ablation.seeds or self.seeds
+
+    def ablation_columns(self, name: str) -> list[str]:
+        """The columns of an ablation's table."""
+        return self.ablations[name].datasets or [*self.columns]
 
     def first_trial(self, dataset: str, row: str) -> Hyperparameters:
         """The shared hyper-parameters that a row's search starts with on a data set."""
-        return Hyperparameters(**self.datasets[dataset].start.model_dump() | self.rows[row].start_on(dataset))
+        return Hyperparameters(
+            **self.datasets[dataset].start.model_dump() | self.rows[row].start_on(self.column_of(dataset))
+        )
 
     def curve_axis(self, name: str) -> str | None:
         """The option of an ablation that is a number in all points: the axis of its curve, if there is one."""
@@ -214,16 +248,14 @@ class Config(Strict):
     # default is left out, so that a key that is new in the models changes no slice of a config without it.
 
     def archive_slice(self, dataset: str) -> dict[str, Any]:
-        """What decides the archives of a data set on disk; checksums do, not the places that the bytes come from."""
-        return _deciding(self.datasets[dataset], {"source", "archives", "generate"})
+        """What decides the archives of one of `archived` on disk; checksums do, not where the bytes come from."""
+        return _deciding(self.archived[dataset], {"source", "archives", "generate"})
 
     def manifest_slice(self, dataset: str) -> dict[str, Any]:
         """What decides a data set's manifest: its archives, the split and the carving of validation."""
-        own = _deciding(self.datasets[dataset], {"expected", "split", "validation"})
-        own.get("validation", {}).pop(
-            "folds", None
-        )  # the manifest holds the first; others are carved when they are read
-        return self.archive_slice(dataset) | _filled(own)
+        own = _deciding(self.datasets[dataset], {"expected", "split", "stereo_channels", "validation"})
+        own.get("validation", {}).pop("folds", None)  # the manifest holds the first; others are carved when read
+        return self.archive_slice(self.column_of(dataset)) | _filled(own)
 
     def frames_slice(self, dataset: str) -> dict[str, Any]:
         """What decides a data set's frame store, beyond the manifest: what the store says it was made with."""
@@ -243,7 +275,9 @@ class Config(Strict):
         del plain["final"]
         clips, quirks = plain["dataset"]["clips"], plain["dataset"].get("quirks", {})
         plain["dataset"]["clips"] = {name: value for name, value in clips.items() if not name.startswith("test_")}
-        quirks.pop("merge_ids", None)
+        for quirk in ("merge_ids", "best_epoch"):
+            quirks.pop(quirk, None)
+        plain["dataset"]["recipe"].get("co_batched", {}).pop("test", None)
         return plain | {"dataset": _filled(plain["dataset"])}
 
     def cell_slice(self, dataset: str, method: str) -> dict[str, Any]:
@@ -278,7 +312,11 @@ class Config(Strict):
             plain |= {"inherits": self._method(dataset, row.inherits)}
         else:
             space = {key: r.model_dump(mode="json", exclude_defaults=True) for key, r in row.space.items()}
-            plain |= {"space": space, "start": row.start_on(dataset), "fixed": dict.fromkeys(sorted(row.varied), True)}
+            plain |= {
+                "space": space,
+                "start": row.start_on(self.column_of(dataset)),
+                "fixed": dict.fromkeys(sorted(row.varied), True),
+            }
         return _filled(plain)
 
     def _setting(self, row: Row) -> dict[str, Any]:
@@ -311,7 +349,7 @@ class Config(Strict):
         """What decides the tables, beyond the records: the words around them and the order of rows and columns."""
         return {
             "title": self.title,
-            "datasets": list(self.datasets),
+            "datasets": list(self.columns),
             "methods": [[name, self.rows[name].title, self.rows[name].published] for name in self.methods],
             "reference": self.reference_row,
             "seeds": list(self.seeds),
@@ -319,7 +357,7 @@ class Config(Strict):
 
     def ablation_slice(self, name: str) -> dict[str, Any]:
         """What decides the table and the curve of an ablation, beyond the records."""
-        datasets, _rows, seeds = self.ablation_runs(name)
+        datasets, (_, _, seeds) = self.ablation_columns(name), self.ablation_runs(name)
         points = [[point.title, point.row, point.values] for point in self.points[name]]
         title, base = self.ablations[name].title, self.rows[self.ablations[name].of].title
         return {"title": [self.title, title], "of": base, "points": points, "datasets": datasets, "seeds": seeds}
@@ -328,7 +366,12 @@ class Config(Strict):
 # Where the quirks act. Options are known to a method's class alone, and asking it would take torch, which is not there
 # wherever the Snakefile is read; a test holds the classes to this.
 METHOD_QUIRKS = {"ssp": ("entropy_norm",), "stop": ("frame_norm",)}
-DATA_QUIRKS = {"validation_window": "dense", "short_videos": "sparse", "merge_ids": None}  # the sampling; None: any
+DATA_QUIRKS = {  # the sampling; None: any
+    "validation_window": "dense",
+    "short_videos": "sparse",
+    "merge_ids": None,
+    "best_epoch": None,
+}
 NO_QUIRK: Quirk = "fixed"  # the default of `protocol`
 
 # What is in the config and decides no result. A new mirror must not rerun anything: checksums say what an archive is,
@@ -340,6 +383,7 @@ _DECIDES_NOTHING: dict[type[BaseModel], dict[str, Any]] = {
         "archives": {"__all__": {"urls"}},
         "local": True,
         "licence_page": True,
+        "split_of": True,
         "frames": {"max_broken", "timeout_s"},
     },
     Sweep: {"storage": True},

@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     NonNegativeInt,
     PositiveInt,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -23,6 +24,9 @@ Quirk = Literal["fixed", "published"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+_NUMBER = {"type": "integer", "exclusiveMinimum": 0}
+# A file may also hold a list, a number for each split; `ssp.config.splits` takes it apart before anything is checked.
+OfSplits = WithJsonSchema({"anyOf": [_NUMBER, {"type": "array", "items": _NUMBER, "minItems": 1}]})
 LocalPath = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)))]  # ~ is the user's home
 
 
@@ -69,8 +73,10 @@ class Expected(Strict):
     """What the published data set contains; the manifest is compared with it."""
 
     classes: PositiveInt = Field(description="Classes of the data set, outputs of the head.")
-    train: PositiveInt = Field(description="Videos of the training list (before validation is carved from it).")
-    test: PositiveInt = Field(description="Videos of the test list.")
+    train: Annotated[PositiveInt, OfSplits] = Field(
+        description="Videos of the training list (before validation is carved from it); a list for a list of splits."
+    )
+    test: Annotated[PositiveInt, OfSplits] = Field(description="Videos of the test list; a list for a list of splits.")
     # Left out of every copy where it is not given: a manifest does not depend on it then.
     clips: PositiveInt | None = Field(
         default=None,
@@ -155,9 +161,29 @@ class Augmentation(Strict):
     erasing: Fraction = Field(default=0.0, description="Probability of random erasing.")
     mixup: float = Field(default=0.0, ge=0, description="Beta parameter of mixup; 0: off.")
     cutmix: float = Field(default=0.0, ge=0, description="Beta parameter of CutMix; 0: off.")
+    mix_videos: PositiveInt | None = Field(
+        default=None, description="Videos of a step that share a draw of mixup or CutMix (even); null: all of them."
+    )
     repeats: PositiveInt = Field(
         default=1, description="Augmented clips drawn from one decode (repeated augmentation)."
     )
+
+    @field_validator("mix_videos")
+    @classmethod
+    def _whole_pairs(cls, videos: int | None) -> int | None:
+        if videos and videos % 2:
+            raise ValueError("tears mixing pairs apart; give an even number")
+        return videos
+
+
+class CoBatched(Strict):
+    """Which clips share a forward pass in evaluation: what a gate over the batch (published) makes logits depend on."""
+
+    devices: PositiveInt = Field(
+        description="Clips are dealt out in turn, one view of all videos after the other, to as many devices' batches."
+    )
+    validation: PositiveInt = Field(description="Clips of a batch where an epoch is measured.")
+    test: PositiveInt = Field(description="Clips of a batch at test.")
 
 
 class Recipe(Strict):
@@ -167,6 +193,9 @@ class Recipe(Strict):
     warmup_epochs: float = Field(default=0, ge=0, description="Epochs in which the learning rate rises to its peak.")
     batch_size: PositiveInt = Field(description="Videos per optimizer step, whatever the number of devices.")
     micro_batch: PositiveInt | None = Field(default=None, description="Videos per forward pass; null: the whole batch.")
+    co_batched: CoBatched | None = Field(
+        default=None, description="Batches of evaluation; null: clips in order, twice as many as videos a forward pass."
+    )
     label_smoothing: Fraction = Field(default=0.1, description="Share of the label that all classes get equally.")
     clip_grad: float | None = Field(default=None, gt=0, description="Largest gradient norm; null: not clipped.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -404,7 +433,19 @@ class Dataset(Strict):
         default=None, description="Where a person accepts the licence and downloads archives that have no urls."
     )
     generate: Generate | None = Field(default=None, description="Demo only: make the archives from a seed.")
-    split: PositiveInt = Field(default=1, description="Number of the published split.")
+    split: Annotated[PositiveInt, OfSplits] = Field(
+        default=1,
+        description="Number of the published split. A list: each is trained on, and tables show the mean over them.",
+    )
+    # Left out of every copy where it is not given, and decides nothing that `split` does not.
+    split_of: Name | None = Field(
+        default=None,
+        exclude_if=lambda name: name is None,
+        description="Set by a list of splits: the data set that this is a split of.",
+    )
+    stereo_channels: Literal[1, 2] = Field(
+        default=1, description="Breakfast alone: channels of its stereo camera that are listed; the lists have one."
+    )
     validation: Validation = Field(default=Validation(), description="How validation is carved from train.")
     frames: Frames = Field(description="The frame store.")
     clips: Clips = Field(description="Which frames make a clip.")
@@ -463,3 +504,6 @@ class Quirks(Strict):
     )
     frame_norm: Quirk | None = Field(default=None, description="STOP's frame scores: range of the batch, or per clip.")
     merge_ids: Quirk | None = Field(default=None, description="Views merged by file stem, or by full video id.")
+    best_epoch: Quirk | None = Field(
+        default=None, description="Weights of the epoch that is best on the test list (it chooses), or of the last."
+    )

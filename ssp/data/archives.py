@@ -57,7 +57,7 @@ def unpack_dataset(config: Config, dataset: str) -> None:
             `fetched.done` is removed. What a plain rerun can download anew is moved aside, to `<file>.damaged`.
         StorageError: the disk is full or read-only.
     """
-    paths, settings = Paths.of(config), config.datasets[dataset]
+    paths, settings = Paths.of(config), config.archived[dataset]
     archives = [place_of(archive, settings, paths.archives(dataset)) for archive in settings.archives]
     listing, folder = paths.unpacked(dataset), paths.videos(dataset)
     try:

@@ -32,7 +32,7 @@ def fetch_dataset(config: Config, dataset: str) -> None:
     Raises:
         DataError: an archive cannot be had, or is not the right file.
     """
-    settings, paths = config.datasets[dataset], Paths.of(config)
+    settings, paths = config.archived[dataset], Paths.of(config)
     folder = paths.archives(dataset)
     if settings.local is not None:
         missing = [archive.file for archive in settings.archives if not (settings.local / archive.file).exists()]

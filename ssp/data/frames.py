@@ -62,7 +62,7 @@ def extract_shard(config: Config, dataset: str, shard: int) -> None:
         ) as decoders,
         progress(f"frames of {dataset}, shard {shard}") as report,
     ):
-        files = (paths.videos(dataset) / manifest["path"][row] for row in rows)
+        files = (paths.videos(config.column_of(dataset)) / manifest["path"][row] for row in rows)
         for done, (row, record) in enumerate(zip(rows, decoders.map(files), strict=True), start=1):
             if isinstance(record, VideoError):
                 broken.append({"id": manifest["id"][row], "reason": str(record)})

@@ -65,8 +65,8 @@ def build_manifest(config: Config, dataset: str) -> pd.DataFrame:
         DataError: as `write_manifest`.
     """
     settings, paths = config.datasets[dataset], Paths.of(config)
-    tree = _unpacked_tree(paths, dataset)
-    listing = read_listing(settings.source, tree, settings.split)
+    tree = _unpacked_tree(paths, config.column_of(dataset))
+    listing = read_listing(settings.source, tree, settings.split, settings.stereo_channels)
     report = _compare(listing, tree, settings.expected)
     report_path = report_of(paths.manifest(dataset))
     if problem := report["problem"]:

@@ -39,7 +39,7 @@ def write_curve(config: Config, name: str) -> list[Path]:
 
 def ablation_curve(config: Config, name: str, table: pd.DataFrame) -> Figure:
     """One panel per data set; x: the number that is varied, y: top-1 in percent; of a grid a line per other value."""
-    axis, datasets = config.curve_axis(name), config.ablation_runs(name)[0]
+    axis, datasets = config.curve_axis(name), config.ablation_columns(name)
     other = next((option for option in config.ablations[name].vary if option != axis), None)
     columns = min(len(datasets), 2)
     rows = math.ceil(len(datasets) / columns)

@@ -51,7 +51,7 @@ def write_figures(config: Config) -> list[Path]:
 
 def accuracy_against_parameters(config: Config, tables: LongTables) -> Figure:
     """One panel per data set; x: trained parameters without the head, y: top-1 accuracy in percent."""
-    datasets = list(config.datasets)
+    datasets = list(config.columns)
     columns = min(len(datasets), 2 if len(datasets) in (2, 4) else 3)
     rows = math.ceil(len(datasets) / columns)
     figure = Figure(figsize=(3.5 * columns, 2.6 * rows + 0.9), layout="constrained")

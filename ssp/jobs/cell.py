@@ -35,9 +35,10 @@ from ssp.paths import Paths
 from ssp.progress import progress
 from ssp.records.record import Chosen, Epoch, git_state, package_versions
 from ssp.scan import choose_backend
-from ssp.training.evaluate import predict
+from ssp.training.evaluate import batching, predict
 from ssp.training.execution import Execution, derive_seed
-from ssp.training.loop import EpochResult, TrainingFailed, TrainingState, evaluation_batch, failures, fit
+from ssp.training.features import Features
+from ssp.training.loop import EpochResult, TrainingFailed, TrainingState, failures, fit
 
 log = logging.getLogger(__name__)
 Split = Literal["train", "val", "trainval", "test"]
@@ -165,8 +166,8 @@ class Cell:
     def _splits(self) -> dict[str, pd.DataFrame]:
         return {}
 
-    def clips(self, split: Split, seed: int = 0) -> ClipDataset:
-        """Clips of a split; `seed` is that of the augmentation."""
+    def clips(self, split: Split, seed: int = 0, *, central: bool = False) -> ClipDataset:
+        """Clips of a split; `seed` is that of the augmentation. `central`: test as validation is read."""
         training = split in ("train", "trainval")
         dataset = self.config.datasets[self.dataset]
         return ClipDataset(
@@ -174,7 +175,7 @@ class Cell:
             self.store,
             dataset.clips,
             image_size=self.config.backbone.image_size,
-            mode="train" if training else split,
+            mode="train" if training else "val" if central else split,
             seed=seed,
             augmentation=dataset.recipe.augmentation if training else None,
             validation_window=self.config.quirk("validation_window"),
@@ -241,7 +242,9 @@ def train_epochs(
     title: str,
     *,
     on: Literal["train", "trainval"] = "train",
+    best_on_test: bool = False,
     epochs: int | None = None,
+    share: bool = False,
     state: TrainingState | None = None,
 ) -> Iterator[EpochResult]:
     """The epochs of a training on a cell's data, shown, logged and tracked as they come.
@@ -254,35 +257,63 @@ def train_epochs(
         run: the MLflow run that gets the curves.
         title: what the progress bar says.
         on: train, and validation is measured after each epoch, where there is any; or trainval, and nothing is.
+        best_on_test: measure the test list instead, as validation is read, and end with the weights of the best epoch.
         epochs: fewer than the recipe's.
+        share: keep the features of a frozen trunk for other trainings of this cell (`ssp.training.features`).
         state: where to continue.
     """
     settings = cell.config.datasets[cell.dataset]
-    recipe, measured = settings.recipe, on == "train" and settings.validation.fraction > 0
+    recipe, measured = settings.recipe, None
+    if best_on_test:
+        measured = cell.clips("test", central=True)
+    elif on == "train" and settings.validation.fraction > 0:
+        measured = cell.clips("val")
     of = epochs or recipe.epochs
     with progress(title) as on_step:
         for epoch in fit(
             model,
             cell.clips(on, seed),
-            cell.clips("val") if measured else None,
+            measured,
             recipe=recipe,
             chosen=chosen,
             seed=seed,
             execution=cell.execution,
             epochs=epochs,
+            keep_best=best_on_test,
+            features=_features(cell, model, chosen, seed, share) if model.trunk_is_frozen else None,
             state=state,
             on_step=on_step,
         ):
             log.info(
                 "epoch %d/%d: train loss %.4f%s, %.1f s%s",
                 *(epoch.epoch, of, epoch.train_loss),
-                f", val loss {epoch.val_loss:.4f}, val top-1 {epoch.val_top1:.1f} %" if measured else "",
+                f", val loss {epoch.val_loss:.4f}, val top-1 {epoch.val_top1:.1f} %" if measured is not None else "",
                 epoch.seconds,
                 " (before the restart)" if epoch.restored else "",
             )
             curves = curve(epoch).model_dump(exclude={"epoch"}, exclude_none=True) | {"epoch_seconds": epoch.seconds}
             run.log_metrics(curves, epoch.epoch, epoch.finished)
             yield epoch
+
+
+def _features(cell: Cell, model: VideoMamba, chosen: Chosen, seed: int, share: bool) -> Features:
+    """The features of a frozen trunk; shared with trainings for which all is equal that they depend on."""
+    if not share:
+        return Features(model)
+    made_from = {
+        "cell": cell.config.sweep_slice(cell.dataset, cell.method),
+        "manifest": cell.manifest_hash,
+        "backbone": cell.backbone_hash,
+        "options": chosen.options,
+        "tags": {name: value for name, value in cell.tags.items() if "git" not in name},  # device, scan, versions
+    }
+    drawn = {"seed": seed, "drop_path": chosen.drop_path}
+    folder = cell.paths.features(cell.name)
+    train, validation = (
+        folder / slice_hash(made_from | more | {"videos": cell.rows(split)["row"].tolist()})
+        for split, more in (("train", drawn), ("val", {}))
+    )
+    return Features(model, train, validation)
 
 
 def tracked_params(chosen: Chosen, **more: object) -> dict[str, object]:
@@ -315,7 +346,7 @@ def predict_test(cell: Cell, model: VideoMamba) -> pd.DataFrame:
             model,
             clips,
             cell.rows("test"),
-            batch_size=evaluation_batch(recipe),
+            **batching(recipe, "test"),
             execution=cell.execution,
             on_batch=on_batch,
         )

@@ -103,7 +103,7 @@ def _files(config: Config) -> Iterator[str]:
     for name, checkpoint in config.backbone.checkpoints.items():
         if checkpoint.local and not checkpoint.local.is_file():
             yield f"backbone.checkpoints.{name}.local: no file {checkpoint.local}; put it there or mend the path"
-    for name, dataset in config.datasets.items():
+    for name, dataset in config.archived.items():
         made = dataset.generate or Paths.of(config).unpacked(name).exists()
         if dataset.local and not made and not dataset.local.is_dir():
             yield f"datasets.{name}.local: no folder {dataset.local}; put the archives there or mend the path"

@@ -44,8 +44,9 @@ from ssp.progress import progress
 from ssp.records.costs import Clips, Costs, RowCosts, save_costs
 from ssp.records.record import Parameters, Scan, git_state, package_versions
 from ssp.scan import choose_backend
+from ssp.training.evaluate import evaluation_batch
 from ssp.training.execution import Execution
-from ssp.training.loop import TrainingFailed, evaluation_batch, failures, take_step
+from ssp.training.loop import TrainingFailed, failures, take_step
 from ssp.training.optim import make_optimizer
 
 LEAST, MOST, ENOUGH_S = 5, 40, 10.0  # rounds; seconds after which no more than the least are needed

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from ssp.config import Config, slice_hash
+from ssp.config import Config
 from ssp.errors import ConfigError, RecordError
 from ssp.figures.attention import Shown, draw_explanations, frames_of
 from ssp.files import atomic_path, file_sha256, write_json
@@ -22,8 +22,9 @@ from ssp.jobs.cell import Cell
 from ssp.jobs.inference import central_view, class_names, saved_model
 from ssp.methods.observe import explain_clip
 from ssp.records.explained import Explained, ExplainedClip, Origin
-from ssp.records.predictions import merge_views, recorded_predictions
-from ssp.records.record import Record, load_record
+from ssp.records.predictions import merge_views
+from ssp.records.record import Record
+from ssp.records.runs import read_run
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +41,14 @@ def explain_dataset(config: Config, dataset: str) -> Explained:
     if not config.explained:
         raise ConfigError(f"config '{config.name}': `explained` names no row; name one of ssp, such as explained: ssp")
     cell, seed = Cell(config, dataset, config.explained), config.seeds[0]
-    record = _record(cell, seed)
+    record, predictions = _run(cell, seed)
     facts, picture = cell.paths.explained(dataset), cell.paths.explained_picture(dataset)
     if record.status == "failed":
         log.warning("%s seed %d failed, nothing to explain: %s", cell.name, seed, record.reason)
         explained = Explained(made_from=Origin.of(record))
         picture.unlink(missing_ok=True)
     else:
-        clips, shown = _explain(cell, seed, record)
+        clips, shown = _explain(cell, seed, predictions)
         content = draw_explanations(shown)
         with atomic_path(picture) as temporary:
             temporary.write_bytes(content)
@@ -61,17 +62,13 @@ def explain_dataset(config: Config, dataset: str) -> Explained:
     return explained
 
 
-def _record(cell: Cell, seed: int) -> Record:
-    """The run's record; it must be of this config and these data."""
-    path = cell.paths.record(cell.dataset, cell.method, seed)
-    record = load_record(path)
-    for what, found, expected in (
-        ("config", record.config_hash, slice_hash(cell.config.cell_slice(cell.dataset, cell.method))),
-        ("manifest", record.manifest_hash, cell.manifest_hash),
-    ):
-        if found != expected:
-            raise RecordError(f"{path}: stale, made with another {what}; run the workflow again")
-    return record
+def _run(cell: Cell, seed: int) -> tuple[Record, pd.DataFrame]:
+    """The run's record and predictions; they must be of this config and these data."""
+    record, predictions = read_run(cell.config, cell.dataset, cell.method, seed)
+    if record.manifest_hash != cell.manifest_hash:
+        path = cell.paths.record(cell.dataset, cell.method, seed)
+        raise RecordError(f"{path}: stale, made with another manifest; run the workflow again")
+    return record, predictions
 
 
 def choose_videos(videos: pd.DataFrame) -> list[str]:
@@ -90,10 +87,8 @@ def choose_videos(videos: pd.DataFrame) -> list[str]:
     return [first["id"], *(others if wrong.empty else wrong)["id"].iloc[:1]]
 
 
-def _explain(cell: Cell, seed: int, record: Record) -> tuple[list[ExplainedClip], list[Shown]]:
+def _explain(cell: Cell, seed: int, predictions: pd.DataFrame) -> tuple[list[ExplainedClip], list[Shown]]:
     """Facts and pictures of the chosen videos."""
-    path = cell.paths.predictions(cell.dataset, cell.method, seed)
-    predictions = recorded_predictions(path, record.predictions.sha256, "run the workflow again")
     model, _ = saved_model(cell, seed)
     clips, names = cell.clips("test"), class_names(cell)
     view = central_view(clips.clips)

@@ -7,6 +7,7 @@ Design choices
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +27,13 @@ from ssp.jobs.cell import Cell, predict_test
 from ssp.methods.observe import check_explainable, explain_clip
 from ssp.methods.registry import load_method
 from ssp.records.predictions import merge_views, metrics
-from ssp.records.record import Record, load_record
-from ssp.training.evaluate import predict
-from ssp.training.loop import evaluation_batch
+from ssp.records.readings import count_rereading, load_readings
+from ssp.records.record import Record, load_record, package_versions
+from ssp.records.runs import read_run
+from ssp.scan import choose_backend
+from ssp.training.evaluate import evaluation_batch, predict
 
+log = logging.getLogger(__name__)
 TOP = 5
 
 
@@ -56,17 +60,52 @@ def saved_model(cell: Cell, seed: int) -> tuple[VideoMamba, Record]:
 
 
 def evaluate_saved(config: Config, dataset: str, method: str, seed: int) -> str:
-    """Read test again with saved weights; metrics, and how they compare with the record, as text."""
+    """Read test again with saved weights, count that in the record, and give the metrics as text.
+
+    Numbers must be those of the record, to the last digit. Another device, scan backend or version of torch may round a
+    logit otherwise and so move a video that is nearly a tie: then they are not these numbers, and the error says on
+    what they were read.
+
+    Raises:
+        RecordError: as `ssp.records.runs.read_run` and `saved_model`; or the metrics are others than the record's.
+    """
     cell = Cell(config, dataset, method)
-    model, record = saved_model(cell, seed)
+    path, readings = cell.paths.record(dataset, method, seed), cell.paths.readings(dataset, method, seed)
+    load_readings(readings)  # before anything is read that could not be counted
+    read_run(config, dataset, method, seed)  # a record that is stale or whose seal is broken is nothing to compare with
+    model, _ = saved_model(cell, seed)
+    log.warning(
+        "This reads test again, and the record counts it. What is chosen after a look at test is measured on videos "
+        "that it was chosen by, and tables mark it"
+    )
     found = metrics(merge_views(predict_test(cell, model), config.quirk("merge_ids")))
+    record = count_rereading(path, readings)
+    recorded = record.metrics.model_dump(include=set(found))
+    if differing := [name for name in found if recorded[name] != found[name]]:
+        numbers = ", ".join(f"{name} {found[name]}, not {recorded[name]}" for name in differing)
+        raise RecordError(f"{path}: test read again gives {numbers}; {_unlike(cell, record)}")
     lines = [
         f"{name:8} {value:.2f}" if isinstance(value, float) else f"{name:8} {value}" for name, value in found.items()
     ]
-    recorded = record.metrics.model_dump(include=set(found))
-    differing = [f"{name} {recorded[name]}" for name in found if recorded[name] != found[name]]
-    verdict = f"differs from the record, which has {', '.join(differing)}" if differing else "equal to the record"
-    return "\n".join([*lines, verdict])
+    return "\n".join([*lines, f"equal to the record; test was read {record.test_readings} times from this choice"])
+
+
+def _unlike(cell: Cell, record: Record) -> str:
+    """What numbers that are not the record's may come from, as the end of an error."""
+    versions, scan = package_versions(), choose_backend(torch.float32, cell.execution.device).name
+    names = record.versions.keys() | versions.keys()
+    other = [
+        f"{name} {now} (recorded: {then})"
+        for name, now, then in (
+            ("device", cell.execution.name, record.device),
+            ("scan", scan, record.scan.backend if record.scan else scan),
+            *((name, versions.get(name), record.versions.get(name)) for name in sorted(names)),
+        )
+        if now != then
+    ]
+    if other:
+        return f"this is {', '.join(other)}, which may round otherwise: evaluate where it was trained"
+    return "device, scan and versions are the record's, so weights, data or code are others: run the workflow again"
 
 
 class _OneVideo:

@@ -3,9 +3,10 @@
 Design choices
 - Trains on all training videos, those that validation was carved from included (`refit: false`: without them, and
   validation is measured for the curves only). When the last epoch is over, reads test once, in the same process; there
-  is no best epoch.
+  is no best epoch. With the quirk `best_epoch: published` there is: test chooses it, read after each epoch.
 - Weights, predictions and record are each written atomically, the record last; then the MLflow run is closed, and only
   then the training state goes. So a run that is killed in between ends as the same MLflow run.
+- That test was read is noted before the record says what came out (`ssp.records.readings`).
 - A training that fails for a reason of its own (loss not finite, out of memory) writes all three too, says why in the
   record, and the workflow goes on.
 - A killed run continues after its last epoch; its MLflow run goes on as well.
@@ -34,7 +35,9 @@ from ssp.jobs.tracking import TrackedRun, Tracking
 from ssp.methods.parameters import parameter_counts
 from ssp.records.choice import Choice, load_choice, sweep_again
 from ssp.records.predictions import merge_views, metrics
+from ssp.records.readings import Reading, earlier_choices, load_readings, note_reading, rereadings, this_moment
 from ssp.records.record import (
+    BestEpoch,
     Metrics,
     Parameters,
     PredictionsFile,
@@ -47,7 +50,7 @@ from ssp.records.record import (
 )
 from ssp.scan import choose_backend
 from ssp.training.evaluate import empty_predictions, write_predictions
-from ssp.training.loop import EpochResult, TrainingFailed, TrainingState, failures
+from ssp.training.loop import EpochResult, TrainingFailed, TrainingState, best_of, failures
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +62,7 @@ class _Outcome:
     epochs: list[EpochResult] = field(default_factory=list)
     parameters: Parameters | None = None
     predictions: pd.DataFrame = field(default_factory=empty_predictions)
+    best_epoch: BestEpoch | None = None
     metrics: Metrics | None = None
     test_seconds: float | None = None
     reason: str | None = None
@@ -78,6 +82,7 @@ def train_cell(config: Config, dataset: str, method: str, seed: int) -> Record:
         raise ConfigError(f"config '{config.name}': no seed {seed}; it has: {', '.join(map(str, seeds))}")
     choice = _take_over(cell, load_choice(cell.choice_file, config, dataset, cell.row.tuned_as, cell.study))
     _check_origin(cell, choice)
+    load_readings(cell.paths.readings(dataset, method, seed))  # a damaged file is met now, not after the training
     tracking = Tracking(config)
     state = TrainingState(cell.paths.training_state(dataset, method, seed), _identity(cell, choice, seed))
     run = tracking.start(
@@ -100,7 +105,7 @@ def train_cell(config: Config, dataset: str, method: str, seed: int) -> Record:
     write_predictions(outcome.predictions, predictions)
     seconds = time.perf_counter() - clock
     about = _run(outcome, started, seconds, cell.execution.device, run, tracking.public_uri)
-    record = _record(cell, choice, seed, outcome, about, predictions)
+    record = _with_readings(cell, _record(cell, choice, seed, outcome, about, predictions))
     save_record(record, cell.paths.record(dataset, method, seed))
     _track_result(cell, record, run)
     state.path.unlink(missing_ok=True)
@@ -152,8 +157,11 @@ def _train_and_test(
         model = cell.build(chosen, seed)
     outcome.parameters = Parameters(**parameter_counts(model))
     on = "trainval" if cell.config.refit else "train"
-    for epoch in train_epochs(cell, model, chosen, seed, run, f"{cell.name} seed {seed}", on=on, state=state):
+    best, title = cell.config.quirk("best_epoch") == "published", f"{cell.name} seed {seed}"
+    for epoch in train_epochs(cell, model, chosen, seed, run, title, on=on, best_on_test=best, state=state):
         outcome.epochs.append(epoch)
+    taken = best_of(outcome.epochs) if best else outcome.epochs[-1]
+    outcome.best_epoch = BestEpoch(epoch=taken.epoch, measured_on="test") if best else None
     # Weights first: from here on nothing trains, and test is read once.
     save_tuned(
         model,
@@ -165,8 +173,8 @@ def _train_and_test(
     outcome.test_seconds = time.perf_counter() - clock
     outcome.metrics = Metrics(
         **metrics(merge_views(outcome.predictions, cell.config.quirk("merge_ids"))),
-        val_top1=outcome.epochs[-1].val_top1,
-        val_loss=outcome.epochs[-1].val_loss,
+        val_top1=taken.val_top1,
+        val_loss=taken.val_loss,
     )
 
 
@@ -197,12 +205,28 @@ def _record(cell: Cell, choice: Choice, seed: int, outcome: _Outcome, run: Run, 
         manifest_hash=cell.manifest_hash,
         backbone_hash=cell.backbone_hash,
         epochs=len(outcome.epochs),
+        best_epoch=outcome.best_epoch,
         parameters=outcome.parameters,
         metrics=outcome.metrics,
         curves=[curve(epoch) for epoch in outcome.epochs],
         predictions=PredictionsFile(path=predictions.as_posix(), sha256=file_sha256(predictions)),
         run=run,
     )
+
+
+def _with_readings(cell: Cell, record: Record) -> Record:
+    """The record with what is known of readings of test; its own, if it came to its end, is noted first."""
+    path = cell.paths.readings(record.dataset, record.method, record.seed)
+    choice = (record.config_hash, record.hyperparameters)
+    if record.metrics:
+        note_reading(path, Reading(by="train", config_hash=choice[0], hyperparameters=choice[1], run=this_moment()))
+    readings = load_readings(path)
+    counted = {
+        "test_readings": sum(reading.choice == choice for reading in readings),
+        "rereadings": rereadings(readings, choice),
+        "earlier_test_readings": earlier_choices(readings, choice),
+    }
+    return record.model_copy(update=counted)
 
 
 def _run(outcome: _Outcome, started: datetime, seconds: float, device: torch.device, run: TrackedRun, uri: str) -> Run:

@@ -16,6 +16,8 @@ Design choices
 - The sampler is started anew for each trial, from the sweep's seed and the trial's number. With one worker proposals
   are a function of the finished trials alone, so a killed sweep goes on to exactly the same choice. Parallel workers
   (`sweep.workers`) see each other's trials as they come, so a sweep with several does not repeat.
+- Trials of a method that trains the readout alone share the features of the frozen trunk (`ssp.training.features`),
+  with one worker: it costs one stream for each drop path rate, and the choice is the same.
 - With no trials the start is the choice, and nothing is trained here.
 - A loss that is not finite, or too little memory, makes a failed trial, with the reason; it has spent its budget.
 """
@@ -26,6 +28,7 @@ import logging
 import multiprocessing
 import os
 import queue
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -95,6 +98,7 @@ def run_sweep(config: Config, dataset: str, method: str, study: int | None = Non
     )
     choice = choose(cell, results, about)
     save_choice(choice, cell.paths.choice(dataset, method, study))
+    shutil.rmtree(cell.paths.features(cell.name), ignore_errors=True)
     if choice.hyperparameters:
         parent.log_params(tracked_params(choice.hyperparameters, trial=choice.trial))
         if choice.value is not None:
@@ -227,7 +231,9 @@ def _train(
             model = part.build(chosen, seed)
         curves.append([])
         with _fold_run(tracking, own, cell, run) if folds > 1 else nullcontext(run) as tracked:
-            for epoch in train_epochs(part, model, chosen, seed, tracked, own, epochs=budget.epochs):
+            for epoch in train_epochs(
+                part, model, chosen, seed, tracked, own, epochs=budget.epochs, share=shares_features(cell)
+            ):
                 curves[-1].append(curve(epoch))
                 if folds == 1:
                     trial.set_user_attr("epochs", _plain(curves[0]))
@@ -269,6 +275,14 @@ def pooled(curves: list[list[Epoch]], videos: list[int]) -> list[Epoch]:
 
 def _plain(epochs: list[Epoch]) -> list[dict[str, Any]]:
     return [epoch.model_dump() for epoch in epochs]
+
+
+def shares_features(cell: Cell) -> bool:
+    """Whether a trial may have the drop path and options of an earlier one, and no other process writes features."""
+    space = search_space(cell.config, cell.method)
+    others = [r for name, r in space.items() if name not in ("lr", "weight_decay")]
+    trials = sum(rung.trials for rung in cell.config.rungs(cell.dataset))
+    return trials > 1 and cell.config.sweep.workers == 1 and all(r.choices is not None for r in others)
 
 
 # Parallel workers.

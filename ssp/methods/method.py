@@ -36,7 +36,8 @@ pass meets them, and who needs them:
   hand-written backward stays, and what it costs is the method's cost, not that of another implementation. Where that is
   all, `mergeable = True` makes `merge` work. What needs a layer's input (dropout on a bottleneck) is wrapped in
   `attach` with forward hooks, which leave published names alone; the mixer calls hooked layers as modules.
-- Weight decay spares one-dimensional parameters and biases; `attach` sets `no_weight_decay = True` on others.
+- Weight decay spares one-dimensional parameters and biases; `attach` sets `no_weight_decay = True` on others. A method
+  trains some of its parameters more slowly by `learning_rate_scale`.
 - A method that reads several frames or rows takes them from the layout, never from numbers of its own, so that it
   works at any clip length and image size.
 """
@@ -89,6 +90,10 @@ class TuningMethod:
     def trainable_parameters(self, model: VideoMamba) -> list[str]:
         """Names of all parameters that train: everything attached, the head and the final norm."""
         return [name for name, _ in model.named_parameters() if name in model.added or is_readout(name)]
+
+    def learning_rate_scale(self, model: VideoMamba, name: str) -> float:
+        """The share of the learning rate that a trainable parameter is trained at."""
+        return 1.0
 
     def without_gradient(self, model: VideoMamba) -> dict[str, str]:
         """Trainable parameters whose gradient is exactly zero by construction, with the reason."""

@@ -2,6 +2,7 @@
 
 Design choices
 - A predictions file keeps the logits of every test view, so every way of merging views or ids is a function of it.
+- It is sealed by its record, which holds its checksum: results are read by `recorded_predictions` alone.
 - Views are merged as the published code does: the mean over the views of each view's softmax, in float64.
 - `ids="fixed"` merges by the full video id. `ids="published"` merges by file name up to its first dot and keeps the
   first row of each (name, view): the cameras of a Breakfast recording collapse into one, as in the published numbers.

@@ -5,6 +5,8 @@ Design choices
 - What may differ between two runs of the same thing (time, host, memory, tracking ids) stands apart under `run`; all
   other keys are equal bytes for the same commit, config, seed and machine.
 - A failed cell has a record too: status "failed", a reason, no metrics.
+- The predictions of a finished run are sealed: their checksum is here, and whoever reads them asks for it.
+- What was read of test is counted here, and remembered over records in `ssp.records.readings`.
 - Light: no torch, so that tables are made in an instant.
 """
 
@@ -101,8 +103,15 @@ class Epoch(Stored):
     val_top1: float | None = None
 
 
+class BestEpoch(Stored):
+    """Which epoch's weights were tested, where not the last one's, and which list chose it (by its `val_top1`)."""
+
+    epoch: int = Field(description="Counted from 1; the first of equally good ones.")
+    measured_on: Literal["test"] = Field(description="The list of `val_loss` and `val_top1`, one view a video.")
+
+
 class Metrics(Stored):
-    """Test metrics, a function of the predictions file; and validation at the last epoch. Percent where accuracy."""
+    """Test metrics, a function of the predictions file; and validation at the epoch tested. Percent where accuracy."""
 
     top1: float
     top5: float
@@ -114,10 +123,25 @@ class Metrics(Stored):
 
 
 class PredictionsFile(Stored):
-    """Where the predictions lie, and what proves that they are these."""
+    """Where the predictions lie, and the seal that proves that they are these."""
 
     path: str
     sha256: str
+
+
+class Moment(Stored):
+    """When test was read, and by which code."""
+
+    at: str = Field(description="UTC, ISO 8601.")
+    commit: str
+
+
+class EarlierChoice(Stored):
+    """Another choice, from which test had been read before."""
+
+    config_hash: str
+    hyperparameters: Chosen
+    test_readings: int
 
 
 class Run(Stored):
@@ -155,11 +179,24 @@ class Record(Stored):
     manifest_hash: str
     backbone_hash: str | None = Field(default=None, description="Of the pre-trained weights' file; null: not noted.")
     epochs: int = Field(description="Epochs trained.")
+    best_epoch: BestEpoch | None = Field(default=None, description="null: the last one; quirk `best_epoch`.")
     parameters: Parameters | None = None
     metrics: Metrics | None = None
     curves: list[Epoch] = []
     predictions: PredictionsFile
+    test_readings: int | None = Field(
+        default=None, description="Finished readings of test from this choice; 0: failed before; null: not noted."
+    )
+    rereadings: list[Moment] = Field(default=[], description="Those of them that `ssp evaluate` made.")
+    earlier_test_readings: list[EarlierChoice] = Field(
+        default=[], description="Other choices of this run that test was read from before."
+    )
     run: Run
+
+    @property
+    def read_before(self) -> int:
+        """How often test had been read from other choices before."""
+        return sum(choice.test_readings for choice in self.earlier_test_readings)
 
     @model_validator(mode="after")
     def _status_says_all(self) -> Record:

@@ -55,9 +55,10 @@ def content(results: Results) -> dict[str, Any]:
 
 def _anchors(results: Results, row: dict[str, Any]) -> dict[str, str]:
     """Where the runs of the two rows stand; an average has none of its own."""
-    if row["dataset"] not in results.config.datasets:
+    if row["dataset"] not in results.config.columns:
         return {}
-    return {key: anchor(row["dataset"], row[key]) for key in ("reference", "method")}
+    first = results.config.columns[row["dataset"]][0]
+    return {key: anchor(first, row[key]) for key in ("reference", "method")}
 
 
 def _main(results: Results) -> tuple[list[str], list[dict[str, Any]]]:
@@ -65,7 +66,7 @@ def _main(results: Results) -> tuple[list[str], list[dict[str, Any]]]:
     table = results.layouts["main"].table
     groups = list(dict.fromkeys(group for group, _ in table.columns if group))
     intervals = results.tables.uncertainty.set_index(["dataset", "method"])
-    rows = []
+    rows, columns = [], results.config.columns
     for method, (_, row) in zip(results.config.methods, table.iterrows(), strict=True):
         title, cells = row[("", "method")], []
         for group in groups:
@@ -80,7 +81,7 @@ def _main(results: Results) -> tuple[list[str], list[dict[str, Any]]]:
                     "look": "failed" if isinstance(measured, Noted) else "best" if known and measured.best else "",
                     "interval": "" if interval is None or pd.isna(interval["low"]) else _ends(interval),
                     "published": published.text if published else "–",
-                    "anchor": anchor(group, method) if group in results.config.datasets else "",
+                    "anchor": anchor(columns[group][0], method) if group in columns else "",
                 }
             )
         rows.append({"method": title, "cells": cells, "rank": row[(groups[-1], RANK)] or "–"})

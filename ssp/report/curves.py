@@ -11,9 +11,16 @@ from ssp.tables.cells import CellResult
 
 
 def content(results: Results) -> dict[str, Any]:
-    """For each data set one panel per method: validation accuracy above, where there is any, losses below."""
+    """For each data set one panel per method: measured accuracy above, where there is any, losses below."""
     datasets = [{"name": dataset, "panels": _panels(results, dataset)} for dataset in results.config.datasets]
-    return {"datasets": datasets, "refit": results.config.refit}
+    return {"datasets": datasets, "measured_on": _measured_on(results)}
+
+
+def _measured_on(results: Results) -> str | None:
+    """The list that each epoch was measured on, if any."""
+    if results.config.quirk("best_epoch") == "published":
+        return "test"
+    return None if results.config.refit else "validation"
 
 
 def _panels(results: Results, dataset: str) -> list[dict[str, Any]]:
@@ -37,22 +44,22 @@ def _panels(results: Results, dataset: str) -> list[dict[str, Any]]:
 
 
 def _accuracies(results: Results, cell: CellResult) -> list[svg.Line]:
-    colour = results.colour(cell.method)
+    colour, on = results.colour(cell.method), _measured_on(results)
     drawn = []
     for seed, record in cell.records.items():
         values = [epoch.val_top1 for epoch in record.curves if epoch.val_top1 is not None]
-        drawn.append(svg.Line(values, colour, f"seed {seed}, validation top-1 in percent: {_told(values, '.1f')}"))
+        drawn.append(svg.Line(values, colour, f"seed {seed}, {on} top-1 in percent: {_told(values, '.1f')}"))
     return drawn
 
 
 def _losses(results: Results, cell: CellResult) -> list[svg.Line]:
-    colour = results.colour(cell.method)
+    colour, on = results.colour(cell.method), _measured_on(results)
     drawn = []
     for seed, record in cell.records.items():
         train = [epoch.train_loss for epoch in record.curves]
-        validation = [epoch.val_loss for epoch in record.curves if epoch.val_loss is not None]
+        measured = [epoch.val_loss for epoch in record.curves if epoch.val_loss is not None]
         drawn.append(svg.Line(train, colour, f"seed {seed}, training loss: {_told(train)}", dashed=True))
-        drawn.append(svg.Line(validation, colour, f"seed {seed}, validation loss: {_told(validation)}"))
+        drawn.append(svg.Line(measured, colour, f"seed {seed}, {on} loss: {_told(measured)}"))
     return drawn
 
 

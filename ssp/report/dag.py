@@ -44,9 +44,9 @@ def jobs(config: Config) -> dict[str, list[tuple[str, ...]]]:
     """The jobs of each rule of a config, by what tells them apart; rules in the order of work."""
     used = {name: config.backbone.checkpoints[name] for name in {d.checkpoint for d in config.datasets.values()}}
     found = {
-        "generate": [(name,) for name, dataset in config.datasets.items() if dataset.generate],
-        "fetch": [(name,) for name in config.datasets],
-        "unpack": [(name,) for name in config.datasets],
+        "generate": [(name,) for name, dataset in config.archived.items() if dataset.generate],
+        "fetch": [(name,) for name in config.archived],
+        "unpack": [(name,) for name in config.archived],
         "manifest": [(name,) for name in config.datasets],
         "frames": [(name, str(k)) for name, dataset in config.datasets.items() for k in range(dataset.frames.shards)],
         "build_scan": [()],

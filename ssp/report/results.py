@@ -15,6 +15,7 @@ from ssp.figures.style import COLOURS
 from ssp.paths import Paths
 from ssp.records.choice import Choice, load_choice
 from ssp.records.record import Record, load_record
+from ssp.records.runs import read_run
 from ssp.tables.cells import CellResult, collect_cells
 from ssp.tables.layout import Layout, lay_out
 from ssp.tables.long import LongTables, read_tables
@@ -71,7 +72,8 @@ def load_results(config: Config) -> Results:
         RecordError: tables, a record or a choice are missing, broken or stale; or the manifest is not the records'.
         DataError: a manifest or frames are missing, or a manifest cannot be read.
     """
-    paths, tables, cells = Paths.of(config), read_tables(config), collect_cells(config)
+    paths, tables = Paths.of(config), read_tables(config)
+    cells = [split for cell in collect_cells(config) for split in cell.splits]
     studies = [(cell.dataset, cell.method, number) for cell in cells for number in config.study_numbers]
     choices = {study: load_choice(paths.choice(*study), config, *study) for study in studies}
     for dataset in config.datasets:
@@ -82,7 +84,7 @@ def load_results(config: Config) -> Results:
         tables=tables,
         layouts=lay_out(config, tables),
         cells=cells,
-        points=_points(config, paths),
+        points=[read_run(config, *run)[0] for run in config.runs() if run[1] not in config.methods],
         choices=choices,
         names={dataset: _class_names(paths, dataset, cells) for dataset in config.datasets},
     )

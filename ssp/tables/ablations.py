@@ -19,12 +19,13 @@ from ssp.errors import RecordError
 from ssp.files import write_text
 from ssp.paths import Paths
 from ssp.tables import stats
-from ssp.tables.cells import CellResult, read_cells
+from ssp.tables.cells import TableCell, read_cells
 from ssp.tables.claims import tallies
 from ssp.tables.layout import (
     LEVEL,
     Layout,
     not_enough,
+    read_before_words,
     seeds_words,
     signed,
     signed_interval,
@@ -50,6 +51,7 @@ COLUMNS = (
     "p",
     "p_holm",
     "status",
+    "read_before",
 )
 BASE = "base"
 
@@ -77,7 +79,7 @@ def ablation_table(config: Config, name: str) -> pd.DataFrame:
     Raises:
         RecordError: a record is missing, stale or broken.
     """
-    datasets, rows, seeds = config.ablation_runs(name)
+    datasets, (_, rows, seeds) = config.ablation_columns(name), config.ablation_runs(name)
     cells = {(cell.dataset, cell.method): cell for cell in read_cells(config, datasets, rows, seeds)}
     base = config.ablations[name].of
     counted = tallies([*cells.values()])
@@ -96,7 +98,7 @@ def ablation_table(config: Config, name: str) -> pd.DataFrame:
         row |= {"difference_low": difference.low, "difference_high": difference.high}
     axes = dict.fromkeys(axis for point in config.points[name] for axis in point.values)
     table = pd.DataFrame(found, columns=[*axes, *COLUMNS])
-    return rounded(table.astype({"n_seeds": "Int64", "extra": "Int64"}))
+    return rounded(table.astype(dict.fromkeys(("n_seeds", "extra", "read_before"), "Int64")))
 
 
 def read_ablation(config: Config, name: str) -> pd.DataFrame:
@@ -113,7 +115,7 @@ def read_ablation(config: Config, name: str) -> pd.DataFrame:
         raise RecordError(f"{path}: cannot be read ({error}); {again}") from None
     if tuple(table.columns[-len(COLUMNS) :]) != COLUMNS:
         raise RecordError(f"{path}: columns are not {', '.join(COLUMNS)}; {again}")
-    return table.astype({"n_seeds": "Int64", "extra": "Int64"})
+    return table.astype(dict.fromkeys(("n_seeds", "extra", "read_before"), "Int64"))
 
 
 def shown_points(config: Config, name: str) -> list[Point]:
@@ -124,9 +126,9 @@ def shown_points(config: Config, name: str) -> list[Point]:
     return [Point(config.rows[base].title, base, {}), *points]
 
 
-def _measured(cell: CellResult, counted: stats.Tally | None) -> dict:
-    parameters = next((record.parameters for record in cell.records.values() if record.parameters), None)
-    row = {"extra": parameters.extra if parameters else None, "status": cell.status, "n_seeds": len(cell.videos)}
+def _measured(cell: TableCell, counted: stats.Tally | None) -> dict:
+    row = {"extra": cell.parameters.extra if cell.parameters else None}
+    row |= {"status": cell.status, "n_seeds": cell.n_seeds, "read_before": cell.read_before}
     if counted:
         spread, (interval,) = stats.spread(cell.accuracies), stats.intervals([[counted]])
         row |= {"mean": spread.mean, "sd": spread.sd, "low": interval.low, "high": interval.high}
@@ -136,7 +138,7 @@ def _measured(cell: CellResult, counted: stats.Tally | None) -> dict:
 def lay_out_ablation(config: Config, name: str, table: pd.DataFrame) -> Layout:
     """The table for readers."""
     ablation = config.ablations[name]
-    datasets, _, seeds = config.ablation_runs(name)
+    datasets, (_, _, seeds) = config.ablation_columns(name), config.ablation_runs(name)
     points = shown_points(config, name)
     by_point = table.groupby(table.index // len(datasets))
     titles = [f"{point.title} ({BASE})" if point.row == ablation.of else point.title for point in points]
@@ -179,10 +181,11 @@ def _star_words(config: Config, table: pd.DataFrame) -> str:
 
 
 def _accuracy(row: dict[str, Any], title: str, notes: list[str]) -> Measured | Noted:
-    if row["status"] == "ok":
-        return Measured(row["mean"], row["sd"])
-    failed = row["status"] == "failed"
-    lost = "all seeds failed" if failed else "some seeds failed; the mean is over the others"
-    notes.append(f"{title} on {row['dataset']}: {lost}")
-    mark = str(len(notes))
+    failed, words = row["status"] == "failed", []
+    if row["status"] != "ok":
+        words.append("all seeds failed" if failed else "some seeds failed; the mean is over the others")
+    words += filter(None, [read_before_words(row["read_before"])])
+    if words:
+        notes.append(f"{title} on {row['dataset']}: {'; '.join(words)}")
+    mark = str(len(notes)) if words else ""
     return Noted("failed", mark) if failed else Measured(row["mean"], row["sd"], note=mark)

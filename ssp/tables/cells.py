@@ -5,7 +5,8 @@ Design choices
 - A missing record is an error, because a table with a silent hole is worse than none; the message is the command that
   makes it. A record of another config (changed options, budget, data) is an error too: its number answers another
   question. A failed cell is a result and stays.
-- Trust is checked: predictions must be the very file that the record names, and the record's hits must follow from it.
+- Trust is checked: predictions must be the very file that the record has sealed, and its hits must follow from them.
+- A data set of several splits is one cell of the tables, made of a cell for each split.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
@@ -20,12 +22,13 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
-from ssp.config import Config, slice_hash, slice_lines
+from ssp.config import Config
 from ssp.errors import RecordError
 from ssp.paths import Paths
-from ssp.records.predictions import merge_views, metrics, recorded_predictions
-from ssp.records.record import Record, load_record
-from ssp.tables.stats import drawn_units
+from ssp.records.predictions import merge_views, metrics
+from ssp.records.record import Parameters, Record
+from ssp.records.runs import read_run, train_again
+from ssp.tables import stats
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,42 @@ class CellResult:
         return "partial" if self.videos else "failed"
 
     @property
+    def n_seeds(self) -> int:
+        """Seeds that did not fail."""
+        return len(self.videos)
+
+    @property
     def accuracies(self) -> list[float]:
         """Top-1 in percent of each seed, or of each study as the mean of its seeds; failed seeds left out."""
-        units = drawn_units(self.videos, self.studies)
+        units = stats.drawn_units(self.videos, self.studies)
         return [fmean(self.records[seed].metrics.top1 for seed in unit) for unit in units]
+
+    @cached_property
+    def tally(self) -> stats.Tally | None:
+        """Hits by seed and group; None where all seeds failed."""
+        return stats.tally(self.videos, self.studies) if self.videos else None
+
+    @property
+    def parameters(self) -> Parameters | None:
+        """Parameter counts; None where no seed came as far as building the model.
+
+        Raises:
+            RecordError: seeds differ.
+        """
+        known = {record.parameters for record in self.records.values() if record.parameters}
+        if len(known) > 1:
+            raise RecordError(f"{self.dataset}/{self.method}: seeds differ in parameter counts; run the cell again")
+        return next(iter(known), None)
+
+    @property
+    def splits(self) -> list[CellResult]:
+        """The cells that it is made of: itself."""
+        return [self]
+
+    @property
+    def read_before(self) -> int:
+        """How often test had been read from other choices before this one, over all seeds."""
+        return sum(record.read_before for record in self.records.values())
 
     @property
     def reasons(self) -> dict[int, str]:
@@ -59,75 +94,108 @@ class CellResult:
         return {seed: record.reason for seed, record in self.records.items() if record.status == "failed"}
 
 
-def collect_cells(config: Config) -> list[CellResult]:
-    """The cells of the tables, data set by data set, rows in the config's order.
+@dataclass(frozen=True)
+class SplitsResult:
+    """One row on a data set of several splits: their mean, seed by seed."""
+
+    dataset: str
+    """The column of the tables."""
+    method: str
+    splits: list[CellResult]
+
+    @property
+    def status(self) -> str:
+        """All trainings "ok", all "failed", or "partial"."""
+        found = {cell.status for cell in self.splits}
+        return found.pop() if len(found) == 1 else "partial" if self.n_seeds else "failed"
+
+    @property
+    def _seeds(self) -> list[int]:
+        """Seeds that failed on no split."""
+        first, *others = self.splits
+        return [seed for seed in first.videos if all(seed in other.videos for other in others)]
+
+    @property
+    def n_seeds(self) -> int:
+        """How many of these there are."""
+        return len(self._seeds)
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Mean top-1 in percent over the splits, of each seed or study, as `CellResult`."""
+        units = stats.drawn_units(self._seeds, self.splits[0].studies)
+        return [fmean(cell.records[seed].metrics.top1 for cell in self.splits for seed in unit) for unit in units]
+
+    @cached_property
+    def tally(self) -> stats.Tally | None:
+        """Hits by seed and group, each split of equal weight; None where every seed failed somewhere."""
+        return stats.pooled([cell.tally for cell in self.splits]) if self.n_seeds else None
+
+    @property
+    def read_before(self) -> int:
+        """How often test had been read from other choices before these, over all splits and seeds."""
+        return sum(cell.read_before for cell in self.splits)
+
+    @property
+    def parameters(self) -> Parameters | None:
+        """Parameter counts, as `CellResult`; classes are the same in all splits."""
+        return next((cell.parameters for cell in self.splits if cell.parameters), None)
+
+
+TableCell = CellResult | SplitsResult
+
+
+def collect_cells(config: Config) -> list[TableCell]:
+    """The cells of the tables, column by column, rows in the config's order.
 
     Raises:
         RecordError: as `read_cells`.
     """
-    return read_cells(config, list(config.datasets), list(config.methods), config.seeds)
+    return read_cells(config, list(config.columns), list(config.methods), config.seeds)
 
 
-def read_cells(config: Config, datasets: Sequence[str], rows: Sequence[str], seeds: Sequence[int]) -> list[CellResult]:
-    """Cells of a config, data set by data set.
+def read_cells(config: Config, columns: Sequence[str], rows: Sequence[str], seeds: Sequence[int]) -> list[TableCell]:
+    """Cells of a config, column by column.
 
     Raises:
         RecordError: a record is missing, broken, or of another config; or predictions contradict their record.
     """
-    names = [(dataset, row) for dataset in datasets for row in rows]
+    names = [(column, row) for column in columns for row in rows]
     console = Console(stderr=True)
     quiet = not sys.stderr.isatty()
-    cells = [
-        _read_cell(config, dataset, row, seeds)
-        for dataset, row in track(names, "Reading records", console=console, disable=quiet, transient=True)
-    ]
-    _same_origin(cells, config)
+    cells: list[TableCell] = []
+    for column, row in track(names, "Reading records", console=console, disable=quiet, transient=True):
+        splits = [_read_cell(config, dataset, row, seeds) for dataset in config.columns[column]]
+        cells.append(splits[0] if splits[0].dataset == column else SplitsResult(column, row, splits))
+    _same_origin([split for cell in cells for split in cell.splits], config)
     return cells
 
 
 def _read_cell(config: Config, dataset: str, method: str, seeds: Sequence[int]) -> CellResult:
-    paths = Paths.of(config)
     records, videos = {}, {}
     for seed in seeds:
-        path = paths.record(dataset, method, seed)
-        again = f"python -m ssp train --config {paths.config} --dataset {dataset} --method {method} --seed {seed}"
-        if not path.is_file():
-            raise RecordError(f"{path}: missing; make it with: {again}")
-        record = load_record(path)
-        if (record.dataset, record.method, record.seed) != (dataset, method, seed):
-            raise RecordError(f"{path}: holds {record.dataset}/{record.method}/seed{record.seed}; run again: {again}")
-        if record.config_hash != slice_hash(config.cell_slice(dataset, method)):
-            changed = _first_change(record.config, config.cell_slice(dataset, method))
-            raise RecordError(f"{path}: stale, made with another config ({changed}); run again: {again}")
-        records[seed] = record
-        if record.status == "ok":
-            videos[seed] = _read_videos(paths.predictions(dataset, method, seed), record, config, again)
+        records[seed], predictions = read_run(config, dataset, method, seed)
+        if records[seed].status == "ok":
+            videos[seed] = _merged(config, records[seed], predictions)
     return CellResult(dataset, method, records, videos, config.sweep.repeats)
 
 
-def _read_videos(path: Path, record: Record, config: Config, again: str) -> pd.DataFrame:
-    """Merged predictions of a record, proven to be its own."""
-    predictions = recorded_predictions(path, record.predictions.sha256, f"run again: {again}")
+def _merged(config: Config, record: Record, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Merged predictions of a record, whose hits follow from them."""
+    place = (record.dataset, record.method, record.seed)
+    path = Paths.of(config).predictions(*place)
     try:
         videos = merge_views(predictions, config.quirk("merge_ids"))
     except RecordError as error:
         raise RecordError(f"{path}: {error}") from None
-    found = metrics(videos)
-    if (found["correct"], found["videos"]) != (record.metrics.correct, record.metrics.videos):
-        raise RecordError(
-            f"{path}: {found['correct']} of {found['videos']} videos are right, but the record says "
-            f"{record.metrics.correct} of {record.metrics.videos}; run again: {again}"
-        )
+    recorded = record.metrics.model_dump()
+    for name, value in metrics(videos).items():
+        if recorded[name] != value:
+            raise RecordError(
+                f"{path}: {name} is {value:.10g}, but the record says {recorded[name]:.10g}; "
+                f"run again: {train_again(config, *place)}"
+            )
     return videos
-
-
-def _first_change(old: dict, new: dict) -> str:
-    """The first line in which two slices differ."""
-    before, after = set(slice_lines(old)), set(slice_lines(new))
-    gone, come = sorted(before - after), sorted(after - before)
-    if not gone and not come:
-        return "its own hash does not match"
-    return "; ".join([f"was {line}" for line in gone[:1]] + [f"now {line}" for line in come[:1]])
 
 
 def _same_origin(cells: list[CellResult], config: Config) -> None:

@@ -19,14 +19,14 @@ import pandas as pd
 from ssp.config import Config
 from ssp.errors import RecordError
 from ssp.tables import stats
-from ssp.tables.cells import CellResult
+from ssp.tables.cells import TableCell
 
 AVERAGE = "average"  # in the column of data sets
 Counted = dict[tuple[str, str], stats.Tally]
 """By (data set, row); cells of which all seeds failed are left out."""
 
 
-def tallies(cells: list[CellResult]) -> Counted:
+def tallies(cells: list[TableCell]) -> Counted:
     """Counted hits by (data set, method), without cells that failed.
 
     Raises:
@@ -35,9 +35,9 @@ def tallies(cells: list[CellResult]) -> Counted:
     found: Counted = {}
     first: dict[str, tuple[str, pd.DataFrame]] = {}
     for cell in cells:
-        if not cell.videos:
+        tally = cell.tally
+        if tally is None:
             continue
-        tally = stats.tally(cell.videos, cell.studies)
         other, videos = first.setdefault(cell.dataset, (cell.method, tally.videos))
         if not tally.videos.equals(videos):
             raise RecordError(
@@ -57,11 +57,11 @@ class Column:
     """The rows without a failed seed on any of its data sets."""
 
 
-def table_columns(config: Config, cells: list[CellResult]) -> list[Column]:
+def table_columns(config: Config, cells: list[TableCell]) -> list[Column]:
     """All data sets, and their average where there are several."""
-    names = {dataset: [dataset] for dataset in config.datasets}
+    names = {dataset: [dataset] for dataset in config.columns}
     if len(names) > 1:
-        names[AVERAGE] = list(config.datasets)
+        names[AVERAGE] = list(config.columns)
     broken = {(cell.dataset, cell.method) for cell in cells if cell.status != "ok"}
     return [
         Column(name, datasets, [m for m in config.methods if not any((d, m) in broken for d in datasets)])
@@ -69,7 +69,7 @@ def table_columns(config: Config, cells: list[CellResult]) -> list[Column]:
     ]
 
 
-def uncertainty_rows(config: Config, columns: list[Column], cells: list[CellResult], counted: Counted) -> list[dict]:
+def uncertainty_rows(config: Config, columns: list[Column], cells: list[TableCell], counted: Counted) -> list[dict]:
     """Spread over seeds and interval of each row in each column; empty where all seeds failed, or one in an average."""
     accuracies = {(cell.dataset, cell.method): cell.accuracies for cell in cells}
     rows, by_unit, cells_of = [], [], []

@@ -129,7 +129,8 @@ def _budget(config: Config) -> str:
         else "hyper-parameters as the config gives them, without a search"
     )
     on = "training and validation videos" if config.refit else "training videos without those of validation"
-    return f"{seeds_words(config)}; {chosen}; final models trained on {on}."
+    epoch = "; the epoch of each chosen on test, as published" if config.quirk("best_epoch") == "published" else ""
+    return f"{seeds_words(config)}; {chosen}; final models trained on {on}{epoch}."
 
 
 def seeds_words(config: Config, seeds: list[int] | None = None) -> str:
@@ -140,13 +141,13 @@ def seeds_words(config: Config, seeds: list[int] | None = None) -> str:
 
 
 def _main(config: Config, tables: LongTables) -> Layout:
-    failures = _Failures(config, tables.seeds)
+    notes = _CellNotes(config, tables.seeds)
     main = tables.main.set_index(["dataset", "method"])
     groups: dict[str, list] = {}
-    for dataset in config.datasets:
+    for dataset in config.columns:
         rows = [main.loc[(dataset, method)] for method in config.methods]
-        groups[dataset] = [_accuracy(row, failures.mark(dataset, row.name[1])) for row in rows]
-    if len(config.datasets) > 1:
+        groups[dataset] = [_accuracy(row, notes.mark(dataset, row.name[1])) for row in rows]
+    if len(config.columns) > 1:
         averages = tables.uncertainty[tables.uncertainty["dataset"] == AVERAGE].set_index("method")
         groups[AVERAGE] = [_average(averages.loc[method]) for method in config.methods]
     ranks, verdicts = (table.set_index(["dataset", "method"]) for table in (tables.ranks, tables.verdict))
@@ -166,7 +167,7 @@ def _main(config: Config, tables: LongTables) -> Layout:
         sign_words(tables),
     ]
     caption = " ".join(filter(None, words))
-    return Layout(two_level_table(columns), caption, failures.notes)
+    return Layout(two_level_table(columns), caption, notes.notes)
 
 
 def _parameters(config: Config, tables: LongTables) -> Layout:
@@ -283,8 +284,8 @@ def sign_words(tables: LongTables) -> str:
     return f"Beside a published number: {signs}, within {verdict.MARGIN:g} points (equivalence test: verdict table)."
 
 
-class _Failures:
-    """Notes on failed seeds, numbered in the order in which cells are shown."""
+class _CellNotes:
+    """Notes on failed seeds and on earlier readings of test, numbered in the order in which cells are shown."""
 
     def __init__(self, config: Config, seeds: pd.DataFrame) -> None:
         self.notes: list[str] = []
@@ -292,16 +293,31 @@ class _Failures:
         self._seeds = seeds
 
     def mark(self, dataset: str, method: str) -> str:
-        """The mark of a cell; "" where no seed failed."""
-        cell = self._seeds[(self._seeds["dataset"] == dataset) & (self._seeds["method"] == method)]
-        failed = cell[cell["status"] == "failed"]
-        if failed.empty:
+        """The mark of a cell; "" where there is nothing to say."""
+        own = self._seeds["dataset"].isin(self._config.columns[dataset])
+        cell = self._seeds[own & (self._seeds["method"] == method)]
+        failed, read_before = _failed_words(cell), read_before_words(int(cell["read_before"].sum()))
+        if not (failed or read_before):
             return ""
-        others = "" if len(failed) == len(cell) else " (the mean is over the other seeds)"
-        by_reason = failed.groupby("reason", sort=False)["seed"].agg(lambda seeds: ", ".join(map(str, seeds)))
-        reasons = "; ".join(f"failed with seed {seeds}: {reason}" for reason, seeds in by_reason.items())
-        self.notes.append(f"{self._config.rows[method].title} on {dataset} {reasons}{others}")
+        words = "; ".join(filter(None, (failed, read_before)))
+        self.notes.append(f"{self._config.rows[method].title} on {dataset}{' ' if failed else ': '}{words}")
         return str(len(self.notes))
+
+
+def _failed_words(cell: pd.DataFrame) -> str:
+    """Which seeds of a cell failed, and why."""
+    failed = cell[cell["status"] == "failed"]
+    if failed.empty:
+        return ""
+    others = "" if len(failed) == len(cell) else " (the mean is over the other seeds)"
+    by_reason = failed.groupby("reason", sort=False)["seed"].agg(lambda seeds: ", ".join(map(str, seeds)))
+    reasons = "; ".join(f"failed with seed {seeds}: {reason}" for reason, seeds in by_reason.items())
+    return f"{reasons}{others}"
+
+
+def read_before_words(times: int) -> str:
+    """What is to be said of a choice that was made after readings of test from other ones."""
+    return f"test had been read {times} time{'s' if times > 1 else ''} before this choice" if times else ""
 
 
 def _accuracy(row: pd.Series, mark: str) -> Measured | Noted:

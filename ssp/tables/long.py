@@ -20,7 +20,7 @@ from ssp.paths import Paths
 from ssp.records.costs import load_costs
 from ssp.records.published import published_accuracy, published_parameters
 from ssp.tables import claims, stats
-from ssp.tables.cells import CellResult, collect_cells
+from ssp.tables.cells import CellResult, TableCell, collect_cells
 from ssp.tables.costs import COLUMNS as COST_COLUMNS
 from ssp.tables.costs import cost_rows
 from ssp.tables.verdict import verdict_rows
@@ -69,7 +69,19 @@ COLUMNS = {
         "verdict",
         "reason",
     ),
-    "seeds": ("dataset", "method", "seed", "status", "top1", "top5", "correct", "videos", "val_top1", "reason"),
+    "seeds": (
+        "dataset",
+        "method",
+        "seed",
+        "status",
+        "top1",
+        "top5",
+        "correct",
+        "videos",
+        "val_top1",
+        "reason",
+        "read_before",
+    ),
 }
 """Columns of each table, by the name of its file."""
 
@@ -107,7 +119,9 @@ def build_tables(config: Config) -> LongTables:
         pairs=_table("pairs", pairs),
         ranks=_table("ranks", claims.rank_rows(columns, counted, pairs)),
         verdict=_table("verdict", verdict_rows(config, columns, counted)),
-        seeds=_table("seeds", [_seed_row(cell, seed) for cell in cells for seed in cell.records]),
+        seeds=_table(
+            "seeds", [_seed_row(split, seed) for cell in cells for split in cell.splits for seed in split.records]
+        ),
     )
 
 
@@ -155,6 +169,7 @@ def _counts(table: pd.DataFrame) -> dict[str, str]:
         "rank",
         "rank_low",
         "rank_high",
+        "read_before",
     )
     return {column: "Int64" for column in table.columns if column in whole}
 
@@ -172,29 +187,26 @@ def rounded(table: pd.DataFrame) -> pd.DataFrame:
     return table.round(8).assign(**p_values)
 
 
-def _main_row(config: Config, cell: CellResult) -> dict:
+def _main_row(config: Config, cell: TableCell) -> dict:
     spread = stats.spread(cell.accuracies)
-    published = config.rows[cell.method].published, config.datasets[cell.dataset].source
+    published = config.rows[cell.method].published, config.archived[cell.dataset].source
     return {
         "dataset": cell.dataset,
         "method": cell.method,
         "mean": spread.mean,
         "sd": spread.sd,
-        "n_seeds": len(cell.videos),
+        "n_seeds": cell.n_seeds,
         "published": published_accuracy().get(published),
         "status": cell.status,
     }
 
 
-def _parameter_rows(config: Config, cells: list[CellResult]) -> list[dict]:
+def _parameter_rows(config: Config, cells: list[TableCell]) -> list[dict]:
     """Parameter counts of each method on each data set, empty where no seed came as far as building the model."""
     rows = []
     for method in config.methods:
         for cell in (cell for cell in cells if cell.method == method):
-            known = {record.parameters for record in cell.records.values() if record.parameters}
-            if len(known) > 1:
-                raise RecordError(f"{cell.dataset}/{method}: seeds differ in parameter counts; run the cell again")
-            counts = next(iter(known)).model_dump() if known else {}
+            counts = cell.parameters.model_dump() if cell.parameters else {}
             rows.append(
                 {"method": method, "dataset": cell.dataset}
                 | counts
@@ -207,4 +219,5 @@ def _seed_row(cell: CellResult, seed: int) -> dict:
     record = cell.records[seed]
     measured = record.metrics.model_dump() if record.metrics and record.status == "ok" else {}
     row = {"dataset": cell.dataset, "method": cell.method, "seed": seed, "status": record.status}
-    return row | {key: measured.get(key) for key in COLUMNS["seeds"][4:-1]} | {"reason": record.reason}
+    row |= {key: measured.get(key) for key in COLUMNS["seeds"][4:-2]}
+    return row | {"reason": record.reason, "read_before": record.read_before}

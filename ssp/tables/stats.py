@@ -18,6 +18,7 @@ Design choices
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -51,9 +52,9 @@ class Tally:
     """Hits of a cell: a seed's number of right videos in each group."""
 
     hits: dict[int, np.ndarray]
-    """By seed: (G,) integers."""
+    """By seed: (G,), of several splits weighted."""
     sizes: np.ndarray
-    """(G,) videos of each group."""
+    """(G,) videos of each group, weighted alike."""
     videos: pd.DataFrame
     """One row per video: id, group, label."""
     studies: int = 1
@@ -145,6 +146,33 @@ def tally(seeds: Mapping[int, pd.DataFrame], studies: int = 1) -> Tally:
     return Tally(hits, sizes, videos, studies)
 
 
+def pooled(splits: Sequence[Tally]) -> Tally:
+    """The tally of the mean over several splits of one data set, of the seeds that all of them have.
+
+    A group that is tested in several splits is one group, so what their test sets share is not counted as new. Hits are
+    weighted so that each split counts the same, however many videos it tests; by whole numbers, which do not round.
+    """
+    names = [np.unique(one.videos["group"].to_numpy(dtype=str)) for one in splits]
+    union = np.unique(np.concatenate(names))
+    at = [np.searchsorted(union, own) for own in names]
+    totals = [int(one.sizes.sum()) for one in splits]
+    weights = [math.lcm(*totals) // total for total in totals]
+
+    def added(counts: Sequence[np.ndarray]) -> np.ndarray:
+        total = np.zeros(len(union), np.int64)
+        for places, weight, own in zip(at, weights, counts, strict=True):
+            total[places] += weight * own
+        return total
+
+    seeds = [seed for seed in splits[0].hits if all(seed in one.hits for one in splits)]
+    videos = pd.concat(
+        [one.videos.assign(id=f"{i}/" + one.videos["id"].astype(str)) for i, one in enumerate(splits)],
+        ignore_index=True,
+    )
+    hits = {seed: added([one.hits[seed] for one in splits]) for seed in seeds}
+    return Tally(hits, added([one.sizes for one in splits]), videos, splits[0].studies)
+
+
 def accuracy_interval(seeds: Sequence[pd.DataFrame], *, level: float = LEVEL) -> Interval:
     """Confidence interval of a method's accuracy: of other seeds, on another test set of as many groups.
 
@@ -211,7 +239,7 @@ def differences(pairs: Sequence[Pair], *, level: float = LEVEL) -> list[Differen
     halves = np.where(halves > 0, halves, np.nan)  # no spread at all says nothing of other seeds and groups
     p_values = np.nan_to_num(crossed.tail(parts.estimate, parts), nan=1.0)  # one group speaks of no other
     found = []
-    for each, estimate, half, p in zip(margins, parts.estimate, halves, p_values, strict=True):
+    for pair, each, estimate, half, p in zip(pairs, margins, parts.estimate, halves, p_values, strict=True):
         seeds, groups = [len(sums) for sums, _ in each], sum(len(sizes) for _, sizes in each)
         smallest = 2.0 ** (1 - groups) if sum(seeds) - len(seeds) >= MIN_SEEDS - 1 else float("nan")
         found.append(
@@ -222,7 +250,7 @@ def differences(pairs: Sequence[Pair], *, level: float = LEVEL) -> list[Differen
                 p=smallest if np.isnan(smallest) else float(max(p, smallest)),
                 smallest=smallest,
                 groups=groups,
-                videos=sum(int(sizes.sum()) for _, sizes in each),
+                videos=sum(len(one.videos) for one in pair[0]),
                 seeds=min(seeds),
             )
         )
@@ -269,7 +297,7 @@ def smallest_adjusted(smallest: Sequence[float]) -> np.ndarray:
 def _alike(cell: Tally) -> bool:
     """Whether groups say nothing of others: there is one, or all are equally good."""
     hits = np.sum([*cell.hits.values()], axis=0)
-    return bool((hits * cell.sizes[0] == hits[0] * cell.sizes).all())
+    return len(set((hits / cell.sizes).round(12))) == 1
 
 
 def _accuracy_parts(cell: Tally, alike: bool) -> crossed.Parts:
@@ -277,7 +305,7 @@ def _accuracy_parts(cell: Tally, alike: bool) -> crossed.Parts:
     parts = crossed.decompose(cell.sums(), cell.sizes)
     if not alike:
         return parts
-    share, videos = parts.estimate, cell.sizes.sum()
+    share, videos = parts.estimate, len(cell.videos)
     return replace(parts, groups=share * (1 - share) / videos, groups_df=np.float64(videos), noise=np.float64(0))
 
 

@@ -70,7 +70,7 @@ def judge(low: float, high: float) -> str:
 
 
 def _published(config: Config, dataset: str, method: str) -> float | None:
-    return published_accuracy().get((config.rows[method].published, config.datasets[dataset].source))
+    return published_accuracy().get((config.rows[method].published, config.archived[dataset].source))
 
 
 def one_more_run(cell: Tally, published: float) -> crossed.Parts:
@@ -90,7 +90,7 @@ def one_more_run(cell: Tally, published: float) -> crossed.Parts:
 
 def _differs(config: Config, dataset: str, method: str, cell: Tally) -> str | None:
     """Why a number of ours and the published one do not measure the same; None where they do."""
-    data, backbone = config.datasets[dataset], config.backbone
+    data, backbone = config.archived[dataset], config.backbone
     source, published = data.source, config.rows[method].published
     other = []
     if data.generate:
@@ -103,8 +103,9 @@ def _differs(config: Config, dataset: str, method: str, cell: Tally) -> str | No
         other.append(OTHER_RECIPES[published, source])
     if other:
         return ", ".join(other)
-    if data.split != 1:
-        return f"split {data.split}, published: split 1"
+    splits = [config.datasets[name].split for name in config.columns[dataset]]
+    if splits != [1]:
+        return f"split {' and '.join(map(str, splits))}, published: split 1"
     ours, theirs = int(cell.sizes.sum()), TEST_VIDEOS[source]
     if abs(ours - theirs) > _MAY_BE_BROKEN * theirs:
         return f"{ours:,} test videos, published: {theirs:,}"

@@ -2,14 +2,19 @@
 
 Design choices
 - Evaluation writes down logits and stops; merging views and counting hits is `ssp.records.predictions`, without torch.
-- Nothing here depends on which clips share a batch, unless the model itself does (SSP's published entropy norm).
+- Nothing here depends on which clips share a batch, unless the model itself does (the published gates of SSP and STOP,
+  which divide by what they find in the whole batch). For these, batches can be those of the published test
+  (`co_batched`): views in turn, each of all videos, dealt out to the devices of that run.
 - Rows are sorted by (id, view) and written with a fixed schema: equal logits give equal bytes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from itertools import cycle, islice
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import pyarrow as pa
@@ -19,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 
+from ssp.config import Recipe
 from ssp.files import atomic_path
 from ssp.records.predictions import SCHEMA
 from ssp.training.execution import Execution
@@ -31,6 +37,7 @@ def predict(
     *,
     batch_size: int,
     execution: Execution,
+    devices: int | None = None,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Logits of every view.
@@ -41,6 +48,7 @@ def predict(
         rows: the videos; id and group are looked up at position `row`.
         batch_size: clips per forward pass.
         execution: device, precision and loader processes.
+        devices: of the published run, whose batches these are then; None: clips in order.
         on_batch: called with (clips done, all clips).
 
     Returns:
@@ -48,32 +56,66 @@ def predict(
     """
     ids, groups = rows["id"].to_numpy(), rows["group"].to_numpy()
     found: dict[str, list] = {name: [] for name in SCHEMA.names}
-    for logits, labels, positions, views in _forward_all(model, dataset, batch_size, execution):
+    for logits, labels, positions, views in forward_all(model, dataset, batch_size, devices, execution):
         found["id"].extend(str(ids[i]) for i in positions.tolist())
         found["group"].extend(str(groups[i]) for i in positions.tolist())
         found["label"].extend(labels.tolist())
         found["view"].extend(views.tolist())
         found["logits"].extend(logits.numpy())
         if on_batch:
-            on_batch(len(found["id"]), len(dataset))
-    return pd.DataFrame(found).sort_values(["id", "view"], kind="stable", ignore_index=True)
+            on_batch(min(len(found["id"]), len(dataset)), len(dataset))
+    # Clips that filled up the last batches are there twice: the first counts, as in the published merging.
+    table = pd.DataFrame(found).drop_duplicates(["id", "view"])
+    return table.sort_values(["id", "view"], kind="stable", ignore_index=True)
 
 
-def validate(model: nn.Module, dataset: Dataset, *, batch_size: int, execution: Execution) -> tuple[float, float]:
-    """Mean cross-entropy and top-1 accuracy (percent) over a set that has one view per video."""
+def validate(
+    model: nn.Module, dataset: Dataset, *, batch_size: int, execution: Execution, devices: int | None = None
+) -> tuple[float, float]:
+    """Mean cross-entropy and top-1 accuracy (percent) over a set that has one view per video; batches as in `predict`.
+
+    Clips that fill up the last batches count twice, as published.
+    """
     loss, correct, total = 0.0, 0, 0
-    for logits, labels, _, _ in _forward_all(model, dataset, batch_size, execution):
+    for logits, labels, _, _ in forward_all(model, dataset, batch_size, devices, execution):
         loss += cross_entropy(logits, labels, reduction="sum").item()
         correct += int((logits.argmax(1) == labels).sum())
         total += len(labels)
     return loss / total, 100 * correct / total
 
 
-def _forward_all(
-    model: nn.Module, dataset: Dataset, batch_size: int, execution: Execution
+def evaluation_batch(recipe: Recipe) -> int:
+    """Clips per forward pass without gradients: twice the videos of a training pass."""
+    return 2 * (recipe.micro_batch or recipe.batch_size)
+
+
+def batching(recipe: Recipe, of: Literal["validation", "test"]) -> dict[str, int | None]:
+    """The arguments `batch_size` and `devices` of `validate` and `predict`."""
+    if together := recipe.co_batched:
+        return {"batch_size": getattr(together, of), "devices": together.devices}
+    return {"batch_size": evaluation_batch(recipe), "devices": None}
+
+
+def co_batches(videos: int, views: int, batch_size: int, devices: int) -> list[list[int]]:
+    """Clips (video x views + view) of each batch of the published evaluation, one device after the other.
+
+    The clips are one view of all videos after the other; device r has every `devices`-th of them from the r-th on. The
+    first clips come again at the end, so that all devices have as many.
+    """
+    order = [video * views + view for view in range(views) for video in range(videos)]
+    filled = list(islice(cycle(order), math.ceil(len(order) / devices) * devices))
+    shares = [filled[device::devices] for device in range(devices)]
+    return [share[i : i + batch_size] for share in shares for i in range(0, len(share), batch_size)]
+
+
+def forward_all(
+    model: nn.Module, dataset: Dataset, batch_size: int, devices: int | None, execution: Execution
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Run over a set in order, in evaluation mode: yields float32 logits (b, C), labels, rows and views, on the CPU."""
-    batches = [range(i, min(i + batch_size, len(dataset))) for i in range(0, len(dataset), batch_size)]
+    """Run over a set in evaluation mode: yields float32 logits (b, C), labels, rows and views, on the CPU."""
+    if devices:
+        batches = co_batches(len(dataset) // dataset.views, dataset.views, batch_size, devices)
+    else:
+        batches = [range(i, min(i + batch_size, len(dataset))) for i in range(0, len(dataset), batch_size)]
     was_training = model.training
     model.eval()
     try:

@@ -9,8 +9,8 @@ Design choices
   whose gradients add up to the gradient of the whole.
 - Order of the data, mixing and drop path are functions of (seed, epoch, step) alone; see `ssp.training.execution`.
   Only full batches are used; the surplus of an epoch is another one in the next.
-- No choice is made here: validation, where there is any, is measured after every epoch for curves and sweeps, and the
-  weights that leave are those of the last epoch.
+- What is measured after every epoch, where anything is, serves curves and sweeps, and the weights that leave are those
+  of the last epoch; those of the best one with `keep_best` alone, as the published code has it.
 - After each epoch the state of a training is written atomically; a killed run continues there and, on CPU, ends with
   the very same bytes as one that was never killed.
 - A loss that is not finite, or too little memory, is a result (`TrainingFailed`), not a crash.
@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,10 @@ from ssp.config import Recipe
 from ssp.errors import ConfigError
 from ssp.files import atomic_path
 from ssp.records.record import Chosen
-from ssp.training.evaluate import validate
+from ssp.training.evaluate import batching, validate
 from ssp.training.execution import Execution, derive_seed
-from ssp.training.mixing import Mix, draw_mix, mixed_targets
+from ssp.training.features import Features
+from ssp.training.mixing import StepMix, draw_step, mixed_targets
 from ssp.training.optim import Schedule, make_optimizer, set_learning_rate
 
 
@@ -66,7 +68,7 @@ class EpochResult:
     epoch: int  # counted from 1
     lr: float
     train_loss: float
-    val_loss: float | None  # None: there was no validation
+    val_loss: float | None  # None: nothing was measured after it
     val_top1: float | None
     seconds: float
     finished: float  # Unix time
@@ -116,6 +118,11 @@ def trained_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     return trained | dict(model.named_buffers())
 
 
+def best_of(epochs: list[EpochResult]) -> EpochResult:
+    """The first epoch whose top-1 accuracy no other exceeds."""
+    return max(epochs, key=lambda epoch: epoch.val_top1)
+
+
 def fit(
     model: nn.Module,
     train_set: Dataset,
@@ -126,6 +133,8 @@ def fit(
     seed: int,
     execution: Execution,
     epochs: int | None = None,
+    keep_best: bool = False,
+    features: Features | None = None,
     state: TrainingState | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Iterator[EpochResult]:
@@ -134,12 +143,14 @@ def fit(
     Args:
         model: on the device of `execution`; parameters that do not train have `requires_grad` False.
         train_set: its items are (clips (R, 3, T, H, W), label, row, view); has `set_epoch`.
-        val_set: its items are (clip (3, T, H, W), label, row, view); None: nothing is measured after an epoch.
+        val_set: its items are (clip (3, T, H, W), label, row, view), measured after each epoch; None: nothing is.
         recipe: epochs, batch size, loss and mixing.
         chosen: learning rate and weight decay (drop path is a property of the model).
         seed: of the data order, mixing and drop path.
         execution: device, precision and loader processes.
         epochs: a shorter training than the recipe's (sweeps); warm-up shrinks in proportion.
+        keep_best: end with the weights of the epoch that is `best_of` all on `val_set`, not with those of the last.
+        features: of the model's frozen trunk, so that they are taken once; the results are the same.
         state: where to continue and to keep what is done.
         on_step: called with (optimizer steps done, all optimizer steps).
 
@@ -159,8 +170,10 @@ def fit(
     schedule = Schedule(chosen.lr, steps * epochs, round(recipe.warmup_share * steps * epochs))
     optimizer = make_optimizer(model, chosen.weight_decay)
     done: list[EpochResult] = []
+    best: dict[str, Tensor] = {}
     if state and (saved := state.restore(model, optimizer, execution.device)):
         done = [EpochResult(**{**epoch, "restored": True}) for epoch in saved["epochs"]]
+        best = saved.get("best", {})
         yield from done
     with failures():
         for epoch in range(len(done), epochs):
@@ -170,18 +183,21 @@ def fit(
             batches = epoch_batches(len(train_set), recipe.batch_size, seed, epoch)
             micro = recipe.micro_batch or recipe.batch_size
             cuts = [[batch[i : i + micro] for i in range(0, len(batch), micro)] for batch in batches]
-            loader = iter(execution.loader(train_set, [part for parts in cuts for part in parts]))
+            passes = [part for parts in cuts for part in parts]
+            load = partial(execution.loader, train_set, passes)
+            loader, mixed = features.epoch(epoch, passes, load) if features else (iter(load()), False)
             losses = []
             for step, parts in enumerate(cuts):
                 torch.manual_seed(derive_seed(seed, "step", epoch, step))  # drop path
                 lr = schedule(epoch * steps + step)
+                mix = draw_step(recipe.augmentation, seed, epoch, step, sum(map(len, parts)))
                 loss = take_step(
-                    model,
+                    features or model,
                     optimizer,
-                    ((clips, labels) for clips, labels, _, _ in islice(loader, len(parts))),
+                    ((clips, labels) for clips, labels, *_ in islice(loader, len(parts))),
                     lr=lr,
                     videos=sum(map(len, parts)),
-                    mix=draw_mix(recipe.augmentation, seed, epoch, step),
+                    mix=features.mixing(mix) if mixed else mix,
                     label_smoothing=recipe.label_smoothing,
                     clip_grad=recipe.clip_grad,
                     execution=execution,
@@ -191,17 +207,26 @@ def fit(
                 losses.append(loss)
                 if on_step:
                     on_step(epoch * steps + step + 1, steps * epochs)
+            if features:
+                features.keep(epoch)
             val_loss = val_top1 = None
             if val_set is not None:
-                val_loss, val_top1 = validate(model, val_set, batch_size=evaluation_batch(recipe), execution=execution)
+                how, measured = batching(recipe, "validation"), val_set
+                if features and not recipe.co_batched:  # whose batches are others than those of a plain pass in order
+                    measured = features.embedded(val_set, batch_size=how["batch_size"], execution=execution)
+                val_loss, val_top1 = validate(features or model, measured, **how, execution=execution)
                 if not math.isfinite(val_loss):
                     raise TrainingFailed(f"validation loss is {val_loss} after epoch {epoch + 1}")
             seconds = time.perf_counter() - started
             train_loss = math.fsum(losses) / steps
             done.append(EpochResult(epoch + 1, lr, train_loss, val_loss, val_top1, seconds, time.time()))
+            if keep_best and best_of(done) is done[-1]:
+                best = {name: tensor.clone() for name, tensor in trained_tensors(model).items()}
             if state:
-                state.save(model, optimizer, epochs=[asdict(epoch) for epoch in done])
+                state.save(model, optimizer, epochs=[asdict(epoch) for epoch in done], best=best)
             yield done[-1]
+    if keep_best:
+        model.load_state_dict(best, strict=False)
 
 
 def epoch_batches(videos: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
@@ -218,7 +243,7 @@ def take_step(
     lr: float,
     videos: int,
     execution: Execution,
-    mix: Mix | None = None,
+    mix: StepMix | None = None,
     label_smoothing: float = 0.0,
     clip_grad: float | None = None,
 ) -> float:
@@ -231,7 +256,7 @@ def take_step(
         lr: learning rate of this step.
         videos: of all micro-batches together.
         execution: device and precision.
-        mix: mixup or CutMix of the step.
+        mix: mixup or CutMix of the step; None: neither.
         label_smoothing: of the cross-entropy.
         clip_grad: largest gradient norm; None: not clipped.
 
@@ -239,13 +264,14 @@ def take_step(
         The mean loss of the batch. Where it is not finite nothing is updated.
     """
     set_learning_rate(optimizer, lr)
-    total = 0.0
+    total, seen = 0.0, 0
     for clips, labels in parts:
         clips = clips.to(execution.device, non_blocking=True)
         labels = labels.to(execution.device, non_blocking=True)
-        keep = 1.0
+        keep = torch.ones(len(labels), dtype=torch.float64)
         if mix:
-            clips, keep = mix.clips(clips)
+            clips, keep = mix.clips(clips, seen)
+        seen += len(labels)
         with execution.autocast():
             logits = model(clips.flatten(0, 1)).float()
         targets = mixed_targets(labels, logits.shape[1], keep).repeat_interleave(clips.shape[1], 0)
@@ -260,8 +286,3 @@ def take_step(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return total
-
-
-def evaluation_batch(recipe: Recipe) -> int:
-    """Clips per forward pass without gradients: twice the videos of a training pass."""
-    return 2 * (recipe.micro_batch or recipe.batch_size)

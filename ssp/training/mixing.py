@@ -1,15 +1,19 @@
 """Mixup and CutMix on batches of clips.
 
 Design choices
-- One draw (mixup or CutMix, lambda, box) for a whole optimizer step, a pure function of (seed, epoch, step).
-- A video's partner is its neighbour in the batch (0 with 1, 2 with 3, ...). Pairs never straddle two micro-batches of
-  even size, so mixing is the same however a batch is cut up. Both of a pair get the same lambda: (a, b) and (b, a).
+- One draw (mixup or CutMix, lambda, box) for a whole optimizer step, or, with `mix_videos`, for every so many videos of
+  it (as published: one for the batch of each GPU), a pure function of (seed, epoch, step, which of them).
+- A video's partner is its neighbour in the batch (0 with 1, 2 with 3, ...). Pairs never straddle two micro-batches, or
+  two draws, of even size, so mixing is the same however a batch is cut up. Both of a pair get the same lambda.
+- The published partner is the clip at the mirrored place (first with last). That is no other mixing: the order of
+  videos is random and so are the augmentations of each, so either way clips meet those of a random other video.
 - A CutMix box is the same in all frames; lambda is corrected to the share of pixels that the box really left.
 - Sources: Zhang et al. 2018, "mixup"; Yun et al. 2019, "CutMix". With both on, each is drawn half of the time.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,12 +57,46 @@ def _interval(centre: float, share: float, size: int) -> tuple[int, int]:
     return max(start, 0), max(min(start + length, size), 0)
 
 
-def draw_mix(augmentation: Augmentation, seed: int, epoch: int, step: int) -> Mix | None:
-    """The draw of an optimizer step; None where mixing is off."""
-    kinds = [(name, beta) for name, beta in (("mixup", augmentation.mixup), ("cutmix", augmentation.cutmix)) if beta]
-    if not kinds:
+@dataclass(frozen=True)
+class StepMix:
+    """The draws of an optimizer step: one for each `videos` of it in turn."""
+
+    draws: tuple[Mix, ...]
+    videos: int
+
+    def clips(self, clips: Tensor, first: int) -> tuple[Tensor, Tensor]:
+        """Mix clips (B, ..., H, W) of the videos of a step from `first` on, which is even.
+
+        Returns:
+            Mixed clips, and of each video the share that is its own, float64 (B,) on the CPU.
+        """
+        mixed, keep, at = [], [], 0
+        while at < len(clips):
+            draw, inside = divmod(first + at, self.videos)
+            piece = clips[at : at + self.videos - inside]
+            own, share = self.draws[draw].clips(piece)
+            mixed.append(own)
+            keep += [share] * len(piece)
+            at += len(piece)
+        return mixed[0] if len(mixed) == 1 else torch.cat(mixed), torch.tensor(keep, dtype=torch.float64)
+
+
+def draw_step(augmentation: Augmentation, seed: int, epoch: int, step: int, videos: int) -> StepMix | None:
+    """The draws of an optimizer step over so many videos; None where mixing is off."""
+    if not (augmentation.mixup or augmentation.cutmix):
         return None
-    random = np.random.default_rng(derive_seed(seed, "mix", epoch, step))
+    shared = augmentation.mix_videos
+    if shared is None:
+        return StepMix((draw_mix(augmentation, seed, epoch, step),), videos)
+    return StepMix(
+        tuple(draw_mix(augmentation, seed, epoch, step, which) for which in range(math.ceil(videos / shared))), shared
+    )
+
+
+def draw_mix(augmentation: Augmentation, seed: int, *place: int) -> Mix:
+    """The draw for a place: epoch, step, and which of the step's where there are several."""
+    kinds = [(name, beta) for name, beta in (("mixup", augmentation.mixup), ("cutmix", augmentation.cutmix)) if beta]
+    random = np.random.default_rng(derive_seed(seed, "mix", *place))
     name, beta = kinds[random.integers(len(kinds))]
     keep, centre = float(random.beta(beta, beta)), tuple(random.random(2).tolist())
     return Mix(keep, centre if name == "cutmix" else None)
@@ -70,7 +108,8 @@ def neighbours(count: int) -> Tensor:
     return torch.where(partner < count, partner, torch.arange(count))
 
 
-def mixed_targets(labels: Tensor, classes: int, keep: float) -> Tensor:
-    """Class probabilities (B, classes) of clips that kept this share of their own."""
+def mixed_targets(labels: Tensor, classes: int, keep: Tensor) -> Tensor:
+    """Class probabilities (B, classes) of clips that each kept a share of their own, float64 (B,)."""
     own = one_hot(labels, classes).float()
-    return own * keep + own[neighbours(len(labels)).to(labels.device)] * (1 - keep)
+    keep, rest = (share.float()[:, None].to(labels.device) for share in (keep, 1 - keep))
+    return own * keep + own[neighbours(len(labels)).to(labels.device)] * rest

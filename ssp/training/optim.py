@@ -6,7 +6,8 @@ Design choices
   and class, and the state matrices A and D of the scan, for which zero is no neutral value (A = -exp(A_log)). The
   published training script does decay A_log, which only concerns full fine-tuning: its marks were overlooked there.
   A method exempts more of its parameters by setting `no_weight_decay = True` on them.
-- One peak learning rate for all parameters, no layer-wise decay (for frozen backbones the published one is a no-op).
+- One peak learning rate for all parameters, but for those that a method slows down (`learning_rate_scale`; the layer
+  decay of full fine-tuning, which for frozen backbones is a no-op in the published code).
 - Linear warm-up from 0, then a half cosine to 0, per optimizer step.
 """
 
@@ -14,10 +15,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.optim import AdamW
+
+if TYPE_CHECKING:
+    from ssp.backbone.videomamba import VideoMamba
 
 EMBEDDINGS = ("cls_token", "pos_embed", "temporal_pos_embedding")
 STATE_MATRICES = ("A_log", "A_b_log", "D", "D_b")
@@ -30,12 +35,18 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
     return not (exempt or getattr(parameter, "no_weight_decay", False))
 
 
-def make_optimizer(model: nn.Module, weight_decay: float) -> AdamW:
+def make_optimizer(model: VideoMamba, weight_decay: float) -> AdamW:
     """AdamW over everything that trains; learning rates are set step by step from a `Schedule`."""
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    scale = {name: model.method.learning_rate_scale(model, name) for name, _ in named}
     groups = [
-        {"params": [p for n, p in named if decays(n, p)], "weight_decay": weight_decay},
-        {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
+        {
+            "params": [p for n, p in named if decays(n, p) == decayed and scale[n] == slowed],
+            "weight_decay": weight_decay if decayed else 0.0,
+            "lr_scale": slowed,
+        }
+        for slowed in sorted(set(scale.values()), reverse=True)
+        for decayed in (True, False)
     ]
     return AdamW([group for group in groups if group["params"]], lr=0.0, fused=True)
 
@@ -57,6 +68,6 @@ class Schedule:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of all groups."""
+    """Set the learning rate of all groups, each with its own scale."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)  # a training begun before there were scales has none

@@ -20,6 +20,7 @@ EVALUATE = f"evaluate {CELL} --seed 0"
 RECORD = "results/tiny/records/ucf101/linear/seed0.json"
 PREDICTIONS = "results/tiny/predictions/ucf101/linear/seed0.parquet"
 WEIGHTS = "results/tiny/weights/ucf101/linear/seed0.safetensors"
+READINGS = "results/tiny/readings/ucf101/linear/seed0.jsonl"
 COSTS = "results/tiny/costs.json"
 CHOICE = "results/tiny/sweeps/ucf101/linear.json"
 JOURNAL = "results/tiny/state/sweeps/ucf101/linear.journal"
@@ -236,7 +237,7 @@ RECORDS = [
     record(
         "predictions that contradict it",
         _edited_predictions(_all_right, sign=True),
-        "linear/seed0.parquet: 20 of 20 videos are right, but the record says",
+        "linear/seed0.parquet: top1 is 100, but the record says",
     ),
     record(
         "a view twice",
@@ -267,6 +268,15 @@ RECORDS = [
                 "rows differ in the number of step_seconds",
             ),
         )
+    ),
+    *(
+        Case(
+            f"readings: text, met by {command.split()[0]}",
+            written(READINGS, "no"),
+            command,
+            ("readings/ucf101/linear/seed0.jsonl: not a list of readings of test",),
+        )
+        for command in (TRAIN, EVALUATE)
     ),
     Case("choice: not JSON", written(CHOICE, "{"), TRAIN, ("sweeps/ucf101/linear.json: not a valid sweep choice",)),
     Case("choice: missing", removed(CHOICE), TRAIN, ("linear.json", "ssp sweep --dataset ucf101")),

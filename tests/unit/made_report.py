@@ -10,7 +10,7 @@ from ssp.files import atomic_path, write_json, write_text
 from ssp.paths import Paths
 from ssp.records.choice import Budget, Choice, SweepRun, Trial, save_choice
 from ssp.records.explained import Explained, ExplainedClip, Origin
-from ssp.records.record import Chosen, Epoch, load_record
+from ssp.records.record import Chosen, EarlierChoice, Epoch, load_record
 from ssp.report import write_report
 from ssp.tables import write_tables
 from tests.unit.made_data import write_data
@@ -101,13 +101,19 @@ def write_benchmark(path, seconds, memory="100.5", cpu="1.5"):
     write_text(path, "\t".join(head) + "\n" + "\t".join(line) + "\n")
 
 
-def make_report():
+def make_report(**changes):
     """Write everything in the current folder: one failed seed, one failed sweep; returns the config."""
-    config = make_config(datasets=("hmdb51", "ssv2"), methods=("ssp", "vpt", "linear"), title="Tried & <tested>")
+    title = "Tried & <tested>"
+    config = make_config(datasets=("hmdb51", "ssv2"), methods=("ssp", "vpt", "linear"), title=title, **changes)
     hashes = {dataset: write_data(config, dataset) for dataset in config.datasets}
     write_all(config, hashes)
     ssv2 = {"manifest_hash": hashes["ssv2"]}
-    write_cell(config, "ssv2", "vpt", 0, hits_of(0.5), curves=epochs(20.0, 40.0), **ssv2)
+    earlier = EarlierChoice(
+        config_hash="0" * 16, hyperparameters=Chosen(lr=0.1, weight_decay=0.05, drop_path=0.1), test_readings=3
+    )
+    write_cell(
+        config, "ssv2", "vpt", 0, hits_of(0.5), curves=epochs(20.0, 40.0), earlier_test_readings=[earlier], **ssv2
+    )
     lost = {"reason": "loss is not <finite>", "parameters": None, "hyperparameters": None}
     write_cell(config, "ssv2", "vpt", 1, **lost, **ssv2)
     write_choices(config, failed=[("hmdb51", "vpt")])

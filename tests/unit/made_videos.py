@@ -132,7 +132,7 @@ def small_config(root: Path, **dataset: object) -> Config:
 def unpacked_config(root: Path, files: dict[str, Path], **dataset: object) -> Config:
     """A config as `small_config`, whose data set has been unpacked from an archive of these files."""
     config = small_config(root, **dataset)
-    local = config.datasets["ucf101"].local
+    local = config.archived["ucf101"].local
     local.mkdir(exist_ok=True)
     with zipfile.ZipFile(local / "videos.zip", "w") as archive:
         for name, path in files.items():

@@ -245,9 +245,9 @@ def essence(folder: Path) -> dict[str, str]:
         if name.is_relative_to(RESULTS) and name.relative_to(RESULTS).as_posix().startswith(UNLIKE):
             continue
         content = path.read_bytes()
-        if path.suffix == ".json":
-            plain = json.loads(content)
-            kept = {key: plain[key] for key in plain if key not in ("run", "git")}
+        if path.suffix in (".json", ".jsonl"):
+            parts = [content] if path.suffix == ".json" else content.splitlines()
+            kept = [{k: v for k, v in json.loads(part).items() if k not in ("run", "git")} for part in parts]
             content = json.dumps(kept, sort_keys=True).encode()
         found[name.as_posix()] = hashlib.sha256(content).hexdigest()
     return found

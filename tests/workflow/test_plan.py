@@ -48,9 +48,21 @@ def test_dry_run(run, tmp_path, without_library, path, profile):
     }
     expected |= {rule: count for rule, count in ablations.items() if count}
     assert expected.items() <= done.jobs.items()
-    assert done.jobs["fetch"] == done.jobs["unpack"] == done.jobs["manifest"] == len(config.datasets)
+    assert done.jobs["fetch"] == done.jobs["unpack"] == len(config.archived)
+    assert done.jobs["manifest"] == len(config.datasets)
     assert done.jobs["pretrain"] + done.jobs["fetch_weights"] == len(config.backbone.checkpoints)
     assert [entry.name for entry in tmp_path.iterdir()] == [".snakemake"]
+
+
+def test_splits_share_archives_and_nothing_else(run, tmp_path):
+    data = yaml.safe_load(TINY.read_text())
+    data["datasets"]["ucf101"]["split"] = [1, 2, 3]
+    (tmp_path / "splits.yaml").write_text(yaml.safe_dump(data))
+    done, config = run("-n", "--configfile", tmp_path / "splits.yaml"), load_config(tmp_path / "splits.yaml")
+    assert done.code == 0, done.err
+    assert [done.jobs[rule] for rule in ("generate", "fetch", "unpack")] == [2, 2, 2]  # Breakfast is the other
+    assert (done.jobs["manifest"], done.jobs["explain"]) == (4, 4)
+    assert (done.jobs["sweep"], done.jobs["train"]) == (len(config.studies()), len(config.runs()))
 
 
 def test_the_blocker_blocks(run, tmp_path, without_library):

@@ -10,7 +10,7 @@ shell.prefix("export PYTHONPATH='{ROOT}'${{PYTHONPATH:+:$PYTHONPATH}}; ")
 
 
 wildcard_constraints:
-    dataset="|".join(cfg.datasets),
+    dataset="|".join({**cfg.datasets, **cfg.archived}),
     method="|".join(map(re.escape, cfg.rows)),
     ablation="|".join(cfg.ablations),
     backbone="|".join(cfg.backbone.checkpoints),

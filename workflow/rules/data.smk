@@ -31,7 +31,7 @@ rule generate:
 # what may pass; a licence or a wrong checksum does not.
 rule fetch:
     input:
-        lambda wildcards: paths.generated(wildcards.dataset) if cfg.datasets[wildcards.dataset].generate else [],
+        lambda wildcards: paths.generated(wildcards.dataset) if cfg.archived[wildcards.dataset].generate else [],
     output:
         touch(paths.fetched("{dataset}")),
     log:
@@ -75,7 +75,7 @@ rule unpack:
 
 rule manifest:
     input:
-        paths.unpacked("{dataset}"),
+        lambda wildcards: paths.unpacked(cfg.column_of(wildcards.dataset)),
     output:
         paths.manifest("{dataset}"),
     log:

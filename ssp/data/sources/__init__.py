@@ -96,13 +96,14 @@ class Tree:
         return self.folder / found[0]
 
 
-def read_listing(source: str, tree: Tree, split: int) -> Listing:
-    """What a source says about the unpacked files.
+def read_listing(source: str, tree: Tree, split: int, stereo_channels: int = 1) -> Listing:
+    """What a source says about the unpacked files; only Breakfast's has a second stereo channel to list.
 
     Raises:
         DataError: annotation is missing or malformed, or an id is there twice.
     """
-    listing = import_module(source_modules()[source]).read(tree, split)
+    more = {"stereo_channels": stereo_channels} if stereo_channels > 1 else {}
+    listing = import_module(source_modules()[source]).read(tree, split, **more)
     name, count = max(Counter(entry.id for entry in listing.entries).items(), key=lambda item: item[1], default=("", 0))
     if count > 1:
         raise DataError(f"{tree.folder}: '{name}' is listed {count} times; ids must be unique, remove the other lists")

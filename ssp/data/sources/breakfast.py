@@ -6,7 +6,9 @@
   without them nobody knows which video is missing.
 - The group is the subject. Several cameras filmed one take, so the same file name exists once a camera: the id holds
   the camera.
-- The stereo camera has two channels; the lists hold channel 0 alone (1,357 + 355 videos).
+- The stereo camera has two channels; the lists hold channel 0 alone (1,357 + 355 videos). With `stereo_channels` 2 each
+  video of channel 0 is followed by that of channel 1 (1,605 + 411): the published percentages are shares of 192
+  recordings, and only so many names are left then where cameras are merged by file name.
 - Labels by name are in the order of the lists; activities they do not know (of another data set in this form) come
   after.
 """
@@ -26,21 +28,21 @@ _VIDEO = re.compile(
 )
 
 
-def read(tree: Tree, split: int) -> Listing:
-    """The videos of the lists, or all videos but the second stereo channel."""
+def read(tree: Tree, split: int, stereo_channels: int = 1) -> Listing:
+    """The videos of the lists, or all that there are; of the stereo camera channel 0, or both."""
     only_split_one("breakfast", split)
     found, unused = [], set()
     for path in tree.videos:
         match = _VIDEO.fullmatch(path)
         if match:
-            if match["channel"] in (None, "0"):
+            if int(match["channel"] or 0) < stereo_channels:
                 found.append((path, match))
             else:
                 unused.add(path)
     if not found:
         raise DataError(f"{tree.folder}: no video 'PNN/<camera>/PNN_<activity>.avi'; check datasets.breakfast.archives")
     if tree.matching("train.csv") or tree.matching("test.csv"):
-        return _listed(tree, unused)
+        return _listed(tree, unused, stereo_channels)
     present = {match["activity"] for _, match in found}
     classes = [name for name in ACTIVITIES if name in present] + sorted(present - set(ACTIVITIES))
     entries = [
@@ -57,7 +59,7 @@ def read(tree: Tree, split: int) -> Listing:
     return Listing(classes, entries, unused)
 
 
-def _listed(tree: Tree, second_channels: set[str]) -> Listing:
+def _listed(tree: Tree, unused: set[str], stereo_channels: int) -> Listing:
     """The videos of both lists, in their order."""
     videos, entries = tree.ending(3), []
     for part in ("train", "test"):
@@ -73,8 +75,11 @@ def _listed(tree: Tree, second_channels: set[str]) -> Listing:
                     f"{path}: '{line}' is not 'PNN-<camera>-PNN_<activity>,<seconds>,<activity>,<class>'; "
                     "put the list there as published"
                 )
-            where = videos.get(match["id"], match["id"])
-            entries.append(Entry(match["id"], where, int(label), activity, part, f"P{match['subject']}"))
+            channels = range(stereo_channels) if match["channel"] == "0" else (match["channel"],)
+            for channel in channels:
+                name = match["id"].replace("_ch0.", f"_ch{channel}.")
+                where = videos.get(name, name)
+                entries.append(Entry(name, where, int(label), activity, part, f"P{match['subject']}"))
     numbered = sorted({(entry.label, entry.class_name) for entry in entries})
     classes = [name for _, name in numbered]
     if [label for label, _ in numbered] != list(range(len(classes))) or len(set(classes)) < len(classes):
@@ -82,4 +87,4 @@ def _listed(tree: Tree, second_channels: set[str]) -> Listing:
             f"{tree.folder}: train.csv and test.csv do not number their activities 0, 1, 2, ...; "
             "put the lists there as published"
         )
-    return Listing(classes, entries, second_channels - {entry.path for entry in entries})
+    return Listing(classes, entries, unused - {entry.path for entry in entries})

@@ -62,7 +62,7 @@ def generate_archives(config: Config, dataset: str) -> list[Path]:
     Raises:
         ConfigError: the data set is not one that is generated, or its sizes or archive names contradict the layout.
     """
-    chosen = config.datasets[dataset]
+    chosen = config.archived[dataset]
     generate = chosen.generate
     if generate is None or chosen.local is None:
         raise ConfigError(f"datasets.{dataset}: give both `generate` and `local` to have its archives generated")
@@ -76,7 +76,7 @@ def generate_archives(config: Config, dataset: str) -> list[Path]:
 
 
 def _check(config: Config, dataset: str) -> None:
-    chosen = config.datasets[dataset]
+    chosen = config.archived[dataset]
     generate, expected, source = chosen.generate, chosen.expected, chosen.source
     made = {"classes": CLASSES[source], "train": generate.train, "test": generate.test}
     for key, number in made.items():

@@ -91,7 +91,7 @@ def config_file(tmp_path, monkeypatch):
         (["train", "--dataset", "ucf101", "--method", "ssp", "--seed", 5], "no seed 5; it has: 0, 1"),
         (
             ["evaluate", "--dataset", "ucf101", "--method", "ssp", "--seed", 0],
-            "seed0.json: no such record; run the workflow again",
+            "seed0.json: missing; make it with: python -m ssp train",
         ),
         (["predict", "no.mp4", "--dataset", "ucf101", "--method", "ssp"], "no.mp4"),
     ],
@@ -186,7 +186,13 @@ def test_sweep_train_evaluate_predict(tiny, tiny_data, tmp_path, monkeypatch, ca
     assert call(monkeypatch, "train", *cell, "--seed", 0) == 0
     assert "ucf101 linear seed 0: test top-1" in capsys.readouterr().out
     assert call(monkeypatch, "evaluate", *cell, "--seed", 0) == 0
-    assert capsys.readouterr().out.endswith("equal to the record\n")
+    captured = capsys.readouterr()
+    assert "This reads test again, and the record counts it" in captured.err
+    assert captured.out.endswith("equal to the record; test was read 2 times from this choice\n")
+    record = Path("results/tiny/records/ucf101/linear/seed0.json")
+    record.write_text(record.read_text().replace('"correct": ', '"correct": 1'))
+    assert call(monkeypatch, "evaluate", *cell, "--seed", 0) == 1
+    assert f"\nerror: {record}: test read again gives correct " in capsys.readouterr().err
 
     import pandas as pd
 

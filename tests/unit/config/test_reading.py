@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ssp.config import Config, load_config, parse_config, slice_hash, slice_lines
+from ssp.config import Config, Quirks, load_config, parse_config, slice_hash, slice_lines
 from ssp.config.plugins import method_names
 from ssp.errors import ConfigError
 from ssp.records.published import TITLES
@@ -167,6 +167,36 @@ def test_paper_config_has_the_published_recipes():
         assert recipe.augmentation.flip == (0 if name == "ssv2" else 0.5)
         assert recipe.augmentation.repeats == 2
         assert config.backbone.checkpoints[dataset.checkpoint].num_frames == clips.num_frames
+
+
+def test_the_published_protocol_differs_from_our_recipes_in_what_it_names_alone():
+    ours, published = (load_config(ROOT / "config" / f"{name}.yaml") for name in ("paper", "paper-published"))
+    assert (ours.protocol, published.protocol, published.sweep.trials, published.refit) == (
+        "fixed",
+        "published",
+        0,
+        True,
+    )
+    assert all(published.quirk(name) == "published" for name in Quirks.model_fields)
+    assert "published protocol" in published.title and "our protocol" in ours.title
+    assert published.backbone == ours.backbone and list(published.datasets) == list(ours.datasets)
+    for name, dataset in published.datasets.items():
+        gpu = 2 if name == "breakfast" else 8  # videos
+        recipe = dataset.recipe
+        assert recipe.micro_batch == recipe.augmentation.mix_videos == gpu
+        assert recipe.co_batched.model_dump() == {"devices": 4, "validation": gpu // 2, "test": 2 * gpu}
+        assert recipe.batch_size % (4 * gpu) == 0 and dataset.validation.fraction == 0
+        same = {"augmentation": recipe.augmentation.model_copy(update={"mix_videos": None}), "co_batched": None}
+        own = ours.datasets[name]
+        changes = {"recipe": recipe.model_copy(update=same), "validation": own.validation, "fidelity": own.fidelity}
+        if name == "breakfast":
+            assert (dataset.stereo_channels, dataset.expected.train, dataset.expected.test) == (2, 1605, 411)
+            changes |= {"stereo_channels": 1, "expected": own.expected}
+        assert dataset.model_copy(update=changes) == own
+        for row in ("ssp", "full"):
+            assert published.rows[row].start_on(name) == ours.rows[row].start_on(name)
+    assert published.rows["full"].options == {"layer_decay": 0.8} and ours.rows["full"].options == {}
+    assert [name for name, row in published.rows.items() if row.published] == ["ssp"]
 
 
 def test_paper_config_has_every_row_of_the_paper_and_every_method():

@@ -154,6 +154,24 @@ def test_how_test_is_read_is_no_part_of_what_a_sweep_depends_on():
     data["datasets"]["ucf101"]["clips"]["test_segments"] = 5
     touched = {where.split()[0] for where, _ in _slices(Config.model_validate(data)) ^ _slices(config)}
     assert touched == {"cell_slice"}
+    together = {"devices": 4, "validation": 1, "test": 4}
+    data["datasets"]["ucf101"]["recipe"]["co_batched"] = together
+    config = Config.model_validate(data)
+    together["test"] = 16
+    touched = {where.split()[0] for where, _ in _slices(Config.model_validate(data)) ^ _slices(config)}
+    assert touched == {"cell_slice"}
+
+
+def test_stereo_channels_decide_the_manifest_and_are_of_breakfast_alone():
+    data = yaml.safe_load(CONFIGS[1].read_text())
+    config = Config.model_validate(data)
+    data["datasets"]["breakfast"]["stereo_channels"] = 2
+    moved = {where for where, _ in _slices(Config.model_validate(data)) - _slices(config)}
+    assert {"manifest_slice breakfast", "cell_slice breakfast vpt"} < moved
+    assert all("breakfast" in where for where in moved)
+    data["datasets"]["ucf101"]["stereo_channels"] = 2
+    with pytest.raises(ValueError, match=r"ucf101\.stereo_channels: only breakfast has a stereo camera; leave it out"):
+        Config.model_validate(data)
 
 
 def test_the_number_of_all_videos_counts_only_where_it_is_given():
@@ -262,6 +280,7 @@ QUIRKS = {  # where each acts: kinds of slices, data sets (ucf101 is dense, brea
     "short_videos": (("sweep", "cell"), ("breakfast",), ("linear", "vpt", "ssp")),
     "frame_norm": (("sweep", "cell"), ("ucf101", "breakfast"), ()),  # of STOP alone
     "merge_ids": (("cell",), ("ucf101", "breakfast"), ("linear", "vpt", "ssp")),
+    "best_epoch": (("cell",), ("ucf101", "breakfast"), ("linear", "vpt", "ssp")),
 }
 
 

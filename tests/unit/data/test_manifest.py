@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ssp.data import headers
 from ssp.data.check import check_dataset
+from ssp.data.frames import extract_shard, load_split
 from ssp.data.manifest import COLUMNS, manifest_hash, read_manifest, report_of, write_manifest
 from ssp.data.validation import carve_validation
 from ssp.errors import DataError
@@ -96,6 +97,17 @@ def test_columns_and_values(tmp_path, files):
     assert report["problem"] is None
     assert report["hash"] == manifest_hash(paths.manifest("ucf101"))
     assert report["splits"] == {"train": 6, "val": 2, "test": 4}
+
+
+@pytest.mark.parametrize(("channels", "names"), [(1, ["P47_tea_ch0"]), (2, ["P47_tea_ch0", "P47_tea_ch1"])])
+def test_second_stereo_channels_are_listed_where_the_config_asks(tmp_path, channels, names):
+    video = write_video(tmp_path / "made.avi", scene(10))
+    files = {f"B/{place}.avi": video for place in ("P03/cam01/P03_tea", *(f"P47/stereo/P47_tea_ch{i}" for i in (0, 1)))}
+    expected = {"classes": 1, "train": 1, "test": channels}
+    config, paths = prepare(tmp_path, files, source="breakfast", expected=expected, stereo_channels=channels)
+    write_manifest(config, "ucf101")
+    manifest = read_manifest(paths.manifest("ucf101"))
+    assert manifest.loc[manifest["split"] == "test", "id"].tolist() == [f"P47/stereo/{name}.avi" for name in names]
 
 
 def test_the_hash_is_of_the_content(tmp_path, files):
@@ -258,3 +270,24 @@ def test_the_header_of_a_longer_video(tmp_path, files):
     config, _ = prepare(tmp_path, files)
     row = write_manifest(config, "ucf101").set_index("id").loc["YoYo/v_YoYo_g06_c01.avi"]
     assert row[["frames", "fps", "width", "height"]].tolist() == [30, 25.0, 96, 32]
+
+
+def test_splits_share_what_was_unpacked(tmp_path, files):
+    """Each split has a manifest and frames of its own; validation is carved from its own training list."""
+    lists = {}
+    for name, groups in (("trainlist02", (1, 2, 3, 4)), ("testlist02", (5, 6))):
+        path = tmp_path / f"{name}.txt"
+        clips = [f"{c}/v_{c}_g{g:02}_c01.avi" for c in ("Archery", "YoYo") for g in groups]
+        path.write_text("".join(f"{clip}{' 1' * name.startswith('train')}\n" for clip in clips))
+        lists[f"ucfTrainTestlist/{name}.txt"] = path
+    config, paths = prepare(tmp_path, files | lists, split=[1, 2])
+    tests = {}
+    for dataset in config.datasets:
+        manifest = write_manifest(config, dataset)
+        extract_shard(config, dataset, 0)
+        extract_shard(config, dataset, 1)
+        assert len(load_split(config, dataset, "trainval")) == 8
+        tests[dataset] = set(manifest.loc[manifest["split"] == "test", "group"])
+    assert not tests["ucf101-split1"] & tests["ucf101-split2"] and all(map(len, tests.values()))
+    assert paths.videos("ucf101").is_dir() and not paths.videos("ucf101-split1").exists()
+    assert "fit for use" in check_dataset(config, "ucf101-split2")

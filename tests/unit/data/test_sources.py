@@ -3,11 +3,14 @@
 import json
 from collections import Counter
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from ssp.data.sources import Tree, read_listing
 from ssp.data.sources.hmdb51 import film
 from ssp.errors import DataError
+from ssp.records.predictions import merge_views, metrics
 from tests.unit.made_videos import SHARED
 
 ANNOTATIONS = SHARED / "annotations"
@@ -265,6 +268,35 @@ def test_breakfast_by_its_lists_at_full_size(tmp_path):
     assert listing.unused == by_name.unused == set(second_channels)
     rows = [{(e.id, e.label, e.class_name, e.split, e.group) for e in one.entries} for one in (listing, by_name)]
     assert rows[0] == rows[1]
+
+
+@needs_lists
+@pytest.mark.parametrize("with_lists", [False, True])
+def test_breakfast_with_both_stereo_channels_merges_into_the_192_published_ids(tmp_path, with_lists):
+    """80 names of single cameras and 2 x 56 of the stereo camera; with the first channel alone there are 136."""
+    first = [path for path, *_ in breakfast_videos()]
+    both = [one for path in first for one in dict.fromkeys((path, path.replace("_ch0.", "_ch1.")))]
+    names = [f"{part}.csv" for part in ("train", "test")] if with_lists else []
+    files = tree(tmp_path, {f"lists/{n}": (ANNOTATIONS / "breakfast" / n).read_text() for n in names}, both)
+    listing = read_listing("breakfast", files, 1, stereo_channels=2)
+    assert splits(listing) == {"train": 1605, "test": 411} and not listing.unused
+    assert {entry.path for entry in listing.entries} == set(both)
+    if with_lists:
+        assert [entry.path for entry in listing.entries] == both  # each second channel behind its first
+    for channels, ids in ((1, 136), (2, 192)):
+        test = [entry for entry in read_listing("breakfast", files, 1, channels).entries if entry.split == "test"]
+        predictions = pd.DataFrame(
+            {
+                "id": [entry.id for entry in test],
+                "group": [entry.group for entry in test],
+                "label": [entry.label for entry in test],
+                "view": 0,
+                "logits": [np.eye(10, dtype=np.float32)[entry.label] for entry in test],
+            }
+        )
+        found = merge_views(predictions, "published")
+        assert len(found) == ids and metrics(found)["top1"] == 100
+        assert len(merge_views(predictions)) == len(test)
 
 
 HEAD = "file_name,duration,action,class_id\n"

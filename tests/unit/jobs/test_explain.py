@@ -137,7 +137,7 @@ def _other_backbone(config):
 @pytest.mark.parametrize(
     ("damage", "error", "says"),
     [
-        (lambda c: Paths.of(c).record("ucf101", "ssp", 1).unlink(), RecordError, "seed1.json: no such record"),
+        (lambda c: Paths.of(c).record("ucf101", "ssp", 1).unlink(), RecordError, "seed1.json: missing; make it"),
         (_other_options, RecordError, "seed1.json: stale, made with another config"),
         (_other_manifest, RecordError, "seed1.json: stale, made with another manifest"),
         (_other_backbone, RecordError, "backbone.safetensors: not the weights that tiny/ucf101/ssp seed 1 was trained"),

@@ -5,21 +5,24 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import ssp.jobs.cell
 import ssp.jobs.seed
-from ssp.backbone.checkpoint import read_metadata
+import ssp.training.loop
+from ssp.backbone.checkpoint import read_metadata, save_tuned
 from ssp.config import slice_hash
 from ssp.errors import ConfigError, RecordError
-from ssp.jobs.cell import Cell, predict_test
+from ssp.jobs.cell import Cell, predict_test, train_epochs
 from ssp.jobs.inference import evaluate_saved
 from ssp.jobs.seed import train_cell
 from ssp.jobs.sweep import run_sweep
 from ssp.jobs.tracking import TrackedRun, Tracking
 from ssp.records.predictions import merge_views, metrics, read_predictions
-from ssp.records.record import load_record
+from ssp.records.record import git_state, load_record
+from ssp.training.loop import trained_tensors
 
 CHEAP = {"sweep__trials": 1, "sweep__epochs": 1}
 
@@ -112,6 +115,92 @@ def test_without_refit_validation_is_measured_and_the_choice_is_the_same(cell, t
     assert [(p.step, p.value) for p in points] == [(c.epoch, c.val_top1) for c in record.curves]
 
 
+def test_the_published_epoch_is_the_best_one_on_test(cell, tiny, monkeypatch):
+    """The weights saved and tested are those of the first epoch whose top-1 on the test list no other exceeds."""
+    published = tiny(**CHEAP, quirks__best_epoch="published")
+    assert published.sweep_slice("ucf101", "ssp") == cell.config.sweep_slice("ucf101", "ssp")  # no search sees it
+    place, read, measured = ("ucf101", "ssp", 0), [], [(1.5, 10.0), (1.2, 30.0), (1.0, 30.0)]
+    clips = Cell.clips
+    of, weights = [], {}
+
+    def seen(self, split, seed=0, **more):
+        read.append((split, more))
+        return clips(self, split, seed, **more)
+
+    def validated(_, val_set, **more):
+        of.append(val_set)
+        return measured[len(of) - 1]
+
+    def epochs(*arguments, **named):
+        for epoch in train_epochs(*arguments, **named):
+            weights[epoch.epoch] = {name: t.clone() for name, t in trained_tensors(arguments[1]).items()}
+            yield epoch
+
+    monkeypatch.setattr(Cell, "clips", seen)
+    monkeypatch.setattr(ssp.training.loop, "validate", validated)
+    monkeypatch.setattr(ssp.jobs.seed, "train_epochs", epochs)
+    record = train_cell(published, *place)
+    assert read == [("test", {"central": True}), ("trainval", {}), ("test", {})]
+    assert {(one.mode, len(one)) for one in of} == {("val", 20)} and len(of) == 3
+    assert record.best_epoch.model_dump() == {"epoch": 2, "measured_on": "test"} and record.epochs == 3
+    assert (record.metrics.val_loss, record.metrics.val_top1) == (1.2, 30.0)
+    saved = load_file(cell.paths.weights(*place))
+    assert all(torch.equal(tensor, weights[2][name]) for name, tensor in saved.items())
+    assert not all(torch.equal(tensor, weights[3][name]) for name, tensor in saved.items())
+    assert evaluate_saved(published, *place).endswith("equal to the record")
+
+    plain = train_cell(cell.config, *place)
+    assert plain.best_epoch is None and len(of) == 3  # nothing was measured on test
+    saved = load_file(cell.paths.weights(*place))
+    assert all(torch.equal(tensor, weights[3][name]) for name, tensor in saved.items())
+
+
+def test_a_killed_run_with_the_best_epoch_ends_with_the_same_bytes(cell, tiny, monkeypatch):
+    """Killed after the last epoch, when the model has other weights than those of the best."""
+    published = tiny(**CHEAP, quirks__best_epoch="published")
+    place, accuracy = ("ucf101", "ssp", 0), iter([50.0, 20.0, 10.0] * 2)
+    monkeypatch.setattr(ssp.training.loop, "validate", lambda *_, **__: (1.0, next(accuracy)))
+
+    def outputs():
+        return [path.read_bytes() for path in (cell.paths.predictions(*place), cell.paths.weights(*place))]
+
+    whole = train_cell(published, *place)
+    expected = outputs()
+
+    def kill(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ssp.jobs.seed, "save_tuned", kill)
+    with pytest.raises(KeyboardInterrupt):
+        train_cell(published, *place)
+    monkeypatch.setattr(ssp.jobs.seed, "save_tuned", save_tuned)
+    resumed = train_cell(published, *place)
+    assert resumed.run.resumed_after_epoch == 3 and resumed.best_epoch.epoch == 1
+    assert outputs() == expected and essence(resumed) == essence(whole)
+
+
+def test_clips_are_co_batched_as_the_recipe_says(tiny, monkeypatch):
+    together = {"devices": 4, "validation": 1, "test": 3}
+    config = tiny(sweep__trials=0, refit=False, datasets__ucf101__recipe__co_batched=together)
+    run_sweep(config, "ucf101", "linear")
+    asked = []
+
+    def spy(owner, name):
+        real = getattr(owner, name)
+
+        def called(*arguments, batch_size, devices, **named):
+            asked.append((name, batch_size, devices))
+            return real(*arguments, batch_size=batch_size, devices=devices, **named)
+
+        monkeypatch.setattr(owner, name, called)
+
+    spy(ssp.training.loop, "validate")
+    spy(ssp.jobs.cell, "predict")
+    record = train_cell(config, "ucf101", "linear", 0)
+    assert asked == [("validate", 1, 4)] * 3 + [("predict", 3, 4)]
+    assert record.config["dataset"]["recipe"]["co_batched"] == together and record.metrics.views == 40
+
+
 def test_without_search_and_validation(tiny):
     config = tiny(sweep__trials=0)
     choice = run_sweep(config, "ucf101", "ssp")
@@ -121,15 +210,102 @@ def test_without_search_and_validation(tiny):
     assert train_cell(config, "ucf101", "ssp", 0).hyperparameters == chosen
 
 
-def test_saved_weights_give_the_record_again(cell):
+def test_reading_test_again_gives_the_record_and_is_counted_there(cell):
+    def again():
+        return evaluate_saved(cell.config, "ucf101", "ssp", 0).splitlines()[-1]
+
+    path, readings = (where("ucf101", "ssp", 0) for where in (cell.paths.record, cell.paths.readings))
+    before = train(cell).model_dump(mode="json")
+    assert (before["test_readings"], before["rereadings"], before["earlier_test_readings"]) == (1, [], [])
+    assert again() == "equal to the record; test was read 2 times from this choice"
+    after = json.loads(path.read_text())
+    assert after["test_readings"] == 2 and [moment["commit"] for moment in after["rereadings"]] == [git_state().commit]
+    assert after | {"test_readings": 1, "rereadings": []} == before
+    assert again().endswith("3 times from this choice")
+    path.unlink()  # made anew from the same choice, it has not forgotten
+    assert (train(cell).test_readings, len(load_record(path).rereadings)) == (3, 2)
+    readings.unlink()
+    assert again().endswith("4 times from this choice")
+
+
+def test_other_numbers_than_the_records_are_an_error_which_says_where_they_may_come_from(cell):
     train(cell)
-    assert evaluate_saved(cell.config, "ucf101", "ssp", 0).endswith("equal to the record")
     path = cell.paths.record("ucf101", "ssp", 0)
     plain = json.loads(path.read_text())
+    correct = plain["metrics"]["correct"]
     plain["metrics"]["correct"] += 1
     path.write_text(json.dumps(plain))
-    verdict = evaluate_saved(cell.config, "ucf101", "ssp", 0).splitlines()[-1]
-    assert verdict == f"differs from the record, which has correct {plain['metrics']['correct']}"
+    with pytest.raises(RecordError) as caught:
+        evaluate_saved(cell.config, "ucf101", "ssp", 0)
+    assert str(caught.value) == (
+        f"{path}: test read again gives correct {correct}, not {correct + 1}; device, scan and versions are the "
+        "record's, so weights, data or code are others: run the workflow again"
+    )
+    assert load_record(path).test_readings == 2
+    path.write_text(json.dumps(plain | {"device": "abacus", "versions": plain["versions"] | {"torch": "0.1"}}))
+    with pytest.raises(RecordError, match=r"is device cpu \(recorded: abacus\), torch \S+ \(recorded: 0.1\), which"):
+        evaluate_saved(cell.config, "ucf101", "ssp", 0)
+
+
+def test_what_is_not_the_records_own_is_not_compared_with_it_and_counts_no_reading(cell, tiny):
+    train(cell, 0), train(cell, 1)
+    path = cell.paths.predictions("ucf101", "ssp", 0)
+    kept = path.read_bytes()
+    path.write_bytes(cell.paths.predictions("ucf101", "ssp", 1).read_bytes())
+    with pytest.raises(RecordError, match=r"seed0\.parquet: not the file that its record was made from"):
+        evaluate_saved(cell.config, "ucf101", "ssp", 0)
+    path.write_bytes(kept)
+    more_views = tiny(**CHEAP, datasets__ucf101__clips__test_segments=3)
+    with pytest.raises(RecordError, match=r"seed0\.json: stale, made with another config.*test_segments = 3"):
+        evaluate_saved(more_views, "ucf101", "ssp", 0)
+    assert load_record(cell.paths.record("ucf101", "ssp", 0)).test_readings == 1
+
+
+def choose(cell, lr):
+    path = cell.paths.choice("ucf101", "ssp")
+    choice = json.loads(path.read_text())
+    choice["hyperparameters"]["lr"] = lr
+    path.write_text(json.dumps(choice))
+
+
+def test_a_choice_after_test_was_read_from_another_is_marked(cell, tiny):
+    path = cell.paths.record("ucf101", "ssp", 0)
+    first = train(cell)
+    evaluate_saved(cell.config, "ucf101", "ssp", 0)
+    path.unlink()  # as Snakemake does
+    choose(cell, 0.02)
+    second = train(cell)
+    (earlier,) = second.earlier_test_readings
+    assert (earlier.config_hash, earlier.hyperparameters.lr, earlier.test_readings) == (first.config_hash, 0.01, 2)
+    assert (second.test_readings, second.rereadings, second.read_before) == (1, [], 2)
+    assert essence(train(cell)) == essence(second)  # the same choice is no new one
+    assert train(cell, 1).read_before == 0  # a seed that never read test
+
+    apart = train_cell(tiny(**CHEAP, refit=False), "ucf101", "ssp", 0)  # the same hyper-parameters under another config
+    assert apart.hyperparameters == second.hyperparameters
+    hashes = [(choice.config_hash, choice.hyperparameters.lr) for choice in apart.earlier_test_readings]
+    assert hashes == [(first.config_hash, 0.01), (first.config_hash, 0.02)] and apart.read_before == 3
+
+    cell.paths.readings("ucf101", "ssp", 0).unlink()
+    assert train(cell).earlier_test_readings == []
+
+
+def test_a_kill_between_reading_test_and_the_record_leaves_one_reading(cell, monkeypatch):
+    whole = train(cell)
+    cell.paths.record("ucf101", "ssp", 0).unlink()
+    cell.paths.readings("ucf101", "ssp", 0).unlink()
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ssp.jobs.seed, "save_record", kill)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                train(cell)
+    assert essence(train(cell)) == essence(whole)
+    choose(cell, 0.02)
+    assert train(cell).read_before == 1
 
 
 def test_saved_weights_carry_the_config(cell):
@@ -212,6 +388,7 @@ def test_a_loss_that_is_not_finite_is_a_failed_cell_with_everything_a_workflow_n
     record = train(cell)
     assert record.status == "failed" and record.metrics is None
     assert record.reason.startswith("training loss is nan in epoch 1")
+    assert record.test_readings == 0 and not cell.paths.readings("ucf101", "ssp", 0).exists()
     assert load_record(cell.paths.record("ucf101", "ssp", 0)) == record
     assert read_predictions(cell.paths.predictions("ucf101", "ssp", 0)).empty
     with safe_open(cell.paths.weights("ucf101", "ssp", 0), framework="np") as weights:

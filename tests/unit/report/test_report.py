@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from ssp.config import slice_hash
+from ssp.config import Config, slice_hash
+from ssp.data.manifest import manifest_hash
 from ssp.errors import DataError, RecordError
 from ssp.figures.accuracy import write_figures
 from ssp.paths import Paths
@@ -20,7 +21,7 @@ from ssp.report import SECTIONS, write_report
 from ssp.tables import write_tables
 from tests.unit.made_data import write_data
 from tests.unit.made_records import hits_of, make_config, write_all, write_cell, write_costs
-from tests.unit.made_report import Page, make_report, write_choices, write_explained
+from tests.unit.made_report import Page, epochs, make_report, write_choices, write_explained
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +102,34 @@ def test_runs_and_the_way_back(page):
     runs, back = page[0].tables["runs"]
     assert [runs[1][0], runs[1][1], runs[1][3]] == ["hmdb51", "ssp", "62.00"]
     assert runs[10][3] == "loss is not <finite>"
+    assert (runs[0][8], runs[1][8], runs[9][8]) == ("test read", "1", "1 + 3 before")
     config_hash = slice_hash(make_config(datasets=("hmdb51",), methods=("ssp",)).cell_slice("hmdb51", "ssp"))
     assert back[1][4] == config_hash
     assert back[1][6] == "0" * 12
+
+
+def test_what_was_measured_on_test_is_not_called_validation(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = make_report(quirks={"best_epoch": "published"})
+    place = (config, "ssv2", "vpt", 0)
+    taken = {"epochs": 2, "best_epoch": {"epoch": 1, "measured_on": "test"}}
+    write_cell(
+        *place,
+        hits_of(0.5),
+        curves=epochs(40.0, 20.0),
+        manifest_hash=manifest_hash(Paths.of(config).manifest("ssv2")),
+        **taken,
+    )
+    write_tables(config)
+    write_report(config)
+    text = Paths.of(config).report.read_text()
+    page = Page(text)
+    runs = page.tables["runs"][0]
+    assert runs[0][7] == "epoch, test"
+    assert [row[8] for row in runs if row[:3] == ["ssv2", "vpt", "0"]] == ["1 of 2"]
+    curves = text[text.index('id="curves"') :]
+    assert "seed 0, test top-1 in percent: 40.0, 20.0" in curves and "seed 0, test loss" in curves
+    assert "test has\nchosen them" in curves and "validation loss" not in curves
 
 
 def test_explained(page):
@@ -186,6 +212,23 @@ def test_report_needs_choices(tmp_path, monkeypatch):
     with pytest.raises(RecordError, match=r"sweeps/hmdb51/ssp.json"):
         write_report(config)
     assert not Paths.of(config).report.exists()
+
+
+def test_runs_that_ablations_alone_have_are_under_their_seals_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plain = make_config(datasets=("hmdb51",), methods=("ssp",)).model_dump(mode="json")
+    plain["ablations"] = {"prompts": {"title": "Prompts", "of": "ssp", "vary": {"num_prompts": [1]}, "seeds": [0]}}
+    config = Config.model_validate(plain)
+    hashes = {"hmdb51": write_data(config, "hmdb51")}
+    write_all(config, hashes)
+    write_choices(config)
+    write_tables(config)
+    write_cell(config, "hmdb51", "ssp+num_prompts=1", 0, hits_of(0.5), manifest_hash=hashes["hmdb51"])
+    paths = Paths.of(config)
+    file = paths.predictions("hmdb51", "ssp+num_prompts=1", 0)
+    file.write_bytes(paths.predictions("hmdb51", "ssp", 0).read_bytes())
+    with pytest.raises(RecordError, match=rf"{re.escape(str(file))}: not the file that its record was made from"):
+        write_report(config)
 
 
 def test_report_needs_the_manifest_of_the_records(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from ssp.config import Config
 from ssp.errors import ConfigError
 from ssp.figures.ablation import write_curve
 from ssp.paths import Paths
+from ssp.records.record import Chosen, EarlierChoice
 from ssp.tables.ablations import write_ablation
 from ssp.tables.cells import read_cells
 from ssp.tables.stats import holm, paired_difference
@@ -82,6 +83,16 @@ def test_two_seeds_are_not_enough_for_an_asterisk(config):
     write_ablation(config, "prompts")
     text = Paths.of(config).ablation_tables("prompts")[1].read_text()
     assert "Not enough seeds for a p-value on hmdb51, ucf101." in text and "adjusted" not in text
+
+
+def test_a_point_chosen_after_a_look_at_test_is_marked(config):
+    chosen = Chosen(lr=0.1, weight_decay=0.05, drop_path=0.0)
+    before = [EarlierChoice(config_hash="0" * 16, hyperparameters=chosen, test_readings=2)]
+    write_cell(config, "ucf101", "ssp+num_prompts=1", 0, [True, False] * 20, earlier_test_readings=before)
+    write_ablation(config, "prompts")
+    table, text = (path.read_text() for path in Paths.of(config).ablation_tables("prompts")[:2])
+    assert [line.split(",")[-1] for line in table.splitlines()] == ["read_before", "0", "2", "0", "0"]
+    assert "[1] num_prompts 1 on ucf101: test had been read 2 times before this choice" in text and "[2]" not in text
 
 
 def test_a_number_has_a_curve_and_names_have_none(config):

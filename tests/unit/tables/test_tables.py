@@ -12,7 +12,7 @@ from rich.console import Console
 import ssp
 from ssp.errors import RecordError
 from ssp.paths import Paths
-from ssp.records.record import Metrics
+from ssp.records.record import Chosen, EarlierChoice, Metrics
 from ssp.tables import print_tables, write_tables
 from ssp.tables.stats import holm
 from tests.unit.made_records import PARAMETERS, hits_of, make_config, write_all, write_cell
@@ -172,6 +172,31 @@ def test_everything_failed():
     assert printed(config, 80).count("failed") == 4  # the cells and their notes
 
 
+def earlier(*counts):
+    """Other choices from which test had been read."""
+    chosen = Chosen(lr=0.1, weight_decay=0.05, drop_path=0.0)
+    return [
+        EarlierChoice(config_hash=f"{i}" * 16, hyperparameters=chosen, test_readings=n) for i, n in enumerate(counts)
+    ]
+
+
+def test_a_choice_after_a_look_at_test_is_marked():
+    config = make_config(datasets=("hmdb51",), methods=("ssp", "vpt", "full"), seeds=(0, 1))
+    write_all(config)
+    write_cell(config, "hmdb51", "vpt", 0, hits_of(0.5), earlier_test_readings=earlier(1, 3))
+    write_cell(config, "hmdb51", "vpt", 1, hits_of(0.5), earlier_test_readings=earlier(1))
+    write_cell(config, "hmdb51", "full", 0, reason="out of memory", earlier_test_readings=earlier(1))
+    write_tables(config)
+    main = read(config, "main.md")
+    assert "50.0 ± 0.0 [1]" in main and "- [1] vpt on hmdb51: test had been read 5 times before this choice" in main
+    assert (
+        "- [2] full on hmdb51 failed with seed 0: out of memory (the mean is over the other seeds); "
+        "test had been read 1 time before this choice\n"
+    ) in main
+    assert "[3]" not in main
+    assert read(config, "seeds.csv")["read_before"].tolist() == [0, 0, 4, 1, 1, 0]
+
+
 def test_only_cells_of_the_config_count():
     config = make_config(datasets=("hmdb51",), methods=("ssp", "vpt"))
     write_all(config)
@@ -210,16 +235,29 @@ def test_predictions_must_be_those_of_the_record():
     record.write_text(kept)
     with pytest.raises(RecordError, match=r"seed0.parquet: not the file that its record was made from"):
         write_tables(config)
+    sealed = Paths.of(config).predictions("hmdb51", "ssp", 0).read_bytes()
+    write_cell(config, "hmdb51", "ssp", 0, reason="out of memory")  # a failed one has none to put in
+    Paths.of(config).predictions("hmdb51", "ssp", 0).write_bytes(sealed)
+    with pytest.raises(RecordError, match=r"seed0.parquet: not the file that its record was made from"):
+        write_tables(config)
 
 
-def test_accuracy_must_follow_from_the_predictions():
+@pytest.mark.parametrize(
+    ("forged", "message"),
+    [
+        ({"correct": 160, "top1": 80.0}, "top1 is 50, but the record says 80"),
+        ({"top1": 99.0}, "top1 is 50, but the record says 99"),
+        ({"correct": 160}, "correct is 100, but the record says 160"),
+    ],
+)
+def test_accuracy_must_follow_from_the_predictions(forged, message):
     config = make_config(datasets=("hmdb51",), methods=("ssp",), seeds=(0,))
     write_cell(config, "hmdb51", "ssp", 0, hits_of(0.5))
     path = Paths.of(config).record("hmdb51", "ssp", 0)
     record = json.loads(path.read_text())
-    record["metrics"] |= {"correct": 160, "top1": 80.0}
+    record["metrics"] |= forged
     path.write_text(json.dumps(record))
-    with pytest.raises(RecordError, match="100 of 200 videos are right, but the record says 160 of 200"):
+    with pytest.raises(RecordError, match=message):
         write_tables(config)
 
 
@@ -320,6 +358,13 @@ def test_caption_tells_what_the_numbers_are():
         assert "generated videos and another backbone: the published numbers are context, not a comparison" in text
     assert "1 seed; hyper-parameters chosen on validation with 6 trials" in read(config, "main.md")
     assert r"Tried \& tested" in read(config, "main.tex")
+
+
+def test_caption_tells_that_test_chose_the_epoch():
+    config = make_config(datasets=("hmdb51",), methods=("ssp",), seeds=(0,), quirks={"best_epoch": "published"})
+    write_all(config)
+    write_tables(config)
+    assert "validation videos; the epoch of each chosen on test, as published." in read(config, "main.md")
 
 
 def test_published_merge_of_ids_is_followed():

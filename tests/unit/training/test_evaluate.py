@@ -6,8 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from ssp.config import Recipe
 from ssp.records.predictions import SCHEMA, merge_views, metrics, read_predictions
-from ssp.training.evaluate import empty_predictions, predict, validate, write_predictions
+from ssp.training.evaluate import batching, co_batches, empty_predictions, predict, validate, write_predictions
 from ssp.training.execution import Execution
 from tests.unit.toy import CPU, Clips, small_model
 
@@ -53,6 +54,60 @@ def test_validation_counts_hits_and_averages_over_videos():
     labels = torch.from_numpy(clips.labels)
     assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
     assert top1 == pytest.approx(100 * (logits.argmax(1) == labels).float().mean().item())
+
+
+def test_batches_of_the_published_evaluation():
+    """Five videos of two views on two devices of two clips each: view after view, dealt out in turn."""
+    order = [(view, video) for view in range(2) for video in range(5)]  # clip number: video x 2 + view
+    clips = [video * 2 + view for view, video in order]
+    assert clips == [0, 2, 4, 6, 8, 1, 3, 5, 7, 9]
+    assert co_batches(5, 2, 2, 2) == [[0, 4], [8, 3], [7], [2, 6], [1, 5], [9]]
+    assert co_batches(5, 1, 2, 2) == [[0, 2], [4], [1, 3], [0]]  # the first comes again, to give both as many
+    assert co_batches(1, 1, 4, 4) == [[0]] * 4
+    assert [len(batch) for batch in co_batches(1530, 24, 16, 4)][:574] == [16] * 573 + [12]
+    assert all(len({clip % 24 for clip in batch}) == 1 for batch in co_batches(1600, 24, 16, 4))  # of one view
+
+
+def test_a_recipe_says_which_clips_share_a_batch():
+    plain = Recipe(epochs=1, batch_size=8, micro_batch=2)
+    assert batching(plain, "test") == batching(plain, "validation") == {"batch_size": 4, "devices": None}
+    together = Recipe(epochs=1, batch_size=8, micro_batch=2, co_batched={"devices": 4, "validation": 1, "test": 16})
+    assert batching(together, "test") == {"batch_size": 16, "devices": 4}
+    assert batching(together, "validation") == {"batch_size": 1, "devices": 4}
+
+
+@pytest.mark.parametrize("entropy_norm", ["published", "fixed"])
+def test_logits_of_the_published_gate_are_those_among_its_batch_mates(entropy_norm):
+    """Against a forward pass for each batch; and they are others than in the order of videos, with this gate alone."""
+    torch.manual_seed(1)
+    model, clips = small_model("ssp", entropy_norm=entropy_norm), Clips(5, "test")
+    for parameter in model.parameters():
+        parameter.data += 0.4 * torch.randn_like(parameter)  # prompts start at zero, and the gate with them
+    model.eval()
+    expected = {}
+    for batch in co_batches(5, 2, 2, 2):
+        with torch.no_grad():
+            for clip, logits in zip(batch, model(torch.stack([clips[i][0] for i in batch])), strict=True):
+                expected.setdefault(divmod(clip, 2), logits.numpy())
+    table = predict(model, clips, clips.rows, batch_size=2, devices=2, execution=CPU)
+    rows = {name: row for row, name in enumerate(clips.rows["id"])}
+    places = [(rows[name], view) for name, view in zip(table["id"], table["view"], strict=True)]
+    assert sorted(places) == sorted(expected)
+    found = np.stack(table["logits"])
+    np.testing.assert_allclose(found, np.stack([expected[place] for place in places]), atol=1e-5)
+    in_order = np.stack(predict(model, clips, clips.rows, batch_size=2, execution=CPU)["logits"])
+    assert (np.abs(found - in_order).max() > 1e-4) == (entropy_norm == "published")
+
+
+def test_a_clip_that_fills_up_a_batch_counts_in_validation_and_is_predicted_once():
+    model, clips = small_model("linear"), Clips(5, "val")
+    model.eval()
+    with torch.no_grad():
+        logits = model(torch.stack([clips[i][0] for i in range(5)]))
+    hits = (logits.argmax(1) == torch.from_numpy(clips.labels)).tolist()
+    _, top1 = validate(model, clips, batch_size=2, devices=2, execution=CPU)
+    assert top1 == pytest.approx(100 * sum([*hits, hits[0]]) / 6)
+    assert len(predict(model, clips, clips.rows, batch_size=2, devices=2, execution=CPU)) == 5
 
 
 def test_loader_processes_give_the_same(tmp_path):

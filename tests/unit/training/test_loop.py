@@ -12,7 +12,7 @@ from ssp.config import Recipe
 from ssp.errors import ConfigError
 from ssp.records.record import Chosen
 from ssp.training.evaluate import validate
-from ssp.training.loop import TrainingFailed, TrainingState, epoch_batches, fit, trained_tensors
+from ssp.training.loop import TrainingFailed, TrainingState, best_of, epoch_batches, fit, trained_tensors
 from tests.unit.toy import CPU, Clips, small_model
 
 CHOSEN = Chosen(lr=0.02, weight_decay=0.01, drop_path=0.0)
@@ -80,7 +80,10 @@ def test_data_order_is_that_of_seed_and_epoch_whatever_the_method():
     assert epoch_batches(4, 6, 0, 0) and sorted(epoch_batches(4, 6, 0, 0)[0]) == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("augmentation", [{}, {"mixup": 0.8, "cutmix": 1.0, "repeats": 2}])
+MIXED = {"mixup": 0.8, "cutmix": 1.0, "repeats": 2}
+
+
+@pytest.mark.parametrize("augmentation", [{}, MIXED, MIXED | {"mix_videos": 4}])
 def test_micro_batches_add_up_to_the_whole_batch(augmentation):
     """Plain SGD reading of the gradient: AdamW would hide a wrong scale, so compare gradients themselves."""
     gradients = []
@@ -160,6 +163,58 @@ def test_killed_after_an_epoch_continues_to_the_same_bytes(tmp_path):
         assert [(e.epoch, e.lr, e.train_loss, e.val_loss, e.val_top1) for e in again] == [
             (e.epoch, e.lr, e.train_loss, e.val_loss, e.val_top1) for e in expected
         ]
+
+
+def test_videos_that_share_a_draw_are_another_training():
+    losses = [
+        run(small_model("full"), settings=recipe(epochs=1, augmentation={"mixup": 0.8, "mix_videos": shared}))
+        for shared in (None, 2)
+    ]
+    assert losses[0][0].train_loss != losses[1][0].train_loss
+
+
+FALLS = Chosen(lr=0.5, weight_decay=0.0, drop_path=0.0)  # too fast: the last epoch is not the best
+
+
+def with_best(path=None, keep_best=True):
+    """A training whose best epoch is not the last, its model, and the weights after each epoch."""
+    model = small_model("ssp", drop_path=0.2)
+    state = TrainingState(path, "identity") if path else None
+    epochs = fit(
+        *(model, Clips(12), Clips(9, "val", seed=1)),
+        **{"recipe": recipe(epochs=5), "chosen": FALLS, "seed": 3, "execution": CPU, "state": state},
+        keep_best=keep_best,
+    )
+    return model, epochs
+
+
+def test_the_best_epoch_is_kept_on_request_alone():
+    model, epochs = with_best()
+    weights, results = [], []
+    for epoch in epochs:
+        results.append(epoch)
+        weights.append({name: tensor.clone() for name, tensor in trained_tensors(model).items()})
+    accuracies = [epoch.val_top1 for epoch in results]
+    best = best_of(results)
+    assert best.epoch == accuracies.index(max(accuracies)) + 1 < len(results)  # the first of the best
+    assert same(trained_tensors(model), weights[best.epoch - 1]) and not same(weights[best.epoch - 1], weights[-1])
+    plain, epochs = with_best(keep_best=False)
+    assert [epoch.val_top1 for epoch in epochs] == accuracies
+    assert same(trained_tensors(plain), weights[-1])
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 4, 5])
+def test_killed_with_a_best_epoch_continues_to_the_same_bytes(tmp_path, stop_after):
+    whole, epochs = with_best()
+    best = best_of(list(epochs))
+    _, killed = with_best(tmp_path / "seed3.pt")
+    for _ in range(stop_after):
+        next(killed)
+    killed.close()
+    model, epochs = with_best(tmp_path / "seed3.pt")
+    again = list(epochs)
+    assert best_of(again).epoch == best.epoch and sum(epoch.restored for epoch in again) == stop_after
+    assert same(trained_tensors(whole), trained_tensors(model))
 
 
 def test_state_of_something_else_or_damaged_is_not_continued(tmp_path):
