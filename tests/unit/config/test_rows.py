@@ -131,7 +131,7 @@ def test_values_that_read_alike_are_not_the_same_row():
 def test_inheriting_points_have_no_study_and_depend_on_the_bases():
     found = ablated({"vary": {"num_prompts": [1]}, "datasets": ["ucf101"], "seeds": [1]})
     point = "ssp+num_prompts=1"
-    assert found.rows[point].tuned_as == "ssp" and ("ucf101", point) not in found.studies()
+    assert found.rows[point].tuned_as == "ssp" and ("ucf101", point, None) not in found.studies()
     assert ("ucf101", point, 1) in found.runs() and ("ucf101", point, 0) not in found.runs()
     wider = {"ssp": ROWS["ssp"] | {"space": {"lr": {"low": 0.1, "high": 0.2}}}}
     other = ablated({"vary": {"num_prompts": [1]}}, methods=ROWS | wider)

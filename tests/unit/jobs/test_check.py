@@ -55,6 +55,10 @@ def test_the_search_is_said_rung_by_rung_and_fold_by_fold(folder):
     assert "sweep: 4 studies of 8 trials on 10 % of the training videos, the best 2 on 25 % of the training videos" in (
         check_config(plain, "x")
     )
+    plain = tiny_config(folder, sweep={"fidelity": [{"trials": 2, "videos": 0.5}, {"trials": 1}]})
+    assert "sweep: 4 studies of 2 trials on 50 % of the training videos, the best 1 on all videos" in (
+        check_config(plain, "x")
+    )
 
 
 WRONG = {

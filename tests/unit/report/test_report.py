@@ -126,7 +126,7 @@ def test_what_was_measured_on_test_is_not_called_validation(tmp_path, monkeypatc
     page = Page(text)
     runs = page.tables["runs"][0]
     assert runs[0][7] == "epoch, test"
-    assert [row[8] for row in runs if row[:3] == ["ssv2", "vpt", "0"]] == ["1 of 2"]
+    assert [row[9] for row in runs if row[:3] == ["ssv2", "vpt", "0"]] == ["1 of 2"]
     curves = text[text.index('id="curves"') :]
     assert "seed 0, test top-1 in percent: 40.0, 20.0" in curves and "seed 0, test loss" in curves
     assert "test has\nchosen them" in curves and "validation loss" not in curves
