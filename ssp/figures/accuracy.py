@@ -68,7 +68,7 @@ def accuracy_against_parameters(config: Config, tables: LongTables) -> Figure:
     for axis in axes.flat[len(datasets) :]:
         axis.set_visible(False)
     for axis in axes[-1]:
-        axis.set_xlabel("trained parameters, final norm included, head not")
+        axis.set_xlabel("trained parameters, without the head")
     for axis in axes[:, 0]:
         axis.set_ylabel("top-1 accuracy (%)")
     # A dollar sign would start a formula.
