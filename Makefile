@@ -3,7 +3,7 @@
 # make quick   the tests, but for those that run the workflow
 # make lint    ruff and snakefmt
 # make docs    the pages of docs/ as a site in site/; their reference parts are written anew first
-# make bench   the benchmarks (benchmarks/), but for those of a GPU and the 20 kills of the workflow: BENCH=benchmarks/gpu.py
+# make bench   the benchmarks (benchmarks/), but for those of a GPU, of 20 kills and of a longer demo: BENCH=benchmarks/gpu.py
 # make schema  workflow/schemas/config.schema.json from the config models
 # make clean   removes .venv and what git ignores of the build; data/ and results/ stay
 #
@@ -14,7 +14,8 @@ SHELL := /bin/bash
 VENV := .venv
 CORES := all
 ARGS :=
-BENCH = $(filter-out benchmarks/gpu.py benchmarks/kill_anywhere.py, $(wildcard benchmarks/*.py))
+NOT_BENCH = gpu kill_anywhere demo_convergence
+BENCH = $(filter-out $(NOT_BENCH:%=benchmarks/%.py), $(wildcard benchmarks/*.py))
 
 RUNTIME := $(VENV)/.runtime-installed
 PROJECT := $(VENV)/.project-installed
