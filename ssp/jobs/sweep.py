@@ -46,7 +46,7 @@ from ssp.jobs.study import (
 from ssp.jobs.tracking import TrackedRun, Tracking
 from ssp.methods.registry import load_method
 from ssp.methods.space import search_space
-from ssp.records.choice import Budget, Choice, SweepRun, Trial, save_choice
+from ssp.records.choice import Budget, Choice, SweepRun, Trial, best_trial, save_choice
 from ssp.records.record import Chosen, Epoch
 from ssp.training.execution import derive_seed
 from ssp.training.loop import TrainingFailed, failures
@@ -236,8 +236,7 @@ def _worker(
 def choose(cell: Cell, trials: dict[int, FrozenTrial], run: SweepRun) -> Choice:
     """What the finished trials amount to."""
     results = [_result(slot, trial) for slot, trial in trials.items()]
-    complete = [trial for trial in results if trial.state == "complete"]
-    best = max(complete, key=lambda t: (t.value, -t.epochs[-1].val_loss, -t.number), default=None)
+    best = best_trial(results)
     chosen = best.hyperparameters if best else None
     if not cell.config.sweep.trials:
         chosen = hyperparameters(cell, {})

@@ -90,6 +90,12 @@ class Choice(Stored):
         )
 
 
+def best_trial(trials: list[Trial]) -> Trial | None:
+    """The best complete trial; ties go to the lower validation loss, then to the earlier one."""
+    complete = [trial for trial in trials if trial.state == "complete"]
+    return max(complete, key=lambda t: (t.value, -t.epochs[-1].val_loss, -t.number), default=None)
+
+
 def save_choice(choice: Choice, path: str | Path) -> None:
     """Write a choice atomically."""
     write_json(path, choice.model_dump(mode="json"))
@@ -101,8 +107,13 @@ def load_choice(path: str | Path, config: Config, dataset: str, method: str) -> 
     Raises:
         RecordError: it is missing, against the schema, or of another config than this one.
     """
-    again = f"run `ssp sweep --dataset {dataset} --method {method}`"
+    again = f"run: {search_again(config, dataset, method)}"
     choice = load_checked(Choice, path, "sweep choice", again)
     if choice.config_hash != slice_hash(config.sweep_slice(dataset, method)):
         raise RecordError(f"{path}: was chosen under another config than '{config.name}' is now; {again}")
     return choice
+
+
+def search_again(config: Config, dataset: str, method: str) -> str:
+    """The command that makes a choice anew."""
+    return config.command("sweep", dataset=dataset, method=method)
