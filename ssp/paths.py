@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ssp.config import Config
 
-RESULTS = Path("results")
 LAID_OUT_TABLES = ("main", "parameters", "costs", "uncertainty", "differences", "verdict")
 TABLE_FORMATS = ("csv", "md", "tex")
 PLAIN_TABLES = ("pairs", "ranks", "seeds")
@@ -22,13 +21,14 @@ FIGURE, FIGURE_FORMATS = "accuracy_against_parameters", ("pdf", "png")
 class Paths:
     """Paths of one config. Arguments may be Snakemake wildcards such as "{dataset}"."""
 
-    name: str
+    results: Path
+    """Folder of everything this config produces."""
     data_root: Path
 
     @classmethod
     def of(cls, config: Config) -> Paths:
         """The paths of a config."""
-        return cls(config.name, config.data_root)
+        return cls(config.home, config.data_root)
 
     # Data, in the order in which it flows.
 
@@ -73,11 +73,6 @@ class Paths:
         return self.frames(dataset) / f"shard-{shard}.json"
 
     # Results.
-
-    @property
-    def results(self) -> Path:
-        """Folder of everything this config produces."""
-        return RESULTS / self.name
 
     @property
     def config(self) -> Path:
@@ -170,6 +165,11 @@ class Paths:
     def report(self) -> Path:
         """The page that shows everything."""
         return self.results / "report.html"
+
+    @property
+    def sums(self) -> Path:
+        """Checksums of all files here that something rests on."""
+        return self.results / "SHA256SUMS"
 
     @property
     def mlflow(self) -> Path:

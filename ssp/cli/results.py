@@ -44,6 +44,35 @@ def report(config: ConfigPath) -> None:
         typer.echo(path)
 
 
+ResultsFolder = Annotated[
+    Path, typer.Argument(help="Folder of results, wherever it lies.", metavar="RESULTS", readable=False)
+]
+
+
+@commands.command(epilog="Example: ssp verify results/demo")
+def verify(folder: ResultsFolder) -> None:
+    """Say whether results go together: tables from records, records from sealed predictions, choices from trials.
+
+    Needs neither data nor GPU. One line for each file that is not as it should be, and exit code 1 then.
+    """
+    from ssp.verify import verify_results
+
+    found = verify_results(folder)
+    for line in found.lines:
+        typer.echo(line)
+    typer.echo(found.told())
+    if found.wrong:
+        raise typer.Exit(1)
+
+
+@commands.command(epilog="Example: ssp seal --config config/demo.yaml")
+def seal(config: ConfigPath) -> None:
+    """Write SHA256SUMS of the results, as the workflow does at its end; for after a command by hand."""
+    from ssp.records.sums import write_sums
+
+    typer.echo(write_sums(load(config)))
+
+
 @commands.command(epilog="Example: ssp power --config config/demo.yaml --difference 2")
 def power(
     config: ConfigPath,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from ssp.config.benchmark import Config, slice_hash, slice_lines
 from ssp.config.plugins import source_names
-from ssp.config.reading import load_config, parse_config, read_yaml
+from ssp.config.reading import load_config, load_results_config, parse_config, read_yaml
 from ssp.config.rows import Point, Row
 from ssp.config.sections import (
     Ablation,
@@ -86,6 +86,7 @@ __all__ = [
     "Tracking",
     "Validation",
     "load_config",
+    "load_results_config",
     "parse_config",
     "read_yaml",
     "search_words",

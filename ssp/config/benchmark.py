@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import cached_property
 from math import ceil
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, NonNegativeInt, model_validator
@@ -124,6 +126,29 @@ class Config(Strict):
                 for value in getattr(ablation, key) or ():
                     if value not in known:
                         yield f"ablations.{name}.{key}: {value} is none of {key} ({', '.join(map(str, known))})"
+
+    # Where it is from and where its results lie is no part of what it says: it makes no two configs differ.
+
+    @property
+    def origin(self) -> Path:
+        """The file that it was read from; if from none, the checked copy beside its results."""
+        return vars(self).get("_origin", self.home / "config.yaml")
+
+    @property
+    def home(self) -> Path:
+        """Folder of its results."""
+        return vars(self).get("_home", Path("results") / self.name)
+
+    def placed(self, *, origin: Path | None = None, home: Path | None = None) -> Config:
+        """The same config, from another file or with its results elsewhere."""
+        other = self.model_copy()
+        vars(other).update({key: path for key, path in (("_origin", origin), ("_home", home)) if path})
+        return other
+
+    def command(self, words: str, **options: object) -> str:
+        """A command of `ssp` about this config, as one types it."""
+        given = {"config": self.origin} | options
+        return " ".join(["python -m ssp", words, *(f"--{name} {shlex.quote(str(v))}" for name, v in given.items())])
 
     def quirk(self, name: str) -> Quirk:
         """The effective value of a named quirk: its own setting, else the protocol's."""

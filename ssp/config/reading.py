@@ -60,7 +60,16 @@ def load_config(path: str | Path) -> Config:
     Raises:
         ConfigError: the file is missing, not YAML, or wrong in a key that the message names.
     """
-    return parse_config(read_yaml(path), str(path))
+    return parse_config(read_yaml(path), str(path)).placed(origin=Path(path))
+
+
+def load_results_config(folder: str | Path) -> Config:
+    """Read and check the config of a folder of results, wherever that lies and whatever it is called.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    return load_config(Path(folder) / "config.yaml").placed(home=Path(folder))
 
 
 def parse_config(data: Any, origin: str) -> Config:  # noqa: ANN401 - whatever a YAML file holds

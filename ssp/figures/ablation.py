@@ -21,8 +21,8 @@ from ssp.tables.layout import LEVEL
 MOST_TICKS = 8  # up to so many values are ticks themselves
 
 
-def write_curve(config: Config, name: str) -> list[Path]:
-    """Write `results/<config>/figures/ablations/<name>.{pdf, png}` from the ablation's written table.
+def write_curve(config: Config, name: str, paths: list[Path] | None = None) -> list[Path]:
+    """Write `results/<config>/figures/ablations/<name>.{pdf, png}` (or `paths`) from the ablation's written table.
 
     Raises:
         ConfigError: the ablation varies no number.
@@ -31,7 +31,7 @@ def write_curve(config: Config, name: str) -> list[Path]:
     if config.curve_axis(name) is None:
         raise ConfigError(f"ablations.{name}: varies no number, so it has a table but no curve")
     table = read_ablation(config, name)
-    paths = Paths.of(config).ablation_curves(name)
+    paths = paths or Paths.of(config).ablation_curves(name)
     with mpl.rc_context(STYLE):
         save_figure(ablation_curve(config, name, table), paths)
     return paths

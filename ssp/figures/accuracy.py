@@ -34,8 +34,8 @@ _SPREAD = {"linewidth": 9, "alpha": 0.25}
 _INTERVAL = {"linewidth": 1.2}
 
 
-def write_figures(config: Config) -> list[Path]:
-    """Write the figures of a config under `results/<config>/figures`, from its written tables.
+def write_figures(config: Config, paths: list[Path] | None = None) -> list[Path]:
+    """Write the figures of a config under `results/<config>/figures` (or to `paths`), from its written tables.
 
     Returns:
         Paths: accuracy_against_parameters.pdf and .png.
@@ -43,7 +43,7 @@ def write_figures(config: Config) -> list[Path]:
     Raises:
         RecordError: the tables are not written (`ssp.tables.write_tables`).
     """
-    tables, paths = read_tables(config), Paths.of(config).figure_files
+    tables, paths = read_tables(config), paths or Paths.of(config).figure_files
     with mpl.rc_context(STYLE):
         save_figure(accuracy_against_parameters(config, tables), paths)
     return paths

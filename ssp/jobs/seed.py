@@ -33,9 +33,9 @@ from ssp.files import file_sha256
 from ssp.jobs.cell import Cell, curve, predict_test, tracked_params, train_epochs
 from ssp.jobs.tracking import TrackedRun, Tracking
 from ssp.methods.parameters import parameter_counts
-from ssp.records.choice import Choice, load_choice, sweep_again
+from ssp.records.choice import Choice, load_choice, search_again
 from ssp.records.predictions import merge_views, metrics
-from ssp.records.readings import Reading, earlier_choices, load_readings, note_reading, rereadings, this_moment
+from ssp.records.readings import Reading, counted, load_readings, note_reading, this_moment
 from ssp.records.record import (
     BestEpoch,
     Metrics,
@@ -129,7 +129,7 @@ def _check_origin(cell: Cell, choice: Choice) -> None:
         if theirs not in (ours, None):
             raise RecordError(
                 f"{cell.choice_file}: was chosen {what} now; "
-                f"{sweep_again(cell.dataset, cell.row.tuned_as, cell.study)} again"
+                f"run again: {search_again(cell.config, cell.dataset, cell.row.tuned_as, cell.study)}"
             )
 
 
@@ -210,6 +210,7 @@ def _record(cell: Cell, choice: Choice, seed: int, outcome: _Outcome, run: Run, 
         metrics=outcome.metrics,
         curves=[curve(epoch) for epoch in outcome.epochs],
         predictions=PredictionsFile(path=predictions.as_posix(), sha256=file_sha256(predictions)),
+        weights_sha256=file_sha256(cell.paths.weights(cell.dataset, cell.method, seed)),
         run=run,
     )
 
@@ -220,13 +221,7 @@ def _with_readings(cell: Cell, record: Record) -> Record:
     choice = (record.config_hash, record.hyperparameters)
     if record.metrics:
         note_reading(path, Reading(by="train", config_hash=choice[0], hyperparameters=choice[1], run=this_moment()))
-    readings = load_readings(path)
-    counted = {
-        "test_readings": sum(reading.choice == choice for reading in readings),
-        "rereadings": rereadings(readings, choice),
-        "earlier_test_readings": earlier_choices(readings, choice),
-    }
-    return record.model_copy(update=counted)
+    return record.model_copy(update=counted(load_readings(path), choice))
 
 
 def _run(outcome: _Outcome, started: datetime, seconds: float, device: torch.device, run: TrackedRun, uri: str) -> Run:

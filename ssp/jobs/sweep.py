@@ -48,7 +48,7 @@ from ssp.jobs.study import FINISHED, fail_stale_trials, finished_trials, open_st
 from ssp.jobs.tracking import TrackedRun, Tracking
 from ssp.methods.registry import load_method
 from ssp.methods.space import search_space
-from ssp.records.choice import Choice, SweepRun, Trial, save_choice
+from ssp.records.choice import Choice, SweepRun, Trial, last_rung, ranked, save_choice
 from ssp.records.record import Chosen, Epoch
 from ssp.training.execution import derive_seed
 from ssp.training.loop import TrainingFailed, failures
@@ -108,12 +108,6 @@ def run_sweep(config: Config, dataset: str, method: str, study: int | None = Non
     if studies:
         studies[0].set_user_attr(FINISHED, True)
     return choice
-
-
-def ranked(trials: list[Trial]) -> list[Trial]:
-    """The trials of a rung that were trained to the end, best first."""
-    complete = [trial for trial in trials if trial.state == "complete"]
-    return sorted(complete, key=lambda t: (-t.value, t.epochs[-1].val_loss, t.number))
 
 
 def _fill(cell: Cell, study: optuna.Study, rung: int, best: list[Trial], tracking: Tracking, parent: str) -> None:
@@ -337,7 +331,7 @@ def _worker(
 def choose(cell: Cell, trials: list[Trial], run: SweepRun) -> Choice:
     """What the finished trials of all rungs amount to."""
     budgets = cell.config.rungs(cell.dataset)
-    last = [trial for trial in trials if trial.rung == max(t.rung for t in trials)]
+    last = last_rung(trials)
     best = next(iter(ranked(last)), None)
     chosen = best.hyperparameters if best else None if budgets else hyperparameters(cell, {})
     reasons = sorted({trial.reason for trial in last if trial.reason})

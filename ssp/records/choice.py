@@ -88,6 +88,17 @@ class Choice(Stored):
         )
 
 
+def last_rung(trials: list[Trial]) -> list[Trial]:
+    """The trials that a choice is made among."""
+    return [trial for trial in trials if trial.rung == max(other.rung for other in trials)]
+
+
+def ranked(trials: list[Trial]) -> list[Trial]:
+    """The trials of a rung that were trained to the end, best first: ties go to the lower loss, then to the earlier."""
+    complete = [trial for trial in trials if trial.state == "complete"]
+    return sorted(complete, key=lambda t: (-t.value, t.epochs[-1].val_loss, t.number))
+
+
 def save_choice(choice: Choice, path: str | Path) -> None:
     """Write a choice atomically."""
     write_json(path, choice.model_dump(mode="json"))
@@ -99,7 +110,7 @@ def load_choice(path: str | Path, config: Config, dataset: str, method: str, stu
     Raises:
         RecordError: it is missing, against the schema, or of another config or study than this one.
     """
-    again = sweep_again(dataset, method, study)
+    again = f"run: {search_again(config, dataset, method, study)}"
     choice = load_checked(Choice, path, "sweep choice", again)
     if choice.config_hash != slice_hash(config.sweep_slice(dataset, method)):
         raise RecordError(f"{path}: was chosen under another config than '{config.name}' is now; {again}")
@@ -108,6 +119,6 @@ def load_choice(path: str | Path, config: Config, dataset: str, method: str, stu
     return choice
 
 
-def sweep_again(dataset: str, method: str, study: int | None) -> str:
-    """The command that makes a choice."""
-    return f"run `ssp sweep --dataset {dataset} --method {method}{'' if study is None else f' --study {study}'}`"
+def search_again(config: Config, dataset: str, method: str, study: int | None = None) -> str:
+    """The command that makes a choice anew."""
+    return config.command("sweep", dataset=dataset, method=method, **({} if study is None else {"study": study}))

@@ -104,7 +104,7 @@ def load_costs(config: Config) -> Costs:
         RecordError: they are missing, broken, or were measured under another config; the message has the command.
     """
     paths = Paths.of(config)
-    again = f"measure them: python -m ssp costs --config {paths.config}"
+    again = f"measure them: {config.command('costs')}"
     costs = load_checked(Costs, paths.costs, "record of costs", again)
     if costs.config_hash != slice_hash(config.costs_slice()) or set(costs.rows) != set(config.methods):
         raise RecordError(f"{paths.costs}: stale, measured under another config than '{config.name}' is now; {again}")

@@ -84,7 +84,7 @@ def load_explained(config: Config, record: Record) -> tuple[Explained, bytes]:
         RecordError: one of the two files is missing, broken, or made from another run.
     """
     paths, dataset = Paths.of(config), record.dataset
-    path, again = paths.explained(dataset), f"run: python -m ssp explain --config {paths.config} --dataset {dataset}"
+    path, again = paths.explained(dataset), f"run: {config.command('explain', dataset=dataset)}"
     explained = load_checked(Explained, path, "explanation", again)
     if explained.made_from != Origin.of(record):
         raise RecordError(f"{path}: made from another run than there is now; {again}")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -78,6 +78,15 @@ def count_rereading(record_path: Path, path: Path) -> Record:
     counted = record.model_copy(update={"test_readings": 1 + len(moments), "rereadings": moments})
     save_record(counted, record_path)
     return counted
+
+
+def counted(readings: list[Reading], choice: tuple[str, Chosen | None]) -> dict[str, Any]:
+    """What a record says of the readings of test, from its own choice and from others before."""
+    return {
+        "test_readings": sum(reading.choice == choice for reading in readings),
+        "rereadings": rereadings(readings, choice),
+        "earlier_test_readings": earlier_choices(readings, choice),
+    }
 
 
 def rereadings(readings: list[Reading], choice: tuple[str, Chosen | None]) -> list[Moment]:

@@ -5,7 +5,7 @@ Design choices
 - What may differ between two runs of the same thing (time, host, memory, tracking ids) stands apart under `run`; all
   other keys are equal bytes for the same commit, config, seed and machine.
 - A failed cell has a record too: status "failed", a reason, no metrics.
-- The predictions of a finished run are sealed: their checksum is here, and whoever reads them asks for it.
+- Predictions and weights of a finished run are sealed: their checksums are here, and whoever reads predictions asks.
 - What was read of test is counted here, and remembered over records in `ssp.records.readings`.
 - Light: no torch, so that tables are made in an instant.
 """
@@ -41,6 +41,7 @@ PACKAGES = (
     "triton",
     "mamba-ssm",
     "selective-scan-cuda",
+    "matplotlib",
 )
 
 
@@ -184,6 +185,7 @@ class Record(Stored):
     metrics: Metrics | None = None
     curves: list[Epoch] = []
     predictions: PredictionsFile
+    weights_sha256: str | None = Field(default=None, description="Of the file of tuned weights; null: not noted.")
     test_readings: int | None = Field(
         default=None, description="Finished readings of test from this choice; 0: failed before; null: not noted."
     )

@@ -35,8 +35,7 @@ def read_run(config: Config, dataset: str, method: str, seed: int) -> tuple[Reco
 
 def train_again(config: Config, dataset: str, method: str, seed: int) -> str:
     """The command that makes a run anew."""
-    command = f"python -m ssp train --config {Paths.of(config).config}"
-    return f"{command} --dataset {dataset} --method {method} --seed {seed}"
+    return config.command("train", dataset=dataset, method=method, seed=seed)
 
 
 def _first_change(old: dict, new: dict) -> str:

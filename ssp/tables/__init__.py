@@ -13,6 +13,7 @@ from pathlib import Path
 from ssp.config import Config
 from ssp.files import write_text
 from ssp.paths import Paths
+from ssp.tables.cells import Reader
 from ssp.tables.layout import lay_out
 from ssp.tables.long import COLUMNS, LongTables, build_tables, to_csv
 from ssp.tables.markup import dataframe_to_latex, dataframe_to_markdown
@@ -22,9 +23,7 @@ __all__ = ["LongTables", "build_tables", "dataframe_to_latex", "dataframe_to_mar
 
 
 def write_tables(config: Config) -> list[Path]:
-    """Write the tables of a config under `results/<config>/tables`.
-
-    Everything is computed before the first file is written, and each file is replaced whole.
+    """Write the tables of a config under `results/<config>/tables`: first all is computed, then each file replaced.
 
     Returns:
         Paths of what was written: {main, parameters, costs, uncertainty, differences, verdict}.{csv, md, tex}, and
@@ -33,12 +32,22 @@ def write_tables(config: Config) -> list[Path]:
     Raises:
         RecordError: a record is missing, stale or broken; the message names it and the command that makes it.
     """
-    tables = build_tables(config)
+    texts = table_texts(config)
+    for path, text in texts.items():
+        write_text(path, text)
+    return list(texts)
+
+
+def table_texts(config: Config, read: Reader | None = None) -> dict[Path, str]:
+    """What the files of the tables are to hold; `read` may remember what it has read.
+
+    Raises:
+        RecordError: as `write_tables`.
+    """
+    tables = build_tables(config, read)
     folder = Paths.of(config).tables
     texts = {folder / f"{name}.csv": to_csv(getattr(tables, name)) for name in COLUMNS}
     for name, layout in lay_out(config, tables).items():
         for kind, text in layout.texts(f"tab:{config.name}-{name}").items():
             texts[folder / f"{name}.{kind}"] = text
-    for path, text in texts.items():
-        write_text(path, text)
-    return list(texts)
+    return texts

@@ -19,7 +19,7 @@ from ssp.errors import RecordError
 from ssp.files import write_text
 from ssp.paths import Paths
 from ssp.tables import stats
-from ssp.tables.cells import TableCell, read_cells
+from ssp.tables.cells import Reader, TableCell, read_cells
 from ssp.tables.claims import tallies
 from ssp.tables.layout import (
     LEVEL,
@@ -62,16 +62,25 @@ def write_ablation(config: Config, name: str) -> list[Path]:
     Raises:
         RecordError: a record is missing, stale or broken.
     """
-    table = ablation_table(config, name)
+    texts = ablation_texts(config, name)
+    for path, text in texts.items():
+        write_text(path, text)
+    return list(texts)
+
+
+def ablation_texts(config: Config, name: str, read: Reader | None = None) -> dict[Path, str]:
+    """What the files of an ablation's table are to hold; `read` may remember what it has read.
+
+    Raises:
+        RecordError: a record is missing, stale or broken.
+    """
+    table = ablation_table(config, name, read)
     layout = lay_out_ablation(config, name, table)
     texts = {"csv": to_csv(table), **layout.texts(f"tab:{config.name}-ablation-{name}")}
-    paths = Paths.of(config).ablation_tables(name)
-    for path in paths:
-        write_text(path, texts[path.suffix.removeprefix(".")])
-    return paths
+    return {path: texts[path.suffix.removeprefix(".")] for path in Paths.of(config).ablation_tables(name)}
 
 
-def ablation_table(config: Config, name: str) -> pd.DataFrame:
+def ablation_table(config: Config, name: str, read: Reader | None = None) -> pd.DataFrame:
     """One row per point and data set, base row first; columns `COLUMNS` and, before them, the varied options.
 
     Accuracies and differences (point minus base) in percent and percentage points.
@@ -80,7 +89,7 @@ def ablation_table(config: Config, name: str) -> pd.DataFrame:
         RecordError: a record is missing, stale or broken.
     """
     datasets, (_, rows, seeds) = config.ablation_columns(name), config.ablation_runs(name)
-    cells = {(cell.dataset, cell.method): cell for cell in read_cells(config, datasets, rows, seeds)}
+    cells = {(cell.dataset, cell.method): cell for cell in read_cells(config, datasets, rows, seeds, read)}
     base = config.ablations[name].of
     counted = tallies([*cells.values()])
     found, compared = [], []
@@ -108,7 +117,7 @@ def read_ablation(config: Config, name: str) -> pd.DataFrame:
         RecordError: it is missing or not as it was written.
     """
     path = Paths.of(config).ablation_tables(name)[0]
-    again = f"write it again: python -m ssp ablation {name} --config {Paths.of(config).config}"
+    again = f"write it again: {config.command(f'ablation {name}')}"
     try:
         table = pd.read_csv(path, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:

@@ -12,9 +12,9 @@ Design choices
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean
 
@@ -145,17 +145,33 @@ class SplitsResult:
 TableCell = CellResult | SplitsResult
 
 
-def collect_cells(config: Config) -> list[TableCell]:
+def read_tested(config: Config, dataset: str, method: str, seed: int) -> tuple[Record, pd.DataFrame | None]:
+    """A record of this config and its merged predictions, from which its metrics follow; None where the run failed.
+
+    Raises:
+        RecordError: it is missing, broken, or of another config; or predictions contradict it.
+    """
+    record, predictions = read_run(config, dataset, method, seed)
+    return record, None if record.status == "failed" else _merged(config, record, predictions)
+
+
+Reader = Callable[[str, str, int], tuple[Record, pd.DataFrame | None]]
+"""`read_tested` of a config."""
+
+
+def collect_cells(config: Config, read: Reader | None = None) -> list[TableCell]:
     """The cells of the tables, column by column, rows in the config's order.
 
     Raises:
         RecordError: as `read_cells`.
     """
-    return read_cells(config, list(config.columns), list(config.methods), config.seeds)
+    return read_cells(config, list(config.columns), list(config.methods), config.seeds, read)
 
 
-def read_cells(config: Config, columns: Sequence[str], rows: Sequence[str], seeds: Sequence[int]) -> list[TableCell]:
-    """Cells of a config, column by column.
+def read_cells(
+    config: Config, columns: Sequence[str], rows: Sequence[str], seeds: Sequence[int], read: Reader | None = None
+) -> list[TableCell]:
+    """Cells of a config, column by column; `read` may remember what it has read.
 
     Raises:
         RecordError: a record is missing, broken, or of another config; or predictions contradict their record.
@@ -163,21 +179,20 @@ def read_cells(config: Config, columns: Sequence[str], rows: Sequence[str], seed
     names = [(column, row) for column in columns for row in rows]
     console = Console(stderr=True)
     quiet = not sys.stderr.isatty()
+    read = read or partial(read_tested, config)
     cells: list[TableCell] = []
     for column, row in track(names, "Reading records", console=console, disable=quiet, transient=True):
-        splits = [_read_cell(config, dataset, row, seeds) for dataset in config.columns[column]]
+        splits = [_read_cell(config, dataset, row, seeds, read) for dataset in config.columns[column]]
         cells.append(splits[0] if splits[0].dataset == column else SplitsResult(column, row, splits))
     _same_origin([split for cell in cells for split in cell.splits], config)
     return cells
 
 
-def _read_cell(config: Config, dataset: str, method: str, seeds: Sequence[int]) -> CellResult:
-    records, videos = {}, {}
-    for seed in seeds:
-        records[seed], predictions = read_run(config, dataset, method, seed)
-        if records[seed].status == "ok":
-            videos[seed] = _merged(config, records[seed], predictions)
-    return CellResult(dataset, method, records, videos, config.sweep.repeats)
+def _read_cell(config: Config, dataset: str, method: str, seeds: Sequence[int], read: Reader) -> CellResult:
+    runs = {seed: read(dataset, method, seed) for seed in seeds}
+    records = {seed: record for seed, (record, _) in runs.items()}
+    tested = {seed: videos for seed, (_, videos) in runs.items() if videos is not None}
+    return CellResult(dataset, method, records, tested, config.sweep.repeats)
 
 
 def _merged(config: Config, record: Record, predictions: pd.DataFrame) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from ssp.paths import Paths
 from ssp.records.costs import load_costs
 from ssp.records.published import published_accuracy, published_parameters
 from ssp.tables import claims, stats
-from ssp.tables.cells import CellResult, TableCell, collect_cells
+from ssp.tables.cells import CellResult, Reader, TableCell, collect_cells
 from ssp.tables.costs import COLUMNS as COST_COLUMNS
 from ssp.tables.costs import cost_rows
 from ssp.tables.verdict import verdict_rows
@@ -101,13 +101,13 @@ class LongTables:
     seeds: pd.DataFrame
 
 
-def build_tables(config: Config) -> LongTables:
-    """All long tables of a config from its records.
+def build_tables(config: Config, read: Reader | None = None) -> LongTables:
+    """All long tables of a config from its records; `read` may remember what it has read.
 
     Raises:
         RecordError: a record is missing, stale or broken (`ssp.tables.cells`), or that of the costs.
     """
-    cells = collect_cells(config)
+    cells = collect_cells(config, read)
     counted, columns = claims.tallies(cells), claims.table_columns(config, cells)
     pairs = claims.pair_rows(columns, counted)
     return LongTables(
@@ -136,12 +136,11 @@ def read_tables(config: Config) -> LongTables:
     Raises:
         RecordError: a table is missing or not as it was written.
     """
-    folder = Paths.of(config).tables
-    return LongTables(**{name: _read(folder / f"{name}.csv", name) for name in COLUMNS})
+    folder, again = Paths.of(config).tables, f"write the tables again: {config.command('tables')}"
+    return LongTables(**{name: _read(folder / f"{name}.csv", name, again) for name in COLUMNS})
 
 
-def _read(path: Path, name: str) -> pd.DataFrame:
-    again = f"write the tables again: python -m ssp tables --config {path.parent.parent / 'config.yaml'}"
+def _read(path: Path, name: str, again: str) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:

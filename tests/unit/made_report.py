@@ -66,7 +66,7 @@ def write_choices(config, failed=()):
             save_choice(choice, Paths.of(config).choice(dataset, method))
 
 
-def write_explained(config, dataset):
+def write_explained(config, dataset, weights="1" * 64):
     """What SSP attended to, by a picture of one grey; a failed run has none."""
     paths = Paths.of(config)
     record = load_record(paths.record(dataset, "ssp", config.seeds[0]))
@@ -90,7 +90,7 @@ def write_explained(config, dataset):
         for label, video in ((1, "v0001.avi"), (2, "v0002.avi"))
     ]
     picture = hashlib.sha256(paths.explained_picture(dataset).read_bytes()).hexdigest()
-    explained = Explained(made_from=Origin.of(record), weights="1" * 64, picture=picture, clips=clips)
+    explained = Explained(made_from=Origin.of(record), weights=weights, picture=picture, clips=clips)
     write_json(paths.explained(dataset), explained.model_dump(mode="json"))
 
 

@@ -1,0 +1,117 @@
+"""Whether results follow from each other, file by file: for somebody's folder, without data, GPU and torch.
+
+- `runs`: choices from their trials, records from their sealed predictions and their choice, readings of test counted.
+- `made`: tables, figures, explanations, computed again from records and compared.
+- Beside that, each file is compared with its checksum in SHA256SUMS, and the folder with what its config asks for.
+
+What is wrong is one line a file. What such a check cannot show is said, too: whoever makes up predictions and all that
+follows from them is met by training again, not here.
+"""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from pathlib import Path
+
+from ssp.config import Config, load_results_config
+from ssp.errors import ConfigError
+from ssp.files import file_sha256
+from ssp.paths import Paths
+from ssp.records.explained import explained_datasets
+from ssp.records.sums import checked_files, read_sums
+from ssp.tables.cells import Reader, read_tested
+from ssp.verify.made import check_made
+from ssp.verify.runs import check_runs
+from ssp.verify.verification import Verification
+
+__all__ = ["Verification", "verify_results"]
+
+
+def verify_results(folder: Path) -> Verification:
+    """Check a folder of results, `results/<name>` or a copy of one.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder; give one of results, such as results/demo")
+    found = Verification(folder)
+    try:
+        config = load_results_config(folder)
+    except ConfigError as error:
+        found.add("config.yaml", f"{str(error).partition(': ')[2]}; nothing else can be judged without it")
+        return found
+    _check_sums(found, config)
+    _check_names(found, config)
+    read: Reader = cache(partial(read_tested, config))
+    check_runs(found, config, read)
+    check_made(found, config, read)
+    found.unshown += [
+        "that these predictions are those of these weights: `ssp evaluate` shows it of a run, with data and backbone",
+        "that nobody has looked at test by other means than `ssp train` and `ssp evaluate` in this folder",
+    ]
+    return found
+
+
+def _check_sums(found: Verification, config: Config) -> None:
+    """Every file against its checksum, where checksums were written."""
+    sums, files = None, checked_files(config)
+    with found.of(Paths.of(config).sums):
+        sums = read_sums(config)
+        if sums is None:
+            found.unshown.append(
+                "that no byte was changed which nothing follows from (of config, times, curves, trials, report.html): "
+                f"{Paths.of(config).sums.name} is not there; the workflow writes it at its end, by hand `ssp seal` does"
+            )
+    if sums is None:
+        return
+    for name in files:
+        if name not in sums:
+            found.add(name, "not in SHA256SUMS: it came later")
+        elif file_sha256(found.folder / name) != sums[name]:
+            found.add(name, "changed: not the SHA-256 that SHA256SUMS has")
+    for name in sums.keys() - set(files):
+        found.add(name, "missing, but in SHA256SUMS")
+    found.counts["files as SHA256SUMS has them"] = sum(name in sums and name not in found.wrong for name in files)
+
+
+def _check_names(found: Verification, config: Config) -> None:
+    """What the config asks for is there, and in its folders nothing else."""
+    there = set(checked_files(config))
+    expected = {path.relative_to(found.folder).as_posix() for path in expected_files(config)}
+    may_be = {path.relative_to(found.folder).as_posix() for path in optional_files(config)}
+    for name in expected - there:
+        found.add(name, "missing")
+    folders = {name.partition("/")[0] for name in expected | may_be if "/" in name}
+    for name in there - expected - may_be:
+        if name.partition("/")[0] in folders:
+            found.add(name, "nothing that config.yaml asks for; remove it, or take its row, data set or seed in")
+
+
+def expected_files(config: Config) -> list[Path]:
+    """What a finished workflow leaves behind in the folder of its results."""
+    paths, runs = Paths.of(config), config.runs()
+    used = {config.datasets[name].checkpoint for name in config.datasets}
+    return [
+        paths.config,
+        *(paths.choice(*study) for study in config.studies()),
+        *(of(*run) for run in runs for of in (paths.record, paths.predictions, paths.weights)),
+        *(paths.backbone(name) for name in used if config.backbone.checkpoints[name].pretrain),
+        paths.costs,
+        *paths.table_files,
+        *paths.figure_files,
+        *(path for name in config.ablations for path in paths.ablation_tables(name)),
+        *(path for name in config.ablations if config.curve_axis(name) for path in paths.ablation_curves(name)),
+        *(paths.explained(dataset) for dataset in explained_datasets(config)),
+        paths.report,
+    ]
+
+
+def optional_files(config: Config) -> list[Path]:
+    """What may be there besides: of a run that failed there is no picture, and before any reading no list of them."""
+    paths = Paths.of(config)
+    return [
+        *(paths.readings(*run) for run in config.runs()),
+        *(paths.explained_picture(dataset) for dataset in explained_datasets(config)),
+        *(paths.backbone(name).with_suffix(".json") for name in config.backbone.checkpoints),
+    ]

@@ -1,0 +1,139 @@
+"""Choices and records of a folder of results: each follows from what it names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+from ssp.config import Config, slice_hash
+from ssp.files import file_sha256
+from ssp.paths import Paths
+from ssp.records.choice import Choice, last_rung, load_choice, ranked
+from ssp.records.predictions import recorded_predictions
+from ssp.records.readings import counted, load_readings
+from ssp.records.record import Record
+from ssp.tables.cells import Reader
+from ssp.verify.verification import Verification
+
+
+def check_runs(found: Verification, config: Config, read: Reader) -> None:
+    """Check choices, records, predictions, weights, backbones and the readings of test."""
+    paths, choices = Paths.of(config), {}
+    for study in config.studies():
+        path = paths.choice(*study)
+        with found.of(path):
+            choices[study] = load_choice(path, config, *study)
+            for problem in _choice_problems(config, choices[study]):
+                found.add(path, problem)
+            found.counts["choices"] += 1
+    hashed = cache(file_sha256)
+    unsealed = undated = 0
+    for run in config.runs():
+        dataset, method, seed = run
+        path = paths.record(*run)
+        with found.of(path):
+            record, _ = read(*run)
+            found.counts["records with their predictions"] += 1
+            for problem in _record_problems(
+                config, record, choices.get((dataset, config.rows[method].tuned_as, config.study_of(seed)))
+            ):
+                found.add(path, problem)
+            if record.status == "failed":
+                predictions = paths.predictions(*run)
+                if len(recorded_predictions(predictions, record.predictions.sha256, "")):
+                    found.add(predictions, "holds predictions, but its record says that the run failed")
+            _check_weights(found, paths, record)
+            unsealed += record.weights_sha256 is None
+            checkpoint = config.datasets[dataset].checkpoint
+            backbone = paths.backbone(checkpoint)  # where the config has pre-trained it
+            if backbone.is_file() and record.backbone_hash not in (None, hashed(backbone)[:16]):
+                found.add(path, f"was trained from another file than backbone/{backbone.name}")
+            _check_readings(found, paths, record)
+            undated += record.git.commit == "unknown" or record.git.dirty is not False
+    if unsealed:
+        found.unshown.append(f"that weights are the runs' own, of {unsealed} records: these are older than that hash")
+    if undated:
+        found.unshown.append(f"which code made {undated} records: no commit was known, or changes were uncommitted")
+
+
+def _choice_problems(config: Config, choice: Choice) -> Iterator[str]:
+    """What of a choice does not follow from its trials."""
+    if slice_hash(choice.config) != choice.config_hash:
+        yield "its config is not the one of its config_hash"
+    trials, rungs = choice.trials, config.rungs(choice.dataset)
+    for number, rung in enumerate(rungs):
+        before = [trial for trial in trials if trial.rung == number - 1]
+        asked = min(rung.trials, len(ranked(before))) if number else rung.trials
+        first = sum(earlier.trials for earlier in rungs[:number])
+        own = [trial.number for trial in trials if trial.rung == number]
+        if own != list(range(first, first + asked)):
+            where = f" in rung {number}" if len(rungs) > 1 else ""
+            there = ", ".join(map(str, own)) or "none"
+            yield f"has trials {there}{where}, not the {asked} that the config asks for"
+    if choice.budget != rungs:
+        yield "its budget is not that of the config"
+    for trial in trials:
+        shared = trial.hyperparameters.model_dump()
+        values = shared | shared.pop("options")
+        if any(values.get(name) != value for name, value in trial.params.items()):
+            yield f"trial {trial.number}: its hyperparameters are not those of its params"
+        if trial.state == "complete" and (not trial.epochs or trial.epochs[-1].val_top1 != trial.value):
+            yield f"trial {trial.number}: its value is not the validation top-1 of its last epoch"
+    if not rungs:
+        return
+    best = next(iter(ranked([trial for trial in last_rung(trials) if trial.epochs])), None)
+    outcome = (best.number, best.value, best.hyperparameters) if best else (None, None, None)
+    if (choice.trial, choice.value, choice.hyperparameters) != outcome:
+        yield f"the best of its trials is {outcome[0]} ({outcome[1]} %), chosen was {choice.trial} ({choice.value} %)"
+
+
+def _record_problems(config: Config, record: Record, choice: Choice | None) -> Iterator[str]:
+    """What of a record does not follow from its config and its choice."""
+    if slice_hash(record.config) != record.config_hash:
+        yield "its config is not the one of its config_hash"
+    if choice is None:
+        return
+    chosen = choice.hyperparameters
+    if chosen is not None:
+        varied = config.rows[record.method].varied
+        chosen = chosen.model_copy(update={"options": chosen.options | varied})
+    if record.hyperparameters != chosen:
+        yield "its hyperparameters are not those that the sweep chose"
+    if record.sweep != choice.summary():
+        yield "what it says of the sweep is not what the choice says"
+    if record.manifest_hash != choice.manifest_hash:
+        yield "was made from another manifest than its choice"
+    if record.backbone_hash != choice.backbone_hash and None not in (record.backbone_hash, choice.backbone_hash):
+        yield "was trained from another backbone than its choice was made with"
+
+
+def _check_weights(found: Verification, paths: Paths, record: Record) -> None:
+    weights = paths.weights(record.dataset, record.method, record.seed)
+    if record.weights_sha256 is None or not weights.is_file():  # a missing one is named already
+        return
+    found.counts["weights"] += 1
+    if file_sha256(weights) != record.weights_sha256:
+        found.add(weights, "not the weights that its record has the SHA-256 of")
+
+
+def _check_readings(found: Verification, paths: Paths, record: Record) -> None:
+    """The record counts the readings that are noted; a training is one of them."""
+    path = paths.readings(record.dataset, record.method, record.seed)
+    if record.test_readings is None:
+        found.readings["not noted"] += 1
+        return
+    if record.test_readings and not path.is_file():
+        found.add(path, f"missing; the record counts {record.test_readings} of test")
+        return
+    with found.of(path):
+        readings, choice = load_readings(path), (record.config_hash, record.hyperparameters)
+        noted = counted(readings, choice)
+        told = record.model_dump(include=set(noted))
+        if Record.model_validate(record.model_dump() | noted).model_dump(include=set(noted)) != told:
+            found.add(path, f"notes {noted['test_readings']} of this choice and others, its record counts otherwise")
+        trained = sum(reading.by == "train" and reading.choice == choice for reading in readings)
+        if trained != bool(record.metrics):
+            found.add(path, f"notes {trained} trainings that read test from this choice")
+        words = ("never (failed)", "once", "again by ssp evaluate")
+        found.readings[words[min(record.test_readings, 2)]] += 1
+        found.readings["after a look from another choice"] += bool(record.earlier_test_readings)
