@@ -1,4 +1,4 @@
-"""Carving a validation split from train: whole groups, stratified over classes, seeded.
+"""Carving validation from train, or test from own videos: whole groups, stratified over classes, seeded.
 
 - A group (film, subject, source video) never straddles: neighbours in training would make validation too good.
 - Groups are visited in a seeded order, and one is taken whenever that brings the class counts of validation closer to
@@ -13,8 +13,8 @@ from itertools import pairwise
 import numpy as np
 
 
-def carve_validation(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Choose the validation videos among the training videos.
+def carve(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Choose the videos that are held out of training.
 
     Args:
         labels: int (n,), classes from 0.
@@ -23,7 +23,7 @@ def carve_validation(labels: np.ndarray, groups: np.ndarray, fraction: float, se
         seed: of the order of the groups.
 
     Returns:
-        bool (n,), true for validation.
+        bool (n,), true for those held out.
     """
     names, group_of = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     classes, class_of = np.unique(labels, return_inverse=True)

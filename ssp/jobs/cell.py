@@ -24,7 +24,7 @@ from ssp.backbone.videomamba import VideoMamba
 from ssp.config import Config, Hyperparameters, Row, slice_hash
 from ssp.data.clips import ClipDataset, load_split
 from ssp.data.frames import FrameStore
-from ssp.data.manifest import manifest_hash
+from ssp.data.manifest import class_count, manifest_hash
 from ssp.errors import ConfigError
 from ssp.jobs.tracking import TrackedRun
 from ssp.methods.build import build_model
@@ -174,7 +174,7 @@ def new_model(config: Config, dataset: str, method: str, options: dict[str, Any]
     return build_model(
         config.backbone.architecture,
         method,
-        settings.expected.classes,
+        class_count(config, dataset),
         num_frames=settings.clips.num_frames,
         img_size=config.backbone.image_size,
         drop_path=drop_path,
