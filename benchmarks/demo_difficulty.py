@@ -39,7 +39,7 @@ from ssp.data.clips import ClipDataset
 from ssp.data.synthetic.archives import frames_of
 from ssp.data.synthetic.encode import encode
 from ssp.data.synthetic.plans import Plan, plan
-from ssp.data.validation import carve_validation
+from ssp.data.validation import carve
 from ssp.jobs.pretrain import run_pretrain
 from ssp.methods.build import build_model
 from ssp.records.predictions import merge_views
@@ -128,7 +128,7 @@ def measure(config: Config, name: str, backbone: Path, execution: Execution, see
     content = plan(dataset.source, dataset.generate)
     store, rows = Memory(dataset.source, dataset.generate, content), table_of(content)
     learning = rows[rows["split"] == "train"].reset_index(drop=True)
-    held = carve_validation(
+    held = carve(
         learning["label"].to_numpy(), learning["group"].to_numpy(), dataset.validation.fraction, dataset.validation.seed
     )
     split = {

@@ -190,6 +190,14 @@ def _study(method: str, study: int | str | None) -> list[str]:
     return [method] if study is None else [method, f"study{study}"]
 
 
+def videos_of(config: Config, dataset: str) -> Path:
+    """Folder of the videos of a data set: where they were unpacked, or where the user keeps them."""
+    own = config.datasets[dataset].videos
+    if own is None:
+        return Paths.of(config).videos(config.column_of(dataset))
+    return own.parent if config.datasets[dataset].source == "table" else own
+
+
 def _suffixed(path: Path, suffix: str) -> Path:
     """A path with a suffix behind its name, which may have dots of its own (`with_suffix` would cut at the last)."""
     return path.with_name(path.name + suffix)

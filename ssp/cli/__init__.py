@@ -30,6 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.add_typer(data.start_commands)
 app.add_typer(data.commands, name="data")
 app.add_typer(data.backbone_commands)
 app.add_typer(tuning.tracking_commands, name="tracking")

@@ -51,6 +51,10 @@ def load(
     ):
         if name is not None and name not in known:
             raise ConfigError(f"{option}: '{name}' is not in {path}; it has: {', '.join(known)}")
+    if archives is not None and (own := config.archived[archives].videos):
+        raise ConfigError(
+            f"--dataset: '{archives}' has no archives, its videos are read from {own}; run `ssp data manifest`"
+        )
     return config
 
 

@@ -1,7 +1,8 @@
-"""`ssp data ...` and the weights of backbones: from archives to frames."""
+"""`ssp init`, `ssp data ...` and the weights of backbones: from own videos or archives to frames."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from ssp.cli.common import CheckpointName, ConfigArgument, ConfigOption, ConfigPath, DatasetName, load, one_config
 from ssp.errors import ConfigError, DataError
 
+start_commands = typer.Typer()
 commands = typer.Typer(help="Archives, manifests, frames.", no_args_is_help=True)
 backbone_commands = typer.Typer()
 
@@ -81,6 +83,40 @@ def data_check(
         raise DataError("; ".join(failures))
     if not fit:
         raise typer.Exit(1)
+
+
+@start_commands.command(epilog="Example: ssp init ~/my_videos --out my.yaml")
+def init(
+    videos: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of videos, a folder a class, or a CSV with path and label.",
+            metavar="FOLDER|CSV",
+            readable=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The config; by default named like the folder.", metavar="FILE")
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights", help="Published weights; by default a small backbone is pre-trained.", metavar="FILE"
+        ),
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option("--layout", help="How paths read, such as '{class}/{group}_*'.", metavar="PATTERN"),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the config if it is there.")] = False,
+) -> None:
+    """Look at your own videos and write a config for them, which runs as it stands."""
+    from ssp.jobs.init import init_config
+
+    path, found = init_config(videos, out, weights, layout, force)
+    for line in found:
+        typer.echo(line)
+    typer.echo(f"wrote {path}; to run it: snakemake --cores all --configfile {path}")
 
 
 @backbone_commands.command(epilog="Example: ssp pretrain --config config/demo.yaml --checkpoint source_f8")

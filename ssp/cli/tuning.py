@@ -42,9 +42,11 @@ def check(file: ConfigArgument = None, config: ConfigOption = None) -> None:
     """Check a config (keys, methods' options, search spaces, augmentation, local files), and say what it asks for."""
     path = one_config(file, config, "ssp check")
     loaded = load(path)
+    from ssp.config import read_yaml, resolved
     from ssp.jobs.check import check_config
 
-    for line in (*check_config(loaded, str(path)), f"{path} is fine"):
+    _, origin = resolved(read_yaml(path), path)
+    for line in (*check_config(loaded, origin), f"{path} is fine"):
         typer.echo(line)
 
 
@@ -97,7 +99,7 @@ def explain(config: ConfigPath, dataset: DatasetName) -> None:
 
 @commands.command(epilog="Example: ssp costs --config config/demo.yaml")
 def costs(config: ConfigPath) -> None:
-    """Count and measure what training and using each row costs, beside a linear probe; needs no data."""
+    """Count and measure what training and using each row costs, beside a linear probe; needs no videos."""
     loaded = load(config)
     from ssp.jobs.costs import measure_costs
     from ssp.paths import Paths

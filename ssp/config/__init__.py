@@ -1,7 +1,7 @@
 """Typed models of the config file: they check it, resolve it, and cut it into the slices that jobs depend on.
 
 Design choices
-- A config file is complete: nothing is merged into it, defaults live here and nowhere else.
+- Defaults live here and nowhere else. A config may say which one it `extends`; after reading, nothing remembers it.
 - Unknown keys are errors; every error is one line that names the file and the key.
 - A *slice* is the part of a config that decides the outcome of one kind of job. The Snakefile passes slices as rule
   `params` and the jobs hash them into their records, so an edit reruns exactly what it affects. What has its default is
@@ -13,7 +13,16 @@ from __future__ import annotations
 
 from ssp.config.benchmark import Config, slice_hash, slice_lines
 from ssp.config.plugins import source_names
-from ssp.config.reading import load_config, load_results_config, parse_config, read_yaml
+from ssp.config.reading import (
+    EXTENDS,
+    Origin,
+    load_config,
+    load_results_config,
+    parse_config,
+    read_yaml,
+    refusal,
+    resolved,
+)
 from ssp.config.rows import Point, Row
 from ssp.config.sections import (
     Ablation,
@@ -23,6 +32,7 @@ from ssp.config.sections import (
     Augmentation,
     Backbone,
     Budget,
+    CarvedTest,
     Checkpoint,
     Clips,
     CoBatched,
@@ -51,6 +61,7 @@ from ssp.config.sections import (
 from ssp.config.words import search_words
 
 __all__ = [
+    "EXTENDS",
     "Ablation",
     "AblationPoint",
     "Architecture",
@@ -58,6 +69,7 @@ __all__ = [
     "Augmentation",
     "Backbone",
     "Budget",
+    "CarvedTest",
     "Checkpoint",
     "Clips",
     "CoBatched",
@@ -72,6 +84,7 @@ __all__ = [
     "Hyperparameters",
     "Method",
     "Name",
+    "Origin",
     "Point",
     "Pretrain",
     "Quirk",
@@ -89,6 +102,8 @@ __all__ = [
     "load_results_config",
     "parse_config",
     "read_yaml",
+    "refusal",
+    "resolved",
     "search_words",
     "slice_hash",
     "slice_lines",

@@ -106,6 +106,7 @@ class Config(Strict):
                 yield f"datasets.{name}.source: unknown source '{dataset.source}'{known}"
             if dataset.stereo_channels > 1 and dataset.source != "breakfast":
                 yield f"datasets.{name}.stereo_channels: only breakfast has a stereo camera; leave it out"
+            yield from (f"datasets.{name}.{problem}" for problem in _wrong_origin(dataset))
         for name in self.sweep.space:
             if name not in Hyperparameters.model_fields:
                 known = ", ".join(Hyperparameters.model_fields)
@@ -164,7 +165,7 @@ class Config(Strict):
 
     @cached_property
     def archived(self) -> dict[str, Dataset]:
-        """Data sets by what is fetched and unpacked: splits share it."""
+        """Data sets by what is fetched and unpacked, where they have archives: splits share it."""
         return {name: self.datasets[members[0]] for name, members in self.columns.items()}
 
     def column_of(self, dataset: str) -> str:
@@ -277,10 +278,12 @@ class Config(Strict):
         return _deciding(self.archived[dataset], {"source", "archives", "generate"})
 
     def manifest_slice(self, dataset: str) -> dict[str, Any]:
-        """What decides a data set's manifest: its archives, the split and the carving of validation."""
-        own = _deciding(self.datasets[dataset], {"expected", "split", "stereo_channels", "validation"})
-        own.get("validation", {}).pop("folds", None)  # the manifest holds the first; others are carved when read
-        return self.archive_slice(self.column_of(dataset)) | _filled(own)
+        """What decides a data set's manifest: archives or own videos, the split, what is carved."""
+        settings = self.datasets[dataset]
+        found = _deciding(settings, {"expected", "split", "stereo_channels", "validation", "layout", "test"})
+        found.get("validation", {}).pop("folds", None)  # the manifest holds the first; others are carved when read
+        own = {"videos": str(settings.videos)} if settings.videos else {}
+        return self.archive_slice(self.column_of(dataset)) | own | _filled(found)
 
     def frames_slice(self, dataset: str) -> dict[str, Any]:
         """What decides a data set's frame store, beyond the manifest: what the store says it was made with."""
@@ -351,14 +354,17 @@ class Config(Strict):
         return {"name": row.method, "options": options}
 
     def costs_slice(self) -> dict[str, Any]:
-        """What decides the costs of the rows, beyond the machine: the models, and the clips of the first data set."""
+        """What decides the costs of the rows, beyond the machine: the models, and the clips of the first data set.
+
+        Where the config says no number of classes, the manifest does.
+        """
         name, dataset = next(iter(self.datasets.items()))
         recipe = _deciding(dataset.recipe, {"batch_size", "micro_batch", "clip_grad", "precision"})
         return _filled(
             {
                 "backbone": _deciding(self.backbone),
                 "clips": {
-                    "classes": dataset.expected.classes,
+                    "classes": dataset.expected.classes if dataset.expected else None,
                     "num_frames": dataset.clips.num_frames,
                     "repeats": dataset.recipe.augmentation.repeats,
                 },
@@ -398,6 +404,7 @@ DATA_QUIRKS = {  # the sampling; None: any
     "best_epoch": None,
 }
 NO_QUIRK: Quirk = "fixed"  # the default of `protocol`
+OWN_SOURCES = ("folder", "table")  # videos that lie somewhere already, in place of archives
 
 # What is in the config and decides no result. A new mirror must not rerun anything: checksums say what an archive is,
 # addresses only where it was found. Limits on decoding say when a job fails, not what a store holds.
@@ -407,12 +414,32 @@ _DECIDES_NOTHING: dict[type[BaseModel], dict[str, Any]] = {
     Dataset: {
         "archives": {"__all__": {"urls"}},
         "local": True,
+        "videos": True,  # a folder may move; what is in it, the manifest's hash tells
         "licence_page": True,
         "split_of": True,
         "frames": {"max_broken", "timeout_s"},
     },
     Sweep: {"storage": True},
 }
+
+
+def _wrong_origin(dataset: Dataset) -> Iterator[str]:
+    """What a data set of archives cannot say, and one of own videos; keys with what is wrong."""
+    if bool(dataset.archives) == bool(dataset.videos):
+        yield "archives: give these, or as `videos` a folder of your own (or a CSV beside its videos), not both"
+        return
+    if dataset.archives and not dataset.expected:
+        yield "expected: missing; only own videos need not say their numbers"
+    own = dataset.source in OWN_SOURCES
+    if own != bool(dataset.videos):
+        yield f"source: {' and '.join(OWN_SOURCES)} read own `videos`, other sources `archives`; change one of the two"
+    if own and dataset.split != 1:
+        yield "split: own videos have one; leave it out"
+    for key in ("local", "licence_page", "generate") if own else ("layout", "test"):
+        if getattr(dataset, key) is not None:
+            yield f"{key}: only for {'archives' if own else 'own videos'}; leave it out"
+    if dataset.layout is not None and dataset.source != "folder":
+        yield "layout: only for source folder; the table says class, split and group"
 
 
 def _deciding(model: BaseModel, include: set[str] | None = None) -> dict[str, Any]:

@@ -96,6 +96,15 @@ class Generate(Strict):
     fps: PositiveInt = Field(description="Frames per second.")
 
 
+class CarvedTest(Strict):
+    """Own videos without a split: how test is carved from all of them, as validation is from train."""
+
+    fraction: float = Field(
+        default=0.25, gt=0, lt=1, description="Share of each class's videos, as nearly as whole groups allow."
+    )
+    seed: NonNegativeInt = Field(default=0, description="Of the draw of groups.")
+
+
 class Validation(Strict):
     """How validation is carved from train: whole groups, stratified over classes, seeded."""
 
@@ -423,8 +432,23 @@ class Dataset(Strict):
     """One data set: where it comes from, how it is read, and how models are trained on it."""
 
     source: str = Field(description="Module under ssp/data/sources that knows layout and annotation format.")
-    expected: Expected = Field(description="What the published data set contains.")
-    archives: list[Archive] = Field(min_length=1, description="Files that the data set comes in.")
+    expected: Expected | None = Field(
+        default=None,
+        description="What the data set contains. Without it, which own videos alone may be, what is there is taken.",
+    )
+    archives: list[Archive] = Field(default=[], description="Files that a published data set comes in.")
+    videos: LocalPath | None = Field(
+        default=None,
+        description="Own videos in place of archives: their folder (source `folder`) or a CSV beside them (source "
+        "`table`). They are read where they are.",
+    )
+    layout: str | None = Field(
+        default=None,
+        description="Source `folder` alone: how paths below it read; null: `{class}/**`, or `{split}/{class}/**`.",
+    )
+    test: CarvedTest | None = Field(
+        default=None, description="Own videos without a split: how test is carved; null: the split is there."
+    )
     local: LocalPath | None = Field(
         default=None,
         description="Folder that holds these archives already, or folders of their names; nothing is fetched.",

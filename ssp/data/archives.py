@@ -127,7 +127,7 @@ def _unpack_one(parts: list[Path], folder: Path, members: dict[str, Member]) -> 
 
 def _take_over(source: Path, folder: Path, members: dict[str, Member]) -> None:
     """The files of a folder that was unpacked by hand: no second copy on disk where the file system has hard links."""
-    files = [file for file in _walk(source) if not _is_litter(file.relative_to(source).as_posix())]
+    files = [file for file in walk(source) if not is_litter(file.relative_to(source).as_posix())]
     if not files:
         raise DataError(f"{source}: no files in it; put them there")
     with progress(f"taking over {source.name}, files") as report:
@@ -148,7 +148,7 @@ def _take_over(source: Path, folder: Path, members: dict[str, Member]) -> None:
             report(done, len(files))
 
 
-def _walk(folder: Path, around: tuple[Path, ...] = ()) -> Iterator[Path]:
+def walk(folder: Path, around: tuple[Path, ...] = ()) -> Iterator[Path]:
     """All that is no folder, below a folder and below the folders that its links lead to."""
     around = (*around, folder.resolve())
     try:
@@ -161,7 +161,7 @@ def _walk(folder: Path, around: tuple[Path, ...] = ()) -> Iterator[Path]:
         elif entry.resolve() in around:
             raise DataError(f"{shown(str(entry))}: a link to a folder that it lies in; remove it")
         else:
-            yield from _walk(entry, around)
+            yield from walk(entry, around)
 
 
 @dataclass
@@ -186,7 +186,7 @@ class _Writer:
         try:
             for item in read_items(parts, title):
                 path = PurePosixPath(below, _safe_path(item, title)).as_posix()
-                litter = _is_litter(path)
+                litter = is_litter(path)
                 size = None if litter else self._place(item, path, title)
                 self.entries += 1
                 self.written += size or 0
@@ -269,7 +269,7 @@ def _safe_path(item: Item, archive: str) -> str:
     return str(path)
 
 
-def _is_litter(path: str) -> bool:
+def is_litter(path: str) -> bool:
     """What macOS adds to archives; two archives of a data set may both have it."""
     parts = PurePosixPath(path).parts
     return "__MACOSX" in parts or (bool(parts) and (parts[-1] == ".DS_Store" or parts[-1].startswith("._")))

@@ -16,7 +16,7 @@ import pandas as pd
 
 from ssp.config import Config
 from ssp.data.frames import FrameStore
-from ssp.data.manifest import content_hash, read_manifest, report_of
+from ssp.data.manifest import SEGMENT, class_count, content_hash, read_manifest, report_of
 from ssp.errors import DataError
 from ssp.paths import Paths
 
@@ -36,14 +36,16 @@ def check_dataset(config: Config, dataset: str) -> str:
         return _closed([f"{dataset}: no manifest", *_refusal(report_of(path))])
     manifest = read_manifest(path)
     lines = [f"{dataset}: {len(manifest)} videos, manifest {content_hash(manifest)}"]
-    lines += _counts(manifest, settings.expected.model_dump())
+    lines += _counts(manifest, settings.expected.model_dump() if settings.expected else {})
     lines += _report(report_of(path))
-    lines += _balance(manifest, settings.expected.classes)
-    lines += _identity(manifest)
-    lines += _groups(manifest)
-    lines += _formats(manifest)
+    lines += describe(manifest, class_count(config, dataset), own=settings.videos is not None)
     lines += _store(paths, dataset, manifest)
     return _closed(lines)
+
+
+def describe(manifest: pd.DataFrame, classes: int, own: bool) -> list[str]:
+    """Balance, copies, groups and formats of the videos of a manifest, published or the user's own."""
+    return [*_balance(manifest, classes), *_identity(manifest), *_groups(manifest, own), *_formats(manifest)]
 
 
 def findings(page: str) -> list[str]:
@@ -64,7 +66,9 @@ def _counts(manifest: pd.DataFrame, expected: dict[str, int]) -> list[str]:
     found = {"classes": manifest["label"].nunique(), "train": train + val, "test": test}
     lines = [f"  train {train} + validation {val} = {train + val}, test {test}, {found['classes']} classes"]
     return lines + [
-        f"! {name}: {found[name]} found, {expected[name]} published" for name in found if found[name] != expected[name]
+        f"! {name}: {found[name]} found, {expected[name]} expected"
+        for name in found
+        if found[name] != expected.get(name, found[name])
     ]
 
 
@@ -135,21 +139,22 @@ def _identity(manifest: pd.DataFrame) -> list[str]:
     lines, twice = [], manifest["id"][manifest["id"].duplicated()].tolist()
     if twice:
         lines.append(f"! {len(twice)} ids are there more than once: {_some(twice)}")
-    copies = manifest[manifest["sha256"].duplicated(keep=False)]
+    content = ["sha256", *(name for name in SEGMENT if name in manifest)]
+    copies = manifest[manifest.duplicated(content, keep=False)]
     across = [
         " = ".join(rows["id"])
-        for _, rows in copies.groupby("sha256")
+        for _, rows in copies.groupby(content)
         if rows["split"].nunique() > 1 or rows["label"].nunique() > 1
     ]
     if across:
         lines.append(f"! {len(across)} videos are in two splits or classes with the same bytes: {_some(across)}")
-    within = copies["sha256"].nunique() - len(across)
+    within = copies.groupby(content).ngroups - len(across)
     if within:
         lines.append(f"  {within} videos are there more than once within a class and split, with the same bytes")
     return lines
 
 
-def _groups(manifest: pd.DataFrame) -> list[str]:
+def _groups(manifest: pd.DataFrame, own: bool) -> list[str]:
     groups = {split: set(rows["group"]) for split, rows in manifest.groupby("split")}
     train, val, test = (groups.get(split, set()) for split in ("train", "val", "test"))
     lines = [f"  groups: train {len(train)}, validation {len(val)}, test {len(test)}"]
@@ -157,7 +162,10 @@ def _groups(manifest: pd.DataFrame) -> list[str]:
         lines.append(f"! groups in train and validation: {_some(sorted(train & val))}")
     if (train | val) & test:
         shared = len((train | val) & test)
-        lines.append(f"  groups in test and in train, of which validation is a part, by the published split: {shared}")
+        mark, whose = ("!", "given") if own else (" ", "published")
+        lines.append(
+            f"{mark} groups in test and in train, of which validation is a part, by the {whose} split: {shared}"
+        )
     return lines
 
 

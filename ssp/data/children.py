@@ -23,7 +23,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from ssp.data.video import VideoError
+from ssp.data.video import Span, VideoError
 from ssp.errors import DataError
 
 START_LIMIT_S = 120  # for the child's imports
@@ -34,7 +34,7 @@ class Child:
     """A child process that answers for videos, replaced when it hangs or dies.
 
     Args:
-        work: called with a path in the child; a function of a module, or a partial of one.
+        work: called with a video in the child; a function of a module, or a partial of one.
         limit_s: seconds for an answer.
     """
 
@@ -44,7 +44,7 @@ class Child:
         self._process: multiprocessing.Process | None = None
         self._pipe: Connection | None = None
 
-    def answers(self, paths: list[Path | str]) -> list[Any]:
+    def answers(self, paths: list[Span | Path | str]) -> list[Any]:
         """What `work` returns for each video, or the DataError that it raised; a VideoError where no answer came."""
         try:
             return self._ask(paths)
@@ -56,7 +56,7 @@ class Child:
         except _NoAnswerError as reason:
             return [VideoError(f"{paths[0]}: {reason}")]
 
-    def _ask(self, paths: list[Path | str]) -> list[Any]:
+    def _ask(self, paths: list[Span | Path | str]) -> list[Any]:
         if self._process is None or not self._process.is_alive():
             self._stop()
             self._start()
@@ -126,7 +126,7 @@ class Children:
             self._idle.put(child)
         self._threads = ThreadPoolExecutor(count)  # they wait for the children
 
-    def map(self, paths: Iterable[Path | str]) -> Iterator[Any]:
+    def map(self, paths: Iterable[Span | Path | str]) -> Iterator[Any]:
         """The answer for each video, in order: see `Child.answers`. Two batches a child are under way at most."""
         waiting: deque[Future[list[Any]]] = deque()
         remaining = iter(paths)
@@ -137,7 +137,7 @@ class Children:
         while waiting:
             yield from waiting.popleft().result()
 
-    def _answers(self, paths: list[Path | str]) -> list[Any]:
+    def _answers(self, paths: list[Span | Path | str]) -> list[Any]:
         child = self._idle.get()
         try:
             return child.answers(paths)

@@ -27,11 +27,11 @@ import pandas as pd
 from ssp.config import Config
 from ssp.data import jpegs
 from ssp.data.children import Children
-from ssp.data.manifest import content_hash, read_manifest
-from ssp.data.video import VideoError
+from ssp.data.manifest import TO_END, class_count, content_hash, read_manifest
+from ssp.data.video import Span, VideoError
 from ssp.errors import DataError
 from ssp.files import atomic_path, write_json
-from ssp.paths import Paths
+from ssp.paths import Paths, videos_of
 from ssp.progress import progress
 
 META = b"meta-2"  # 2: with a checksum a frame
@@ -62,8 +62,9 @@ def extract_shard(config: Config, dataset: str, shard: int) -> None:
         ) as decoders,
         progress(f"frames of {dataset}, shard {shard}") as report,
     ):
-        files = (paths.videos(config.column_of(dataset)) / manifest["path"][row] for row in rows)
-        for done, (row, record) in enumerate(zip(rows, decoders.map(files), strict=True), start=1):
+        folder = videos_of(config, dataset)
+        spans = (_span(folder, manifest, row) for row in rows)
+        for done, (row, record) in enumerate(zip(rows, decoders.map(spans), strict=True), start=1):
             if isinstance(record, VideoError):
                 broken.append({"id": manifest["id"][row], "reason": str(record)})
             else:
@@ -81,6 +82,15 @@ def extract_shard(config: Config, dataset: str, shard: int) -> None:
         made_by = settings.model_dump(include={"shards", "short_side", "jpeg_quality"})
         writer.put_meta({"manifest": content_hash(manifest), "shard": shard} | made_by)
     _environments.pop(target.absolute(), None)
+
+
+def _span(folder: Path, manifest: pd.DataFrame, row: int) -> Span:
+    """The frames of a row: of the whole video, unless the manifest has segments."""
+    path = folder / manifest["path"][row]
+    if "first" not in manifest:
+        return Span(path)
+    first, stop = int(manifest["first"][row]), int(manifest["stop"][row])
+    return Span(path, first, None if stop == TO_END else stop)
 
 
 class FrameStore:
@@ -265,7 +275,7 @@ def load_split(config: Config, dataset: str, split: str) -> pd.DataFrame:
         raise DataError(
             f"{dataset}: no readable video in split '{split}'; see {paths.manifest(dataset)} and its report"
         )
-    classes = config.datasets[dataset].expected.classes
+    classes = class_count(config, dataset)
     if not kept["label"].between(0, classes - 1).all():
         raise DataError(
             f"{paths.manifest(dataset)}: a label is outside the {classes} classes; run `ssp data manifest` again"

@@ -11,24 +11,23 @@ import io
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 import simplejpeg
 from PIL import Image
 
-from ssp.data.video import iterate_frames
+from ssp.data.video import Span, iterate_frames
 
 _HEAD, _OFFSET, _CRC = struct.Struct("<III"), "<u8", "<u4"  # count, width, height; from the beginning; CRC-32
 
 
-def pack_video(path: Path, short_side: int | None, quality: int) -> bytes:
-    """All frames of a video file, packed; see `ssp.data.video.iterate_frames` and `pack`.
+def pack_video(span: Span, short_side: int | None, quality: int) -> bytes:
+    """The frames of a video, packed; see `ssp.data.video.iterate_frames` and `pack`.
 
     Raises:
         VideoError: it cannot be decoded to its end.
     """
-    return pack(iterate_frames(path, short_side), quality)
+    return pack(iterate_frames(span.path, short_side, span.first, span.stop), quality)
 
 
 def pack(frames: Iterable[np.ndarray], quality: int) -> bytes:

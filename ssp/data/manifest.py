@@ -1,9 +1,9 @@
-"""The manifest: one row per video of the published split, as a Parquet table that everything later relies on.
+"""The manifest: one row per video (or segment of one), as a Parquet table that everything later relies on.
 
 Design choices
 - Videos come from the annotation, not from what happens to be on disk; what is missing or too much is listed in a
   report beside the manifest. A video of the split that is not there is an error, and so are counts that differ from
-  the config's `expected`.
+  the config's `expected`. Own videos are what is there; the report says how many.
 - A video that cannot be opened keeps its row (frames 0), so a test set never shrinks unnoticed: the report names it,
   and `load_split` leaves it out and says so.
 - The hash is over the content of the table, not over Parquet bytes, which change with the library's version.
@@ -17,10 +17,11 @@ from typing import Any
 
 import pandas as pd
 
-from ssp.config import Config, Expected
-from ssp.data.headers import read_headers
-from ssp.data.sources import Listing, Tree, read_json, read_listing
-from ssp.data.validation import carve_validation
+from ssp.config import Config, Dataset, Expected
+from ssp.data.archives import walk
+from ssp.data.headers import Header, read_headers
+from ssp.data.sources import Entry, Listing, Tree, read_json, read_listing
+from ssp.data.validation import carve
 from ssp.data.video import Probe
 from ssp.errors import DataError
 from ssp.files import atomic_path, write_json
@@ -42,6 +43,11 @@ COLUMNS = {
     "sha256": "str",
 }
 """Columns in order. `split` is train, val or test; `frames` is what the container announces, 0 for a broken video."""
+
+SEGMENT = {"first": "int64", "stop": "int64"}
+"""More columns, where a table of own videos names segments: the first frame, and the one behind the last (`TO_END`)."""
+
+TO_END = -1
 
 
 def write_manifest(config: Config, dataset: str) -> pd.DataFrame:
@@ -65,40 +71,24 @@ def build_manifest(config: Config, dataset: str) -> pd.DataFrame:
         DataError: as `write_manifest`.
     """
     settings, paths = config.datasets[dataset], Paths.of(config)
-    tree = _unpacked_tree(paths, config.column_of(dataset))
-    listing = read_listing(settings.source, tree, settings.split, settings.stereo_channels)
-    report = _compare(listing, tree, settings.expected)
+    tree = own_tree(settings.videos) if settings.videos else _unpacked_tree(paths, config.column_of(dataset))
+    listing = read_listing(settings.source, tree, settings.split, settings.stereo_channels, settings.layout)
+    try:
+        splits = carve_splits(listing, settings)
+    except DataError as error:
+        raise DataError(f"{dataset}: {error}") from None
+    report = _compare(listing, splits, tree, settings.expected)
     report_path = report_of(paths.manifest(dataset))
     if problem := report["problem"]:
         write_json(report_path, report)
         raise DataError(f"{dataset}: {problem}; {report_path} lists the videos, check archives and expected counts")
 
-    manifest = pd.DataFrame([vars(entry) for entry in listing.entries])
-    train = (manifest["split"] == "train").to_numpy()
-    carve = settings.validation
-    held_out = carve_validation(
-        manifest.loc[train, "label"].to_numpy(), manifest.loc[train, "group"].to_numpy(), carve.fraction, carve.seed
-    )
-    manifest.loc[manifest.index[train][held_out], "split"] = "val"
-    files, headers = manifest["path"].tolist(), []
-    with progress("reading headers of videos") as show:
-        for header in read_headers(tree.folder, files, config.compute.data.threads, settings.frames.timeout_s):
-            headers.append(header)
-            show(len(headers), len(files))
-    for column in Probe._fields:
-        manifest[column] = [getattr(header.probe, column) for header in headers]
-    manifest["sha256"] = [header.sha256 for header in headers]
-    manifest = manifest[list(COLUMNS)].astype(COLUMNS)
-
+    manifest, broken = tabulate(listing, splits, tree, config.compute.data.threads, settings.frames.timeout_s)
     validated = set(manifest.loc[manifest["split"] == "val", "class_name"])
     report |= {
         "splits": {split: int((manifest["split"] == split).sum()) for split in ("train", "val", "test")},
         "classes_without_validation": [name for name in listing.classes if name not in validated],
-        "broken": [
-            {"id": name, "reason": header.reason}
-            for name, header in zip(manifest["id"], headers, strict=True)
-            if header.reason
-        ],
+        "broken": broken,
         "hash": content_hash(manifest),
     }
     write_json(report_path, report)
@@ -115,7 +105,8 @@ def read_manifest(path: Path) -> pd.DataFrame:
         raise DataError(f"{path}: no such file; run `ssp data manifest` first")
     try:
         manifest = pd.read_parquet(path)
-        return manifest[list(COLUMNS)].astype(COLUMNS)
+        columns = COLUMNS | {name: kind for name, kind in SEGMENT.items() if name in manifest}
+        return manifest[list(columns)].astype(columns)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: not a readable manifest ({reason}); run `ssp data manifest` again") from None
@@ -136,6 +127,125 @@ def report_of(manifest: Path) -> Path:
     return manifest.with_name(f"{manifest.stem}.report.json")
 
 
+def class_count(config: Config, dataset: str) -> int:
+    """Classes of a data set, outputs of the head: as the config says, or as the manifest of own videos has them.
+
+    Raises:
+        DataError: the config does not say it, and there is no manifest yet.
+    """
+    expected = config.datasets[dataset].expected
+    return expected.classes if expected else int(read_manifest(Paths.of(config).manifest(dataset))["label"].max()) + 1
+
+
+def own_tree(videos: Path) -> Tree:
+    """Own videos: what is in their folder, or in the folder of the CSV that lists them; hidden files are not.
+
+    Raises:
+        DataError: there is no such folder or table, or it cannot be read.
+    """
+    if not videos.exists():
+        raise DataError(f"{videos}: no such file or folder; mend the path of your videos")
+    folder = videos if videos.is_dir() else videos.parent
+    files = [file.relative_to(folder).as_posix() for file in walk(folder)]
+    seen = [file for file in files if not any(part.startswith(".") for part in file.split("/"))]
+    return Tree(folder, seen if videos.is_dir() else [videos.name, *(f for f in seen if not f.endswith(".csv"))])
+
+
+def tabulate(
+    listing: Listing, splits: list[str], tree: Tree, processes: int, limit_s: float
+) -> tuple[pd.DataFrame, list[dict[str, str]]]:
+    """Read the headers of the listed videos.
+
+    Args:
+        listing: the videos.
+        splits: the split of each.
+        tree: their files.
+        processes: see `ssp.data.headers.read_headers`.
+        limit_s: see there.
+
+    Returns:
+        The manifest, and the videos that cannot be opened, as {id, reason}.
+
+    Raises:
+        DataError: a file cannot be read at all, or a video has no such segment.
+    """
+    manifest = pd.DataFrame([vars(entry) for entry in listing.entries]).assign(split=splits)
+    headers = _headers(tree, manifest["path"].tolist(), processes, limit_s)
+    for column in Probe._fields:
+        manifest[column] = [getattr(header.probe, column) for header in headers]
+    manifest["sha256"] = [header.sha256 for header in headers]
+    columns = COLUMNS
+    if manifest["segment"].notna().any():
+        spans = [_frames_of(entry, header.probe) for entry, header in zip(listing.entries, headers, strict=True)]
+        manifest["first"], manifest["stop"], manifest["frames"] = zip(*spans, strict=True)
+        columns = COLUMNS | SEGMENT
+    broken = [
+        {"id": name, "reason": header.reason}
+        for name, header in zip(manifest["id"], headers, strict=True)
+        if header.reason
+    ]
+    return manifest[list(columns)].astype(columns), broken
+
+
+def carve_splits(listing: Listing, settings: Dataset) -> list[str]:
+    """The split of each video: as it is said, or test carved from all; validation is carved from what is left.
+
+    Raises:
+        DataError: own videos have no split, or two, or none of them is in train or test.
+    """
+    manifest = pd.DataFrame([vars(entry) for entry in listing.entries])
+    split = manifest["split"]
+    given = split.notna().all()
+    if given == (settings.test is not None):
+        raise DataError(
+            "the videos have a split, and the config carves another; remove `test`, or the split"
+            if given
+            else "the videos have no split; give one, or carve test: `test: {fraction: 0.25, seed: 0}`"
+        )
+    held = {"test": settings.test} if settings.test else {}
+    if not (split == "val").any():  # own videos may bring theirs
+        held |= {"val": settings.validation}
+    split = split.fillna("train")
+    for name, how in held.items():
+        train = split.index[split == "train"]
+        rows = manifest.loc[train]
+        split[train[carve(rows["label"].to_numpy(), rows["group"].to_numpy(), how.fraction, how.seed)]] = name
+    for name in ("train", "test"):
+        if settings.videos and not (split == name).any():
+            raise DataError(
+                f"no video for {name}; where test is carved, some class needs a second group (see `layout`, or the "
+                "column group)"
+            )
+    return split.tolist()
+
+
+def _headers(tree: Tree, files: list[str], processes: int, limit_s: float) -> list[Header]:
+    """The header of every file; one that is there several times, by segments, is read once."""
+    found: dict[str, Header] = {}
+    once = [*dict.fromkeys(files)]
+    with progress("reading headers of videos") as show:
+        for file, header in zip(once, read_headers(tree.folder, once, processes, limit_s), strict=True):
+            found[file] = header
+            show(len(found), len(once))
+    return [found[file] for file in files]
+
+
+def _frames_of(entry: Entry, video: Probe) -> tuple[int, int, int]:
+    """First frame, the one behind the last, and how many frames of its video an entry has."""
+    if entry.segment is None or not video.frames:
+        return 0, TO_END, video.frames
+    if not video.fps:
+        raise DataError(f"{entry.path}: announces no frame rate, so that seconds say no frame; cut its segments out")
+    start, end = entry.segment
+    first = round(start * video.fps)
+    stop = video.frames if end is None else round(end * video.fps)
+    if first >= min(stop, video.frames) or stop > video.frames + video.fps:  # a second beyond the end: rounded
+        seconds = video.frames / video.fps
+        raise DataError(f"'{entry.id}': no such segment, the video has {seconds:.1f} s; mend its start and end")
+    stop = min(stop, video.frames)
+    return first, TO_END if end is None else stop, stop - first
+
+
 def _unpacked_tree(paths: Paths, dataset: str) -> Tree:
     path = paths.unpacked(dataset)
     if not path.is_file():
@@ -147,20 +257,21 @@ def _unpacked_tree(paths: Paths, dataset: str) -> Tree:
     return Tree(paths.videos(dataset), members)
 
 
-def _compare(listing: Listing, tree: Tree, expected: Expected) -> dict[str, Any]:
+def _compare(listing: Listing, splits: list[str], tree: Tree, expected: Expected | None) -> dict[str, Any]:
     """What annotation, disk and config say, side by side; `problem` is null or one line."""
     on_disk = set(tree.videos)
+    there = [split for entry, split in zip(listing.entries, splits, strict=True) if entry.path in on_disk]
     missing = [entry.path for entry in listing.entries if entry.path not in on_disk]
     missing_unused = sorted(listing.unused - on_disk)  # no result needs them: an error where `clips` counts them
     listed = {entry.path for entry in listing.entries} | listing.unused
     extra = sorted(on_disk - listed)
     found = {
         "classes": len(listing.classes),
-        "train": sum(entry.split == "train" and entry.path in on_disk for entry in listing.entries),
-        "test": sum(entry.split == "test" and entry.path in on_disk for entry in listing.entries),
+        "train": sum(split != "test" for split in there),
+        "test": sum(split == "test" for split in there),
         "clips": len(on_disk),
     }
-    wanted = expected.model_dump()
+    wanted = expected.model_dump() if expected else {}
     different = [f"{found[name]} {name}, expected {wanted[name]}" for name in wanted if found[name] != wanted[name]]
     problem = None
     if missing:
@@ -169,7 +280,7 @@ def _compare(listing: Listing, tree: Tree, expected: Expected) -> dict[str, Any]
         problem = "; ".join(different)
     return {
         "problem": problem,
-        "expected": wanted,
+        "expected": wanted or None,
         "found": found,
         "missing": missing + missing_unused,
         "extra": extra,

@@ -1,4 +1,4 @@
-"""Carving validation from train, whole groups, stratified over classes, seeded; and parts of train for cheap trials.
+"""Carving validation from train, or test from own videos: whole groups, stratified, seeded; and parts for cheap trials.
 
 - A group (film, subject, source video) never straddles: neighbours in training would make validation too good.
 - Groups are visited in a seeded order, and one is taken whenever that brings the class counts of validation closer to
@@ -14,10 +14,10 @@ from itertools import pairwise
 import numpy as np
 
 
-def carve_validation(
+def carve(
     labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int, held: np.ndarray | None = None
 ) -> np.ndarray:
-    """Choose the validation videos among the training videos.
+    """Choose the videos that are held out of training.
 
     Args:
         labels: int (n,), classes from 0.
@@ -27,7 +27,7 @@ def carve_validation(
         held: bool (n,), whole groups that other folds have: training videos that must not be chosen.
 
     Returns:
-        bool (n,), true for validation.
+        bool (n,), true for those held out.
     """
     names, group_of = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     classes, class_of = np.unique(labels, return_inverse=True)
@@ -71,7 +71,7 @@ def carve_folds(
     """The validation fold of each video.
 
     Args:
-        labels: as of `carve_validation`, which has carved the first fold.
+        labels: as of `carve`, which has carved the first fold.
         groups: as there.
         first: bool (n,), the first fold.
         fraction: as there.
@@ -83,7 +83,7 @@ def carve_folds(
     """
     fold = np.where(first, 0, -1)
     for number in range(1, folds):
-        fold[carve_validation(labels, groups, fraction, seed, held=fold >= 0)] = number
+        fold[carve(labels, groups, fraction, seed, held=fold >= 0)] = number
     return fold
 
 

@@ -48,6 +48,17 @@ class Probe(NamedTuple):
     codec: str
 
 
+class Span(NamedTuple):
+    """Frames of a video file from `first` to before `stop`; None: to its end."""
+
+    path: Path
+    first: int = 0
+    stop: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
 @dataclass(frozen=True)
 class _Header:
     stream: int  # index of the best video stream
@@ -98,14 +109,26 @@ def read_frames(path: str | Path, indices: Iterable[int], short_side: int | None
     raise IndexError(f"{path}: frame {last} asked, the video has {seen} frames")
 
 
-def iterate_frames(path: str | Path, short_side: int | None = None) -> Iterator[np.ndarray]:
-    """Yield all frames in order: uint8 (H, W, 3) RGB, upright, shrunk to `short_side` (never enlarged).
+def iterate_frames(
+    path: str | Path, short_side: int | None = None, first: int = 0, stop: int | None = None
+) -> Iterator[np.ndarray]:
+    """Yield the frames from `first` to before `stop` (None: the end): uint8 (H, W, 3) RGB, upright, in order.
+
+    They are shrunk to `short_side` (never enlarged). A file is decoded from its beginning, as seeking may miss.
 
     Raises:
-        VideoError: the file cannot be decoded to its end; frames before the damage have been yielded then.
+        VideoError: the file cannot be decoded that far, or has no frame there; frames before the damage have been
+            yielded then.
     """
-    for _, frame in _decode(path, short_side, lambda _: True):
-        yield frame
+    index = -1
+    with contextlib.closing(_decode(path, short_side, lambda i: i >= first)) as decoded:
+        for index, frame in decoded:
+            if frame is not None:
+                yield frame
+            if stop is not None and index == stop - 1:
+                return
+    if index < first:
+        raise VideoError(f"{path}: the segment begins at frame {first}, the video has {index + 1}; mend its start")
 
 
 def probe(path: str | Path) -> Probe:

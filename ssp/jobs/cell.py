@@ -26,7 +26,7 @@ from ssp.backbone.videomamba import VideoMamba
 from ssp.config import Config, Hyperparameters, Row, slice_hash
 from ssp.data.clips import ClipDataset, load_split
 from ssp.data.frames import FrameStore
-from ssp.data.manifest import manifest_hash
+from ssp.data.manifest import class_count, manifest_hash
 from ssp.data.validation import carve_folds, stratified_part
 from ssp.errors import ConfigError
 from ssp.jobs.tracking import TrackedRun
@@ -225,7 +225,7 @@ def new_model(config: Config, dataset: str, method: str, options: dict[str, Any]
     return build_model(
         config.backbone.architecture,
         method,
-        settings.expected.classes,
+        class_count(config, dataset),
         num_frames=settings.clips.num_frames,
         img_size=config.backbone.image_size,
         drop_path=drop_path,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from ssp.config import Config, Row, search_words
+from ssp.config import Config, Row, refusal, search_words
 from ssp.errors import ConfigError
 from ssp.methods.registry import load_method
 from ssp.methods.space import search_space
@@ -46,7 +46,7 @@ def check_training(config: Config, origin: str) -> None:
 
 def _refuse(origin: str, wrong: list[str]) -> None:
     if wrong:
-        raise ConfigError(f"{origin}: {'; '.join(wrong)}")
+        raise refusal(origin, "; ".join(wrong))
 
 
 def _training(config: Config) -> Iterator[str]:
@@ -104,6 +104,8 @@ def _files(config: Config) -> Iterator[str]:
         if checkpoint.local and not checkpoint.local.is_file():
             yield f"backbone.checkpoints.{name}.local: no file {checkpoint.local}; put it there or mend the path"
     for name, dataset in config.archived.items():
+        if dataset.videos and not dataset.videos.exists():
+            yield f"datasets.{name}.videos: no file or folder {dataset.videos}; mend the path"
         made = dataset.generate or Paths.of(config).unpacked(name).exists()
         if dataset.local and not made and not dataset.local.is_dir():
             yield f"datasets.{name}.local: no folder {dataset.local}; put the archives there or mend the path"
@@ -116,10 +118,12 @@ def _summary(config: Config) -> Iterator[str]:
     yield f"backbone: {size}; checkpoints: {', '.join(config.backbone.checkpoints)}"
     for name, dataset in config.datasets.items():
         expected, recipe = dataset.expected, dataset.recipe
-        yield (
-            f"data set {name}: {expected.classes} classes, {expected.train} training and {expected.test} test videos, "
-            f"{recipe.epochs} epochs in batches of {recipe.batch_size}"
+        content = (
+            f"{expected.classes} classes, {expected.train} training and {expected.test} test videos"
+            if expected
+            else f"classes and videos as found in {dataset.videos}"
         )
+        yield (f"data set {name}: {content}, {recipe.epochs} epochs in batches of {recipe.batch_size}")
     for name in config.methods:
         options = config.rows[name].options
         chosen = ", ".join(f"{option} {value}" for option, value in options.items()) or "its own options"

@@ -38,6 +38,7 @@ from ssp.backbone.checkpoint import save_tuned
 from ssp.backbone.flops import UncountedOperator, forward_flops
 from ssp.backbone.videomamba import VideoMamba
 from ssp.config import Config, Recipe, slice_hash
+from ssp.data.manifest import class_count
 from ssp.jobs.cell import new_model
 from ssp.methods.parameters import parameter_counts
 from ssp.progress import progress
@@ -131,12 +132,12 @@ def settings_of(config: Config) -> dict[Key, Setting]:
 
 
 def _clips(config: Config) -> Clips:
-    dataset = next(iter(config.datasets.values()))
+    name, dataset = next(iter(config.datasets.items()))
     recipe = dataset.recipe
     return Clips(
         frames=dataset.clips.num_frames,
         image_size=config.backbone.image_size,
-        classes=dataset.expected.classes,
+        classes=class_count(config, name),
         videos=recipe.batch_size,
         at_once=min(recipe.micro_batch or recipe.batch_size, recipe.batch_size),
         repeats=recipe.augmentation.repeats,

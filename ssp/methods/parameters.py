@@ -17,6 +17,7 @@ from torch import nn
 
 from ssp.backbone.layout import is_head, is_readout
 from ssp.config import Row
+from ssp.data.manifest import class_count
 from ssp.methods.build import BACKBONES, build_model
 from ssp.methods.registry import method_names
 from ssp.records.published import BACKBONE, published_parameters
@@ -81,7 +82,7 @@ def config_parameter_table(config: Config) -> pd.DataFrame:
     return _row_table(
         {architecture if isinstance(architecture, str) else config.name: architecture},
         config.rows,
-        {name: (d.expected.classes, d.clips.num_frames) for name, d in config.datasets.items()},
+        {name: (class_count(config, name), d.clips.num_frames) for name, d in config.datasets.items()},
         config.backbone.image_size,
     )
 

@@ -45,8 +45,8 @@ def jobs(config: Config) -> dict[str, list[tuple[str, ...]]]:
     used = {name: config.backbone.checkpoints[name] for name in {d.checkpoint for d in config.datasets.values()}}
     found = {
         "generate": [(name,) for name, dataset in config.archived.items() if dataset.generate],
-        "fetch": [(name,) for name in config.archived],
-        "unpack": [(name,) for name in config.archived],
+        "fetch": [(name,) for name, dataset in config.archived.items() if dataset.archives],
+        "unpack": [(name,) for name, dataset in config.archived.items() if dataset.archives],
         "manifest": [(name,) for name in config.datasets],
         "frames": [(name, str(k)) for name, dataset in config.datasets.items() for k in range(dataset.frames.shards)],
         "build_scan": [()],

@@ -49,6 +49,14 @@ def backbone_file(wildcards):
     return paths.fetched_checkpoint(weights.archive.file) if weights.archive else weights.local
 
 
+def listed_files(wildcards):
+    """What a manifest is made from: the list of what was unpacked, or own videos: folders change with what is in them."""
+    videos = cfg.datasets[wildcards.dataset].videos
+    if videos is None:
+        return paths.unpacked(cfg.column_of(wildcards.dataset))
+    return [folder for folder, _, _ in os.walk(videos, followlinks=True)] or videos
+
+
 def frame_store(wildcards):
     """All shards of a data set's frame store."""
     shards = range(cfg.datasets[wildcards.dataset].frames.shards)

@@ -1,4 +1,4 @@
-"""Archives > videos > manifest > frame store.
+"""Archives > videos > manifest > frame store. Own videos begin with the manifest, and are read where they are.
 
 - The unpacked videos are many thousand files: the list of them, written last, stands for the folder.
 - Empty `.done` files stand for the archives, so that these may be removed once unpacked, and so that a broken download
@@ -75,7 +75,7 @@ rule unpack:
 
 rule manifest:
     input:
-        lambda wildcards: paths.unpacked(cfg.column_of(wildcards.dataset)),
+        listed_files,
     output:
         paths.manifest("{dataset}"),
     log:

@@ -18,9 +18,11 @@ EXPLAINED = expand(paths.explained("{dataset}"), dataset=explained_datasets(cfg)
 
 
 # The rows in turn on random clips, in one job: needs neither data nor backbone, and what a run costs it finds out early.
+# Only where the config does not say how many classes there are, a manifest of own videos does.
 rule costs:
     input:
         scan=ancient(SCAN),
+        manifest=[paths.manifest(name) for name in itertools.islice(cfg.datasets, 1) if not cfg.datasets[name].expected],
     output:
         paths.costs,
     log:

@@ -44,9 +44,13 @@ def config_page() -> str:
     parts = [
         NOTE,
         "# Config file",
-        "A config file is YAML and complete: nothing is merged into it, and what it leaves out has the default given "
-        "here. A key that is not on this page is an error. `ssp check CONFIG` reads a config and says what is wrong "
-        "with it; `config/demo.yaml` and `config/paper.yaml` are complete examples.",
+        "A config file is YAML, and what it leaves out has the default given here. A key that is not on this page is "
+        "an error. `ssp check CONFIG` reads a config and says what is wrong with it; `config/demo.yaml` and "
+        "`config/paper.yaml` are complete examples, and `ssp init` writes one for your own videos.",
+        "One more key may stand at the top: `extends: demo.yaml`, the path of another config, relative to the file "
+        "that says it. Its keys are taken over: mappings merge key by key, `null` removes a key, lists and single "
+        "values replace. Hashes and reruns depend on the outcome alone, and an error names the file that says the "
+        "wrong key.",
         "`workflow/schemas/config.schema.json` is the same as a JSON schema, for editors that complete keys.",
         "## Top level",
         _keys(schema),

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 COMMANDS = {
     "data": {"generate", "fetch", "unpack", "manifest", "frames", "check"},
     "tracking": {"init"},
-    None: {"check", "pretrain", "fetch-weights", "sweep", "train", "explain", "costs", "tables", "report"}
+    None: {"init", "check", "pretrain", "fetch-weights", "sweep", "train", "explain", "costs", "tables", "report"}
     | {"params", "evaluate", "predict", "power", "new-method", "ablation", "ablation-curve", "verify", "seal"},
 }
 

@@ -101,7 +101,7 @@ def test_copies_within_a_class_and_split_are_counted_but_no_finding(tmp_path):
 
 def test_counts_against_the_published_ones(tmp_path):
     config = prepared(tmp_path, expected={"classes": 3, "train": 8, "test": 5})
-    assert findings(config) == ["! classes: 2 found, 3 published", "! test: 4 found, 5 published"]
+    assert findings(config) == ["! classes: 2 found, 3 expected", "! test: 4 found, 5 expected"]
 
 
 def test_frames_that_are_lost_or_contradict_the_container(tmp_path):

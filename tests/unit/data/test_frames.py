@@ -22,7 +22,7 @@ from ssp.data import jpegs, read_frames
 from ssp.data.children import Child, Children
 from ssp.data.frames import FrameStore, extract_shard, load_split
 from ssp.data.manifest import read_manifest, write_manifest
-from ssp.data.video import VideoError
+from ssp.data.video import Span, VideoError
 from ssp.errors import DataError
 from ssp.paths import Paths
 from tests.unit.made_videos import scene, small_config, ucf101_tree, unpacked_config, write_video
@@ -281,9 +281,9 @@ def test_the_child_survives_broken_videos_and_shrinks(tmp_path):
     bad = tmp_path / "bad.avi"
     bad.write_bytes(b"no video")
     with decoder(short_side=24) as child:
-        (first,) = child.answers([good])
+        (first,) = child.answers([Span(good)])
         process = child.pid
-        error, second = child.answers([bad, good])
+        error, second = child.answers([Span(bad), Span(good)])
         assert isinstance(error, VideoError)
         assert "bad.avi: cannot be decoded" in str(error)
         assert second == first
@@ -295,11 +295,11 @@ def test_a_hanging_child_is_killed_and_replaced(tmp_path):
     """The child is stopped: it neither answers nor ends, as in a decoder that hangs."""
     good = write_video(tmp_path / "good.avi", scene(4))
     with decoder() as child:
-        child.answers([good])
+        child.answers([Span(good)])
         child.limit_s = 0.5
         os.kill(child.pid, signal.SIGSTOP)
         stopped, start = child.pid, time.monotonic()
-        assert isinstance(child.answers([good])[0], bytes)  # it was not the video's fault
+        assert isinstance(child.answers([Span(good)])[0], bytes)  # it was not the video's fault
         assert time.monotonic() - start < 10
         assert child.pid != stopped
         with pytest.raises(ProcessLookupError):
@@ -311,7 +311,7 @@ def test_leaving_children_does_not_wait_for_a_hanging_one(tmp_path):
     work = partial(jpegs.pack_video, short_side=None, quality=90)
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt), Children(1, work, 600) as children:
-        results = children.map([good] * 9)
+        results = children.map([Span(good)] * 9)
         assert isinstance(next(results), bytes)
         (child,) = multiprocessing.active_children()
         os.kill(child.pid, signal.SIGSTOP)

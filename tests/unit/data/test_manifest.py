@@ -15,7 +15,7 @@ from ssp.data import headers
 from ssp.data.check import check_dataset
 from ssp.data.frames import extract_shard, load_split
 from ssp.data.manifest import COLUMNS, manifest_hash, read_manifest, report_of, write_manifest
-from ssp.data.validation import carve_validation
+from ssp.data.validation import carve
 from ssp.errors import DataError
 from ssp.paths import Paths
 from tests.unit.made_videos import scene, small_config, ucf101_tree, unpacked_config, write_video
@@ -29,39 +29,39 @@ videos = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 12)), min_size=1, 
 @given(videos, st.floats(0, 1), st.integers(0, 3))
 def test_no_group_straddles_and_no_class_loses_its_training(rows, fraction, seed):
     labels, groups = np.array([r[0] for r in rows]), np.array([f"g{r[1]}" for r in rows])
-    chosen = carve_validation(labels, groups, fraction, seed)
+    chosen = carve(labels, groups, fraction, seed)
     assert not set(groups[chosen]) & set(groups[~chosen])
     assert set(labels[~chosen]) == set(labels)
-    np.testing.assert_array_equal(chosen, carve_validation(labels, groups, fraction, seed))
+    np.testing.assert_array_equal(chosen, carve(labels, groups, fraction, seed))
     order = np.random.default_rng(0).permutation(len(rows))
-    np.testing.assert_array_equal(chosen[order], carve_validation(labels[order], groups[order], fraction, seed))
+    np.testing.assert_array_equal(chosen[order], carve(labels[order], groups[order], fraction, seed))
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5])
 def test_every_class_gets_about_the_asked_fraction(fraction):
     labels = np.repeat(np.arange(20), 100)
     groups = np.array([f"{i}/g{j % 25}" for i in range(20) for j in range(100)])
-    chosen = carve_validation(labels, groups, fraction, seed=0)
+    chosen = carve(labels, groups, fraction, seed=0)
     shares = np.bincount(labels[chosen], minlength=20) / 100
     assert abs(shares - fraction).max() <= 0.04  # groups have four videos
 
 
 def test_groups_that_hold_all_classes():
     labels, groups = np.tile(np.arange(10), 40), np.repeat([f"P{i:02}" for i in range(40)], 10)
-    chosen = carve_validation(labels, groups, 0.2, seed=1)
+    chosen = carve(labels, groups, 0.2, seed=1)
     assert len(set(groups[chosen])) == 8
 
 
 def test_another_seed_carves_other_groups():
     labels, groups = np.zeros(100, int), np.arange(100).astype(str)
-    assert (carve_validation(labels, groups, 0.2, 0) != carve_validation(labels, groups, 0.2, 1)).any()
-    assert carve_validation(labels, groups, 0.2, 0).sum() == 20
-    assert not carve_validation(labels, groups, 0.0, 0).any()
+    assert (carve(labels, groups, 0.2, 0) != carve(labels, groups, 0.2, 1)).any()
+    assert carve(labels, groups, 0.2, 0).sum() == 20
+    assert not carve(labels, groups, 0.0, 0).any()
 
 
 def test_a_class_with_one_group_stays_in_train():
     labels, groups = np.array([0] * 10 + [1] * 10), np.array(["only"] * 10 + [str(i) for i in range(10)])
-    chosen = carve_validation(labels, groups, 0.3, seed=0)
+    chosen = carve(labels, groups, 0.3, seed=0)
     assert not chosen[:10].any()
     assert chosen[10:].sum() == 3
 

@@ -5,7 +5,7 @@ import pytest
 
 import ssp.jobs.cell
 import ssp.jobs.sweep
-from ssp.data.validation import carve_folds, carve_validation, stratified_part
+from ssp.data.validation import carve, carve_folds, stratified_part
 from ssp.errors import ConfigError
 from ssp.jobs.cell import Cell
 from ssp.jobs.study import open_study
@@ -21,7 +21,7 @@ def test_folds_are_disjoint_groups_of_about_the_same_size(seed):
     rng = np.random.default_rng(seed)
     groups = rng.integers(0, 40, 800).astype(str)
     labels = (groups.astype(int) * 7 + rng.integers(0, 3, 800)) % 10
-    first = carve_validation(labels, groups, 0.15, seed)
+    first = carve(labels, groups, 0.15, seed)
     folds = carve_folds(labels, groups, first, 0.15, seed, 5)
     assert (first == (folds == 0)).all() and set(folds) == {-1, 0, 1, 2, 3, 4}
     for group in set(groups):
