@@ -161,17 +161,17 @@ def _merged(row: dict) -> str:
 
 
 def _how(config: Config, rows: list[dict]) -> str:
-    dataset, first = next(iter(config.datasets.items()))[0], rows[0]
-    clips, recipe = config.datasets[dataset].clips, config.datasets[dataset].recipe
+    (dataset, settings), first = next(iter(config.archived.items())), rows[0]
+    clips, recipe = settings.clips, settings.recipe
     side, videos, repeats = config.backbone.image_size, recipe.batch_size, recipe.augmentation.repeats
     threads = f", {first['threads']} thread{'s' if first['threads'] > 1 else ''}" if first["device"] == "cpu" else ""
     each = f" ({repeats} clips each)" if repeats > 1 else ""
     rounds = max(row["rounds"] for row in rows)
     return (
-        f"Costs on clips of {config.column_of(dataset)} ({clips.num_frames} x {side} x {side}), measured with random "
-        f"ones on {first['device']}{threads} ({first['precision']}, scan {first['scan']}). Parameters: those that "
-        "train, without head and final norm. GFLOPs: of the forward pass of a clip, both scans included, a multiply-add "
-        f"being two. Step: time of an optimizer step of {videos} videos{each}; memory: its peak; inference: time of a clip; "
+        f"Costs on clips of {dataset} ({clips.num_frames} x {side} x {side}), measured with random ones on "
+        f"{first['device']}{threads} ({first['precision']}, scan {first['scan']}). Parameters: those that train, "
+        "without head and final norm. GFLOPs: of the forward pass of a clip, both scans included, a multiply-add being "
+        f"two. Step: time of an optimizer step of {videos} videos{each}; memory: its peak; inference: time of a clip; "
         f"each relative to the linear probe ({LINEAR}), median over {rounds} rounds. Saved: what a run keeps, head "
         "included."
     )
