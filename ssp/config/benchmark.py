@@ -92,11 +92,11 @@ class Config(Strict):
                 yield f"{key}: '{name}' is none of methods{_known(name, [*self.methods])}"
         if "average" in self.columns:
             yield "datasets.average: tables call the average over data sets so; give the data set another name"
-        for name, dataset in self.datasets.items():
+        for name, dataset in self.archived.items():  # splits of one say the same
             if dataset.checkpoint not in self.backbone.checkpoints:
                 known = ", ".join(self.backbone.checkpoints)
                 yield f"datasets.{name}.checkpoint: '{dataset.checkpoint}' is not in backbone.checkpoints ({known})"
-            if dataset.validation.fraction == 0 and self.rungs(name):
+            if dataset.validation.fraction == 0 and self.rungs(self.columns[name][0]):
                 yield (
                     f"datasets.{name}.validation.fraction: 0 leaves no video to choose hyper-parameters on; "
                     "give a share, or sweep.trials: 0, which takes the start of each row"

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-LISTS = ("train", "test", "clips")
-
 
 def apart(datasets: dict[str, Any]) -> dict[str, Any]:
     """Raw data sets, those with a list of splits replaced by one for each split, named `<name>-split<number>`.
@@ -35,8 +33,8 @@ def _members(name: str, plain: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"datasets.{name}.split: give one number, or a list of different ones such as [1, 2, 3]")
     expected = plain.get("expected")
     counts = expected if isinstance(expected, dict) else {}
-    for key in LISTS:
-        if isinstance(counts.get(key), list) and len(counts[key]) != len(splits):
+    for key, value in counts.items():
+        if isinstance(value, list) and len(value) != len(splits):
             raise ValueError(f"datasets.{name}.expected.{key}: give one number, or one for each of {splits}")
     return {
         f"{name}-split{split}": plain

@@ -6,10 +6,10 @@ from ssp.config.benchmark import Config
 
 
 def search_words(config: Config) -> str:
-    """What each study spends, data sets that spend alike together; "" where none is searched on."""
+    """What each study spends, columns that spend alike together; "" where none is searched on."""
     alike: dict[str, list[str]] = {}
-    for dataset in config.datasets:
-        alike.setdefault(_spent(config, dataset), []).append(dataset)
+    for column, members in config.columns.items():
+        alike.setdefault(_spent(config, members[0]), []).append(column)
     if len(alike) == 1:
         return next(iter(alike))
     return "; ".join(f"{words or 'no trials'} ({', '.join(names)})" for words, names in alike.items())

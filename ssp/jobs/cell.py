@@ -153,8 +153,8 @@ class Cell:
             rows = rows[(own == self.fold) == (split == "val")].reset_index(drop=True)
             if rows.empty:
                 raise ConfigError(
-                    f"datasets.{self.dataset}.validation.folds: no groups are left for number {self.fold + 1} of "
-                    f"{validation.folds}; ask for fewer"
+                    f"datasets.{self.config.column_of(self.dataset)}.validation.folds: no groups are left for number "
+                    f"{self.fold + 1} of {validation.folds}; ask for fewer"
                 )
         else:
             rows = load_split(self.config, self.dataset, split)

@@ -53,7 +53,7 @@ def _training(config: Config) -> Iterator[str]:
     wrong = [*_options_and_spaces(config, config.methods)]
     wrong = wrong or [*_options_and_spaces(config, config.rows)]  # a point shares what is wrong with its base row
     yield from wrong or _rows(config)
-    policies = {name: dataset.recipe.augmentation.randaugment for name, dataset in config.datasets.items()}
+    policies = {name: dataset.recipe.augmentation.randaugment for name, dataset in config.archived.items()}
     if any(policies.values()):
         from ssp.data.randaugment import RandAugment  # its torchvision takes longer than all else here
 

@@ -17,6 +17,7 @@ from ssp.tables.layout import (
     PAPER,
     RANK,
     bold_words,
+    epoch_words,
     family_words,
     not_enough,
     p_text,
@@ -50,6 +51,7 @@ def content(results: Results) -> dict[str, Any]:
         "family": family_words(results.config, results.tables),
         "seeds": seeds_words(results.config),
         "budget": search_words(results.config),
+        "epoch": epoch_words(results.config),
     }
 
 

@@ -14,7 +14,7 @@ from ssp.errors import DataError, RecordError
 from ssp.figures.style import COLOURS
 from ssp.paths import Paths
 from ssp.records.choice import Choice, load_choice
-from ssp.records.record import Record, load_record
+from ssp.records.record import Record
 from ssp.records.runs import read_run
 from ssp.tables.cells import CellResult, collect_cells
 from ssp.tables.layout import Layout, lay_out
@@ -99,11 +99,6 @@ def _data_is_there(config: Config, paths: Paths, dataset: str) -> None:
                 f"{path}: missing; the report shows class names and frames of '{dataset}' from there, "
                 "put it back or run the workflow again"
             )
-
-
-def _points(config: Config, paths: Paths) -> list[Record]:
-    runs = [run for run in config.runs() if run[1] not in config.methods]
-    return [load_record(paths.record(*run)) for run in runs]
 
 
 def _class_names(paths: Paths, dataset: str, cells: list[CellResult]) -> dict[int, str]:

@@ -24,6 +24,7 @@ from ssp.tables.claims import tallies
 from ssp.tables.layout import (
     LEVEL,
     Layout,
+    epoch_words,
     not_enough,
     read_before_words,
     seeds_words,
@@ -170,6 +171,7 @@ def lay_out_ablation(config: Config, name: str, table: pd.DataFrame) -> Layout:
         if ablation.hyperparameters == "inherit"
         else f"hyper-parameters searched for each setting with {search_words(config) or 'no trials'}"
     )
+    how += epoch_words(config)
     caption = (
         f"{titled(config)} {ablation.title.rstrip('. ')}. Top-1 accuracy in percent, mean ± standard deviation over "
         f"{seeds_words(config, seeds)}, and its difference to the base row in percentage points, "

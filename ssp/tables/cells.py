@@ -105,9 +105,10 @@ class SplitsResult:
 
     @property
     def status(self) -> str:
-        """All trainings "ok", all "failed", or "partial"."""
-        found = {cell.status for cell in self.splits}
-        return found.pop() if len(found) == 1 else "partial" if self.n_seeds else "failed"
+        """All trainings "ok", "failed" where every seed failed on a split, or "partial"."""
+        if not self.n_seeds:
+            return "failed"
+        return "ok" if all(cell.status == "ok" for cell in self.splits) else "partial"
 
     @property
     def _seeds(self) -> list[int]:

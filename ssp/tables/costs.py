@@ -161,8 +161,8 @@ def _merged(row: dict) -> str:
 
 
 def _how(config: Config, rows: list[dict]) -> str:
-    dataset, first = next(iter(config.datasets.items()))[0], rows[0]
-    clips, recipe = config.datasets[dataset].clips, config.datasets[dataset].recipe
+    (dataset, settings), first = next(iter(config.archived.items())), rows[0]
+    clips, recipe = settings.clips, settings.recipe
     side, videos, repeats = config.backbone.image_size, recipe.batch_size, recipe.augmentation.repeats
     threads = f", {first['threads']} thread{'s' if first['threads'] > 1 else ''}" if first["device"] == "cpu" else ""
     each = f" ({repeats} clips each)" if repeats > 1 else ""

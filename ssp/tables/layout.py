@@ -129,8 +129,13 @@ def _budget(config: Config) -> str:
         else "hyper-parameters as the config gives them, without a search"
     )
     on = "training and validation videos" if config.refit else "training videos without those of validation"
-    epoch = "; the epoch of each chosen on test, as published" if config.quirk("best_epoch") == "published" else ""
-    return f"{seeds_words(config)}; {chosen}; final models trained on {on}{epoch}."
+    return f"{seeds_words(config)}; {chosen}; final models trained on {on}{epoch_words(config)}."
+
+
+def epoch_words(config: Config) -> str:
+    """That test chose the epochs, behind what is said of the choice of hyper-parameters; empty where it did not."""
+    test_chose = config.quirk("best_epoch") == "published"
+    return "; the epoch of each final model chosen on test, as published" if test_chose else ""
 
 
 def seeds_words(config: Config, seeds: list[int] | None = None) -> str:
@@ -309,8 +314,8 @@ def _failed_words(cell: pd.DataFrame) -> str:
     failed = cell[cell["status"] == "failed"]
     if failed.empty:
         return ""
-    others = "" if len(failed) == len(cell) else " (the mean is over the other seeds)"
-    by_reason = failed.groupby("reason", sort=False)["seed"].agg(lambda seeds: ", ".join(map(str, seeds)))
+    others = "" if set(failed["seed"]) == set(cell["seed"]) else " (the mean is over the other seeds)"
+    by_reason = failed.groupby("reason", sort=False)["seed"].agg(lambda seeds: ", ".join(map(str, seeds.unique())))
     reasons = "; ".join(f"failed with seed {seeds}: {reason}" for reason, seeds in by_reason.items())
     return f"{reasons}{others}"
 

@@ -22,6 +22,7 @@ from ssp.tables.layout import (
     Layout,
     bold_words,
     context,
+    epoch_words,
     interval_text,
     lay_out,
     seeds_words,
@@ -49,7 +50,7 @@ def print_tables(config: Config, console: Console | None = None) -> None:
         f"Top-1 in percent: mean ± sd over {seeds_words(config)}, and the {LEVEL} interval of the",
         f"mean for other {config.units} and other test groups.",
         bold_words(config, tables),
-        f"Search for each data set and method: {search_words(config) or 'none'}.",
+        f"Search for each data set and method: {search_words(config) or 'none'}{epoch_words(config)}.",
         context(config),
         sign_words(tables),
     ]

@@ -28,6 +28,7 @@ rule init_tracking:
 # The number of a study stands in its files' names where there are several of a row.
 STUDY = ["{study}"] if cfg.sweep.repeats > 1 else []
 NUMBER = " --study {wildcards.study}" if STUDY else ""
+WHICH = ", study {wildcards.study}" if STUDY else ""
 
 
 # All trials of a study share a process: importing torch and MLflow costs more than a short trial.
@@ -57,6 +58,6 @@ rule sweep:
         method=section(cfg.sweep_slice, "method"),
         sweep=section(cfg.sweep_slice, "sweep"),
     message:
-        "Choosing hyper-parameters of {wildcards.method} on {wildcards.dataset}"
+        "Choosing hyper-parameters of {wildcards.method} on {wildcards.dataset}" + WHICH
     shell:
         ssp("sweep --dataset {wildcards.dataset} --method {wildcards.method}" + NUMBER)

@@ -5,7 +5,7 @@ from copy import deepcopy
 import pytest
 import yaml
 
-from ssp.config import Config, parse_config
+from ssp.config import Config, parse_config, search_words
 from ssp.errors import ConfigError
 from tests.unit.tiny_benchmark import PLAIN as TINY
 
@@ -65,12 +65,23 @@ def test_rows_and_ablations_go_by_the_column():
         ({"split": [1, 1]}, "datasets.ucf101.split: give one number, or a list of different ones"),
         ({"split": ["one"]}, "datasets.ucf101.split: give one number, or a list of different ones"),
         ({"split": [1, 2]}, "datasets.ucf101.expected.train: give one number, or one for each of [1, 2]"),
+        ({"expected": EXPECTED | {"classes": [10]}}, "datasets.ucf101.expected.classes: give one number, or one"),
     ],
 )
 def test_wrong_lists_are_named(dataset, message):
     with pytest.raises(ConfigError) as error:
         config(dataset)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_splits_share_is_said_once_under_the_name_that_was_written():
+    with pytest.raises(ConfigError) as error:
+        config({"checkpoint": "f9"})
+    assert str(error.value) == "splits.yaml: datasets.ucf101.checkpoint: 'f9' is not in backbone.checkpoints (f4)"
+    plain = deepcopy(PLAIN)
+    plain["datasets"]["other"] = deepcopy(plain["datasets"]["ucf101"])
+    plain["datasets"]["ucf101"] |= {"split": [1, 2, 3], "expected": EXPECTED, "fidelity": [{"trials": 5}]}
+    assert search_words(parse_config(plain, "words.yaml")).startswith("5 trials (ucf101); ")
 
 
 def test_a_list_of_counts_without_a_list_of_splits_is_an_error():

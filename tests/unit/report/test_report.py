@@ -124,6 +124,7 @@ def test_what_was_measured_on_test_is_not_called_validation(tmp_path, monkeypatc
     write_report(config)
     text = Paths.of(config).report.read_text()
     page = Page(text)
+    assert "for each data set and method; the epoch of each final model chosen on test, as published." in text
     runs = page.tables["runs"][0]
     assert runs[0][7] == "epoch, test"
     assert [row[9] for row in runs if row[:3] == ["ssv2", "vpt", "0"]] == ["1 of 2"]

@@ -84,3 +84,18 @@ def test_tables_show_the_mean_and_keep_the_splits(config, tmp_path):
     assert tables.verdict.set_index(["dataset", "method"]).loc[("hmdb51", "ssp"), "verdict"] == "no verdict"
     page = (tmp_path / "results/tried/tables/main.md").read_text()
     assert "[1] vpt on hmdb51 failed with seed 2: out of memory" in page and "split" not in page.splitlines()[2]
+
+
+def test_a_row_without_a_whole_seed_has_failed(config, tmp_path):
+    for dataset in ("hmdb51-split1", "hmdb51-split2", "ssv2"):
+        for method in ("ssp", "vpt"):
+            for seed in (0, 1, 2):
+                failed = method == "vpt" and dataset == ("hmdb51-split2" if seed else "hmdb51-split1")
+                reason = "out of memory" if failed else None
+                write_cell(config, dataset, method, seed, np.arange(40) < 30 + seed, reason=reason)
+    write_tables(config)
+    main = read_tables(config).main.set_index(["dataset", "method"])
+    assert (main.loc[("hmdb51", "vpt"), "n_seeds"], main.loc[("hmdb51", "vpt"), "status"]) == (0, "failed")
+    page = (tmp_path / "results/tried/tables/main.md").read_text()
+    assert "nan" not in page and "vpt on hmdb51 failed with seed 0, 1, 2: out of memory" in page
+    assert "other seeds" not in page

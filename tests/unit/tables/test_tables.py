@@ -364,7 +364,7 @@ def test_caption_tells_that_test_chose_the_epoch():
     config = make_config(datasets=("hmdb51",), methods=("ssp",), seeds=(0,), quirks={"best_epoch": "published"})
     write_all(config)
     write_tables(config)
-    assert "validation videos; the epoch of each chosen on test, as published." in read(config, "main.md")
+    assert "validation videos; the epoch of each final model chosen on test, as published." in read(config, "main.md")
 
 
 def test_published_merge_of_ids_is_followed():
