@@ -90,6 +90,9 @@ class Config(Strict):
         for key in ("reference", "explained"):
             if (name := getattr(self, key)) not in (None, *self.methods):
                 yield f"{key}: '{name}' is none of methods{_known(name, [*self.methods])}"
+        for name, dataset in self.datasets.items():
+            if dataset.split_of and name != f"{dataset.split_of}-split{dataset.split}":
+                yield f"datasets.{name}.split_of: set by a list of splits; leave it out, and give split: [1, 2, 3]"
         if "average" in self.columns:
             yield "datasets.average: tables call the average over data sets so; give the data set another name"
         for name, dataset in self.archived.items():  # splits of one say the same

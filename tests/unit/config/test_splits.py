@@ -89,6 +89,11 @@ def test_a_list_of_counts_without_a_list_of_splits_is_an_error():
         config({"split": 1})
 
 
+def test_only_a_list_says_what_a_data_set_is_a_split_of():
+    with pytest.raises(ConfigError, match=r"datasets\.ucf101\.split_of: set by a list of splits; leave it out"):
+        config({"split": 1, "expected": {"classes": 10, "train": 30, "test": 20}, "split_of": "hmdb51"})
+
+
 def test_the_name_of_a_split_may_not_be_taken():
     plain = deepcopy(PLAIN)
     plain["datasets"]["ucf101-split1"] = deepcopy(plain["datasets"]["ucf101"])
