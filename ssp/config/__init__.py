@@ -11,7 +11,7 @@ Design choices
 
 from __future__ import annotations
 
-from ssp.config.benchmark import Config, slice_hash, slice_lines
+from ssp.config.benchmark import Config, slice_change, slice_hash, slice_lines
 from ssp.config.plugins import source_names
 from ssp.config.reading import load_config, load_results_config, parse_config, read_yaml
 from ssp.config.rows import Point, Row
@@ -84,6 +84,7 @@ __all__ = [
     "load_results_config",
     "parse_config",
     "read_yaml",
+    "slice_change",
     "slice_hash",
     "slice_lines",
     "source_names",

@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from ssp.config import Config, Expected
+from ssp.config import Config, Expected, slice_hash
 from ssp.data.headers import read_headers
 from ssp.data.sources import Listing, Tree, read_json, read_listing
 from ssp.data.validation import carve_validation
@@ -68,7 +68,7 @@ def build_manifest(config: Config, dataset: str) -> pd.DataFrame:
     tree = _unpacked_tree(paths, config.column_of(dataset))
     listing = read_listing(settings.source, tree, settings.split, settings.stereo_channels)
     report = _compare(listing, tree, settings.expected)
-    report_path = report_of(paths.manifest(dataset))
+    report_path = paths.manifest_report(dataset)
     if problem := report["problem"]:
         write_json(report_path, report)
         raise DataError(f"{dataset}: {problem}; {report_path} lists the videos, check archives and expected counts")
@@ -100,6 +100,7 @@ def build_manifest(config: Config, dataset: str) -> pd.DataFrame:
             if header.reason
         ],
         "hash": content_hash(manifest),
+        "config_hash": slice_hash(config.manifest_slice(dataset)),
     }
     write_json(report_path, report)
     return manifest
@@ -129,11 +130,6 @@ def manifest_hash(path: Path) -> str:
 def content_hash(manifest: pd.DataFrame) -> str:
     """The hash of a manifest in memory."""
     return hashlib.sha256(manifest.to_csv(index=False).encode()).hexdigest()[:16]
-
-
-def report_of(manifest: Path) -> Path:
-    """Where the report of a manifest lies."""
-    return manifest.with_name(f"{manifest.stem}.report.json")
 
 
 def _unpacked_tree(paths: Paths, dataset: str) -> Tree:

@@ -21,6 +21,7 @@ EXPLAINED = expand(paths.explained("{dataset}"), dataset=explained_datasets(cfg)
 rule costs:
     input:
         scan=ancient(SCAN),
+        anew=anew(paths.costs, lambda wildcards: asked.costs()),
     output:
         paths.costs,
     log:
@@ -46,7 +47,9 @@ rule tables:
     input:
         RECORDS,
         paths.costs,
+        anew=anew(paths.tables_config, lambda wildcards: asked.tables()),
     output:
+        paths.tables_config,
         report(
             [path for path in TABLES if path not in COST_TABLES],
             category="Tables",
@@ -75,7 +78,9 @@ rule tables:
 rule ablation:
     input:
         ablation_records,
+        anew=anew(paths.ablation_config("{ablation}"), lambda wildcards: asked.ablation(wildcards.ablation)),
     output:
+        paths.ablation_config("{ablation}"),
         report(
             paths.ablation_tables("{ablation}"),
             category="Ablations",
@@ -132,6 +137,7 @@ if cfg.explained:
             frames=frame_store,
             backbone=backbone_file,
             scan=ancient(SCAN),
+            anew=anew(paths.explained("{dataset}"), lambda wildcards: asked.explained(wildcards.dataset)),
         output:
             paths.explained("{dataset}"),
         log:

@@ -33,6 +33,9 @@ rule sweep:
         backbone=backbone_file,
         scan=ancient(SCAN),
         tracking=ancient(TRACKING),
+        anew=anew(
+            paths.choice("{dataset}", "{method}"), lambda wildcards: asked.choice(wildcards.dataset, wildcards.method)
+        ),
     output:
         paths.choice("{dataset}", "{method}"),
     log:
