@@ -127,8 +127,12 @@ def file_sha256(path: str | Path) -> str:
 
 def write_json(path: str | Path, data: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
     """Write indented JSON atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, json_text(data))
+
+
+def json_text(data: Any) -> str:  # noqa: ANN401 - whatever JSON can hold
+    """Indented JSON."""
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
 
 
 def write_text(path: str | Path, text: str) -> None:

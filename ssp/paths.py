@@ -60,6 +60,10 @@ class Paths:
         """Parquet table of the videos."""
         return self.dataset(dataset) / "manifest.parquet"
 
+    def manifest_report(self, dataset: str) -> Path:
+        """JSON of what the manifest was made with, and of what is missing or broken."""
+        return self.dataset(dataset) / "manifest.report.json"
+
     def frames(self, dataset: str) -> Path:
         """Folder of the frame store."""
         return self.dataset(dataset) / "frames"
@@ -82,6 +86,10 @@ class Paths:
     def backbone(self, checkpoint: str) -> Path:
         """A backbone that this config pre-trained."""
         return self.results / "backbone" / f"{checkpoint}.safetensors"
+
+    def backbone_report(self, checkpoint: str) -> Path:
+        """JSON of what a backbone was pre-trained with, and of its accuracy."""
+        return self.results / "backbone" / f"{checkpoint}.json"
 
     def fetched_checkpoint(self, file: str) -> Path:
         """A published backbone, as downloaded; shared between configs."""
@@ -144,6 +152,11 @@ class Paths:
         return [*laid_out, *(self.tables / f"{name}.csv" for name in PLAIN_TABLES)]
 
     @property
+    def tables_config(self) -> Path:
+        """Which slice of the config the tables were made with."""
+        return self.tables / "config.json"
+
+    @property
     def figure_files(self) -> list[Path]:
         """The figures for papers."""
         return [self.figures / f"{FIGURE}.{kind}" for kind in FIGURE_FORMATS]
@@ -151,6 +164,10 @@ class Paths:
     def ablation_tables(self, ablation: str) -> list[Path]:
         """The table of an ablation in every format."""
         return [self.tables / "ablations" / f"{ablation}.{kind}" for kind in TABLE_FORMATS]
+
+    def ablation_config(self, ablation: str) -> Path:
+        """Which slice of the config the table of an ablation was made with."""
+        return self.tables / "ablations" / f"{ablation}.json"
 
     def ablation_curves(self, ablation: str) -> list[Path]:
         """The curve of an ablation over numbers."""

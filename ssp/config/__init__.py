@@ -11,7 +11,7 @@ Design choices
 
 from __future__ import annotations
 
-from ssp.config.benchmark import Config, slice_hash, slice_lines
+from ssp.config.benchmark import Config, slice_change, slice_hash, slice_lines
 from ssp.config.plugins import source_names
 from ssp.config.reading import (
     EXTENDS,
@@ -105,6 +105,7 @@ __all__ = [
     "refusal",
     "resolved",
     "search_words",
+    "slice_change",
     "slice_hash",
     "slice_lines",
     "source_names",

@@ -476,3 +476,12 @@ def slice_lines(plain: dict[str, Any]) -> list[str]:
         return [f"{key} = {json.dumps(value, sort_keys=True)}"]
 
     return sorted(leaves(plain, ""))
+
+
+def slice_change(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """The first line in which two slices differ."""
+    before, after = set(slice_lines(old)), set(slice_lines(new))
+    gone, come = sorted(before - after), sorted(after - before)
+    if not gone and not come:
+        return "its own hash does not match"
+    return "; ".join([f"was {line}" for line in gone[:1]] + [f"now {line}" for line in come[:1]])

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
-from ssp.config import Config, Dataset
+from ssp.config import Config, Dataset, slice_hash
 from ssp.data.fetch import link_or_copy, place_of
 from ssp.data.formats import DAMAGE, read_items, readable, shown
 from ssp.data.members import Damaged, Item, NotWhole
@@ -74,7 +74,8 @@ def unpack_dataset(config: Config, dataset: str) -> None:
                 os.replace(error.file, kept)
             raise DataError(f"{error.problem}; kept as {kept.name}, run again to fetch it") from None
         raise
-    write_json(listing, {"files": len(members), "bytes": sum(m.size for m in members), "members": members})
+    made = {"config_hash": slice_hash(config.archive_slice(dataset))}
+    write_json(listing, made | {"files": len(members), "bytes": sum(m.size for m in members), "members": members})
 
 
 def _comes_again(file: Path, settings: Dataset) -> bool:

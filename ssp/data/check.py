@@ -16,7 +16,7 @@ import pandas as pd
 
 from ssp.config import Config
 from ssp.data.frames import FrameStore
-from ssp.data.manifest import SEGMENT, class_count, content_hash, read_manifest, report_of
+from ssp.data.manifest import SEGMENT, class_count, content_hash, read_manifest
 from ssp.errors import DataError
 from ssp.paths import Paths
 
@@ -32,12 +32,13 @@ def check_dataset(config: Config, dataset: str) -> str:
     """
     paths, settings = Paths.of(config), config.datasets[dataset]
     path = paths.manifest(dataset)
-    if not path.exists() and report_of(path).is_file():
-        return _closed([f"{dataset}: no manifest", *_refusal(report_of(path))])
+    report = paths.manifest_report(dataset)
+    if not path.exists() and report.is_file():
+        return _closed([f"{dataset}: no manifest", *_refusal(report)])
     manifest = read_manifest(path)
     lines = [f"{dataset}: {len(manifest)} videos, manifest {content_hash(manifest)}"]
     lines += _counts(manifest, settings.expected.model_dump() if settings.expected else {})
-    lines += _report(report_of(path))
+    lines += _report(report)
     lines += describe(manifest, class_count(config, dataset), own=settings.videos is not None)
     lines += _store(paths, dataset, manifest)
     return _closed(lines)

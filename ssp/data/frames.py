@@ -24,7 +24,7 @@ import lmdb
 import numpy as np
 import pandas as pd
 
-from ssp.config import Config
+from ssp.config import Config, slice_hash
 from ssp.data import jpegs
 from ssp.data.children import Children
 from ssp.data.manifest import TO_END, class_count, content_hash, read_manifest
@@ -72,7 +72,8 @@ def extract_shard(config: Config, dataset: str, shard: int) -> None:
                 total += jpegs.count(record)
             report(done, len(rows))
         share = len(broken) / max(1, len(rows))
-        write_json(report_path, {"shard": shard, "videos": len(rows), "frames": total, "broken": broken})
+        made = {"shard": shard, "config_hash": slice_hash(config.frames_slice(dataset))}
+        write_json(report_path, made | {"videos": len(rows), "frames": total, "broken": broken})
         if share > settings.max_broken:
             names = ", ".join(video["id"] for video in broken[:3]) + (", ..." if len(broken) > 3 else "")
             raise DataError(

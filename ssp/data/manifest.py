@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from ssp.config import Config, Dataset, Expected
+from ssp.config import Config, Dataset, Expected, slice_hash
 from ssp.data.archives import walk
 from ssp.data.headers import Header, read_headers
 from ssp.data.sources import Entry, Listing, Tree, read_json, read_listing
@@ -78,7 +78,7 @@ def build_manifest(config: Config, dataset: str) -> pd.DataFrame:
     except DataError as error:
         raise DataError(f"{dataset}: {error}") from None
     report = _compare(listing, splits, tree, settings.expected)
-    report_path = report_of(paths.manifest(dataset))
+    report_path = paths.manifest_report(dataset)
     if problem := report["problem"]:
         write_json(report_path, report)
         raise DataError(f"{dataset}: {problem}; {report_path} lists the videos, check archives and expected counts")
@@ -90,6 +90,7 @@ def build_manifest(config: Config, dataset: str) -> pd.DataFrame:
         "classes_without_validation": [name for name in listing.classes if name not in validated],
         "broken": broken,
         "hash": content_hash(manifest),
+        "config_hash": slice_hash(config.manifest_slice(dataset)),
     }
     write_json(report_path, report)
     return manifest
@@ -120,11 +121,6 @@ def manifest_hash(path: Path) -> str:
 def content_hash(manifest: pd.DataFrame) -> str:
     """The hash of a manifest in memory."""
     return hashlib.sha256(manifest.to_csv(index=False).encode()).hexdigest()[:16]
-
-
-def report_of(manifest: Path) -> Path:
-    """Where the report of a manifest lies."""
-    return manifest.with_name(f"{manifest.stem}.report.json")
 
 
 def class_count(config: Config, dataset: str) -> int:

@@ -70,8 +70,9 @@ def run_pretrain(config: Config, checkpoint: str, state_every: int = STATE_EVERY
     losses = _train(model, clips, labels, settings, execution, state, state_every)
     report = _measure(model, *_rendered(config, chosen, held_out=True), settings, execution)
     report |= {"train_loss": losses[-1], "settings": settings.model_dump(mode="json"), "identity": identity}
+    report["config_hash"] = slice_hash(config.backbone_slice(checkpoint))
     report["run"] = {"seconds": round(time.time() - started, 1), "device": execution.name}
-    write_json(path.with_suffix(".json"), report)
+    write_json(Paths.of(config).backbone_report(checkpoint), report)
     weights = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if not is_head(n)}
     write_safetensors(weights, path, {"identity": identity})
     state.path.unlink(missing_ok=True)

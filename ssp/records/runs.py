@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ssp.config import Config, slice_hash, slice_lines
+from ssp.config import Config, slice_change, slice_hash
 from ssp.errors import RecordError
 from ssp.paths import Paths
 from ssp.records.predictions import recorded_predictions
@@ -27,7 +27,7 @@ def read_run(config: Config, dataset: str, method: str, seed: int) -> tuple[Reco
     if (record.dataset, record.method, record.seed) != (dataset, method, seed):
         raise RecordError(f"{path}: holds {record.dataset}/{record.method}/seed{record.seed}; run again: {again}")
     if record.config_hash != slice_hash(config.cell_slice(dataset, method)):
-        changed = _first_change(record.config, config.cell_slice(dataset, method))
+        changed = slice_change(record.config, config.cell_slice(dataset, method))
         raise RecordError(f"{path}: stale, made with another config ({changed}); run again: {again}")
     file = paths.predictions(dataset, method, seed)
     return record, recorded_predictions(file, record.predictions.sha256, f"run again: {again}")
@@ -36,12 +36,3 @@ def read_run(config: Config, dataset: str, method: str, seed: int) -> tuple[Reco
 def train_again(config: Config, dataset: str, method: str, seed: int) -> str:
     """The command that makes a run anew."""
     return config.command("train", dataset=dataset, method=method, seed=seed)
-
-
-def _first_change(old: dict, new: dict) -> str:
-    """The first line in which two slices differ."""
-    before, after = set(slice_lines(old)), set(slice_lines(new))
-    gone, come = sorted(before - after), sorted(after - before)
-    if not gone and not come:
-        return "its own hash does not match"
-    return "; ".join([f"was {line}" for line in gone[:1]] + [f"now {line}" for line in come[:1]])

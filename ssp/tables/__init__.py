@@ -15,7 +15,7 @@ from ssp.files import write_text
 from ssp.paths import Paths
 from ssp.tables.cells import Reader
 from ssp.tables.layout import lay_out
-from ssp.tables.long import COLUMNS, LongTables, build_tables, to_csv
+from ssp.tables.long import COLUMNS, LongTables, build_tables, made_with, to_csv
 from ssp.tables.markup import dataframe_to_latex, dataframe_to_markdown
 from ssp.tables.terminal import print_tables
 
@@ -26,8 +26,8 @@ def write_tables(config: Config) -> list[Path]:
     """Write the tables of a config under `results/<config>/tables`: first all is computed, then each file replaced.
 
     Returns:
-        Paths of what was written: {main, parameters, costs, uncertainty, differences, verdict}.{csv, md, tex}, and
-        pairs.csv, ranks.csv and seeds.csv.
+        Paths of what was written: {main, parameters, costs, uncertainty, differences, verdict}.{csv, md, tex},
+        pairs.csv, ranks.csv and seeds.csv, and config.json, which says what they were made with.
 
     Raises:
         RecordError: a record is missing, stale or broken; the message names it and the command that makes it.
@@ -50,4 +50,4 @@ def table_texts(config: Config, read: Reader | None = None) -> dict[Path, str]:
     for name, layout in lay_out(config, tables).items():
         for kind, text in layout.texts(f"tab:{config.name}-{name}").items():
             texts[folder / f"{name}.{kind}"] = text
-    return texts
+    return texts | {Paths.of(config).tables_config: made_with(config.tables_slice())}

@@ -33,7 +33,7 @@ from ssp.tables.layout import (
     titled,
     two_level_table,
 )
-from ssp.tables.long import rounded, to_csv
+from ssp.tables.long import made_with, rounded, to_csv
 from ssp.tables.markup import Measured, Noted
 
 COLUMNS = (
@@ -58,7 +58,7 @@ BASE = "base"
 
 
 def write_ablation(config: Config, name: str) -> list[Path]:
-    """Write `results/<config>/tables/ablations/<name>.{csv, md, tex}`.
+    """Write `results/<config>/tables/ablations/<name>.{csv, md, tex}`, and what it was made with as JSON.
 
     Raises:
         RecordError: a record is missing, stale or broken.
@@ -78,7 +78,9 @@ def ablation_texts(config: Config, name: str, read: Reader | None = None) -> dic
     table = ablation_table(config, name, read)
     layout = lay_out_ablation(config, name, table)
     texts = {"csv": to_csv(table), **layout.texts(f"tab:{config.name}-ablation-{name}")}
-    return {path: texts[path.suffix.removeprefix(".")] for path in Paths.of(config).ablation_tables(name)}
+    paths = Paths.of(config)
+    found = {path: texts[path.suffix.removeprefix(".")] for path in paths.ablation_tables(name)}
+    return found | {paths.ablation_config(name): made_with(config.ablation_slice(name))}
 
 
 def ablation_table(config: Config, name: str, read: Reader | None = None) -> pd.DataFrame:

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from ssp.config import Config
+from ssp.config import Config, slice_hash
 from ssp.errors import RecordError
+from ssp.files import json_text
 from ssp.paths import Paths
 from ssp.records.costs import load_costs
 from ssp.records.published import published_accuracy, published_parameters
@@ -128,6 +130,11 @@ def build_tables(config: Config, read: Reader | None = None) -> LongTables:
 def to_csv(table: pd.DataFrame) -> str:
     """A long table as CSV."""
     return table.to_csv(index=False, lineterminator="\n")
+
+
+def made_with(plain: dict[str, Any]) -> str:
+    """Which slice of a config tables were made with, as JSON: a plan asks for it."""
+    return json_text({"config": plain, "config_hash": slice_hash(plain)})
 
 
 def read_tables(config: Config) -> LongTables:

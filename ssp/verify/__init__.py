@@ -99,8 +99,9 @@ def expected_files(config: Config) -> list[Path]:
         *(paths.backbone(name) for name in used if config.backbone.checkpoints[name].pretrain),
         paths.costs,
         *paths.table_files,
+        paths.tables_config,
         *paths.figure_files,
-        *(path for name in config.ablations for path in paths.ablation_tables(name)),
+        *(path for name in config.ablations for path in (*paths.ablation_tables(name), paths.ablation_config(name))),
         *(path for name in config.ablations if config.curve_axis(name) for path in paths.ablation_curves(name)),
         *(paths.explained(dataset) for dataset in explained_datasets(config)),
         paths.report,
@@ -113,5 +114,5 @@ def optional_files(config: Config) -> list[Path]:
     return [
         *(paths.readings(*run) for run in config.runs()),
         *(paths.explained_picture(dataset) for dataset in explained_datasets(config)),
-        *(paths.backbone(name).with_suffix(".json") for name in config.backbone.checkpoints),
+        *(paths.backbone_report(name) for name in config.backbone.checkpoints),
     ]

@@ -1,11 +1,14 @@
 """What runs again after a change: exactly what the change decides. Planned on the finished small run."""
 
 import copy
+import json
+import os
+import shutil
 
 import pytest
 import yaml
 
-from tests.workflow.running import TINY
+from tests.workflow.running import TINY, snakemake
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -58,6 +61,26 @@ def _title(data):
 
 def _seed(data):
     data["seeds"].append(2)
+
+
+def _fewer_seeds(data):
+    data["seeds"].pop()
+
+
+def _start(data):
+    data["datasets"]["ucf101"]["start"]["lr"] = 0.04
+
+
+def _validation(data):
+    data["datasets"]["ucf101"]["validation"]["fraction"] = 0.4
+
+
+def _videos(data):
+    data["datasets"]["breakfast"]["generate"]["seed"] = 3
+
+
+def _quality_of_frames(data):
+    data["datasets"]["breakfast"]["frames"]["jpeg_quality"] = 90
 
 
 def _views(data):
@@ -177,3 +200,105 @@ def test_only_that_methods_jobs(tiny_run, tmp_path):
     commands = [line for line in commands if not any(f"ssp {shown}" in line for shown in COSTS | SHOW)]
     assert commands
     assert all("--method vpt" in line for line in commands)
+
+
+# A copy of data and results without Snakemake's own notes: the files themselves say what made them.
+
+OF_UCF101 = {"sweep": METHODS, "train": METHODS * SEEDS + POINTS, "explain": 1} | ABLATED
+OF_BREAKFAST = {"sweep": METHODS, "train": METHODS * SEEDS, "explain": 1} | SHOW
+
+
+@pytest.fixture(scope="module")
+def copied(tiny_run, tmp_path_factory):
+    """Where the copy lies."""
+    folder = tmp_path_factory.mktemp("copied") / "somewhere"
+    return shutil.copytree(tiny_run.folder, folder, ignore=shutil.ignore_patterns(".snakemake"))
+
+
+def _planned(folder, *args) -> dict[str, int]:
+    done = snakemake(folder, "-n", *args)
+    assert done.code == 0, done.err
+    return {rule: count for rule, count in done.jobs.items() if rule != "all"}
+
+
+@pytest.mark.parametrize(
+    ("change", "jobs"),
+    [
+        (lambda data: None, {}),
+        (_no_outcome, {}),
+        (_title, ABLATED),
+        (_seed, {"train": DATASETS * METHODS} | SHOW),
+        (_fewer_seeds, SHOW),
+        (_start, OF_UCF101),
+        (_options_of_ssp, {"sweep": 2, "train": DATASETS * SEEDS + POINTS, "explain": DATASETS} | COSTS | ABLATED),
+        (_ablation, {"train": 1, "ablation": 1, "ablation_curve": 1, "report": 1}),
+        (_backbone, {"pretrain": 1} | EVERY),
+        (_validation, {"manifest": 1, "frames": 2} | OF_UCF101),
+        (_quality_of_frames, {"frames": 1} | OF_BREAKFAST),
+        (_videos, {"generate": 1, "fetch": 1, "unpack": 1, "manifest": 1, "frames": 1} | OF_BREAKFAST),
+    ],
+    ids=lambda value: value.__name__.strip("_") if callable(value) else "",
+)
+def test_a_copy_without_snakemakes_notes_reruns_what_a_change_decides(copied, tmp_path, change, jobs):
+    data = yaml.safe_load(TINY.read_text())
+    change(data)
+    (tmp_path / "changed.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+    assert _planned(copied, "--configfile", tmp_path / "changed.yaml") == jobs
+
+
+@pytest.mark.parametrize(
+    ("name", "jobs"),
+    [
+        ("records/ucf101/vpt/seed0.json", {"train": 1} | SHOW),
+        ("predictions/breakfast/ssp/seed1.parquet", {"train": 1} | SHOW),
+        ("weights/breakfast/linear/seed0.safetensors", {"train": 1} | SHOW),
+        ("sweeps/breakfast/vpt.json", {"sweep": 1, "train": SEEDS} | SHOW),
+        ("costs.json", COSTS | SHOW),
+        ("tables/main.csv", SHOW),
+        ("explained/ucf101.json", {"explain": 1, "report": 1}),
+    ],
+)
+@pytest.mark.parametrize("notes", [True, False])
+def test_what_is_gone_is_made_again_though_tables_and_report_are_there(tiny_run, copied, name, jobs, notes):
+    folder = tiny_run.folder if notes else copied
+    path = folder / "results/tiny" / name
+    aside = path.rename(path.with_name("aside"))
+    try:
+        assert _planned(folder, "--configfile", TINY) == jobs
+    finally:
+        aside.rename(path)
+
+
+def test_a_record_of_another_config_put_there_by_hand_is_made_again(tiny_run):
+    """Snakemake's notes say that all is well."""
+    path = tiny_run.folder / tiny_run.paths.record("ucf101", "vpt", 0)
+    content, at = path.read_bytes(), path.stat()
+    made = json.loads(content)
+    made["config"]["sweep"]["trials"] = 9
+    path.write_text(json.dumps(made | {"config_hash": "0" * 16}))
+    try:
+        os.utime(path, ns=(at.st_atime_ns, at.st_mtime_ns))
+        done = tiny_run.again("--configfile", TINY)
+    finally:
+        path.write_bytes(content)
+        os.utime(path, ns=(at.st_atime_ns, at.st_mtime_ns))
+    assert done.jobs == {"train": 1, "all": 1} | SHOW
+    assert (
+        "Made again, with all like it: results/tiny/records/ucf101/vpt/seed0.json: made with another config "
+        "(was sweep.trials = 9; now sweep.trials = 2)\n"
+    ) in done.err
+
+
+def test_only_what_is_asked_for_is_planned(copied, tmp_path):
+    """What is stale elsewhere is no target."""
+    data = yaml.safe_load(TINY.read_text())
+    _start(data)
+    (tmp_path / "changed.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+    record = "results/tiny/records/ucf101/linear/seed0.json"
+    assert _planned(copied, record, "--configfile", tmp_path / "changed.yaml") == {"sweep": 1, "train": 1}
+
+
+def test_one_command_redoes_one_cell(copied):
+    """As docs/workflow.md has it."""
+    record = "results/tiny/records/ucf101/linear/seed0.json"
+    assert _planned(copied, "--force", record, "--configfile", "results/tiny/config.yaml") == {"train": 1}

@@ -23,6 +23,7 @@ rule build_scan:
 rule pretrain:
     input:
         scan=ancient(SCAN),
+        anew=anew(paths.backbone("{backbone}"), lambda wildcards: asked.pretrained(wildcards.backbone)),
     output:
         paths.backbone("{backbone}"),
     log:

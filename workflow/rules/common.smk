@@ -40,6 +40,26 @@ def section(slice_of, key):
     return lambda wildcards: slice_lines(slice_of(wildcards.dataset, wildcards.method)[key])
 
 
+told = set()
+
+
+def anew(output, answer):
+    """Input without a file: asks what a job has made, and where that is stale or gone has the job run again.
+
+    Only jobs that are needed are asked. One line says why, for all that are stale for the same reason.
+    """
+
+    def asking(wildcards):
+        if workflow.is_main_process and (stale := answer(wildcards)):
+            workflow.dag.forcefiles.add(str(output).format_map(dict(wildcards.items())))
+            if stale.why not in told:
+                print(f"Made again, with all like it: {stale.path}: {stale.why}", file=sys.stderr)
+            told.add(stale.why)
+        return []
+
+    return asking
+
+
 def backbone_file(wildcards):
     """The pre-trained weights that a data set's models start from."""
     name = cfg.datasets[wildcards.dataset].checkpoint

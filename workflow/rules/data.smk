@@ -7,6 +7,8 @@
 
 
 rule generate:
+    input:
+        anew=anew(paths.generated("{dataset}"), lambda wildcards: asked.unpacked(wildcards.dataset)),
     output:
         touch(paths.generated("{dataset}")),
     log:
@@ -32,6 +34,7 @@ rule generate:
 rule fetch:
     input:
         lambda wildcards: paths.generated(wildcards.dataset) if cfg.archived[wildcards.dataset].generate else [],
+        anew=anew(paths.fetched("{dataset}"), lambda wildcards: asked.unpacked(wildcards.dataset)),
     output:
         touch(paths.fetched("{dataset}")),
     log:
@@ -53,6 +56,7 @@ rule fetch:
 rule unpack:
     input:
         paths.fetched("{dataset}"),
+        anew=anew(paths.unpacked("{dataset}"), lambda wildcards: asked.unpacked(wildcards.dataset)),
     output:
         paths.unpacked("{dataset}"),
     log:
@@ -76,6 +80,7 @@ rule unpack:
 rule manifest:
     input:
         listed_files,
+        anew=anew(paths.manifest("{dataset}"), lambda wildcards: asked.manifest(wildcards.dataset)),
     output:
         paths.manifest("{dataset}"),
     log:
@@ -99,6 +104,9 @@ rule manifest:
 rule frames:
     input:
         paths.manifest("{dataset}"),
+        anew=anew(
+            paths.shard("{dataset}", "{shard}"), lambda wildcards: asked.frames(wildcards.dataset, wildcards.shard)
+        ),
     output:
         shard=paths.shard("{dataset}", "{shard}"),
         report=paths.shard_report("{dataset}", "{shard}"),

@@ -23,6 +23,7 @@ rule costs:
     input:
         scan=ancient(SCAN),
         manifest=[paths.manifest(name) for name in itertools.islice(cfg.datasets, 1) if not cfg.datasets[name].expected],
+        anew=anew(paths.costs, lambda wildcards: asked.costs()),
     output:
         paths.costs,
     log:
@@ -48,7 +49,9 @@ rule tables:
     input:
         RECORDS,
         paths.costs,
+        anew=anew(paths.tables_config, lambda wildcards: asked.tables()),
     output:
+        paths.tables_config,
         report(
             [path for path in TABLES if path not in COST_TABLES],
             category="Tables",
@@ -77,7 +80,9 @@ rule tables:
 rule ablation:
     input:
         ablation_records,
+        anew=anew(paths.ablation_config("{ablation}"), lambda wildcards: asked.ablation(wildcards.ablation)),
     output:
+        paths.ablation_config("{ablation}"),
         report(
             paths.ablation_tables("{ablation}"),
             category="Ablations",
@@ -134,6 +139,7 @@ if cfg.explained:
             frames=frame_store,
             backbone=backbone_file,
             scan=ancient(SCAN),
+            anew=anew(paths.explained("{dataset}"), lambda wildcards: asked.explained(wildcards.dataset)),
         output:
             paths.explained("{dataset}"),
         log:

@@ -15,6 +15,10 @@ rule train:
         backbone=backbone_file,
         scan=ancient(SCAN),
         tracking=ancient(TRACKING),
+        anew=anew(
+            paths.record("{dataset}", "{method}", "{seed}"),
+            lambda wildcards: asked.record(wildcards.dataset, wildcards.method, wildcards.seed),
+        ),
     output:
         record=paths.record("{dataset}", "{method}", "{seed}"),
         predictions=paths.predictions("{dataset}", "{method}", "{seed}"),

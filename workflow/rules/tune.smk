@@ -27,6 +27,7 @@ rule init_tracking:
 
 # The number of a study stands in its files' names where there are several of a row.
 STUDY = ["{study}"] if cfg.sweep.repeats > 1 else []
+number = lambda wildcards: int(wildcards.study) if STUDY else None
 NUMBER = " --study {wildcards.study}" if STUDY else ""
 WHICH = ", study {wildcards.study}" if STUDY else ""
 
@@ -39,6 +40,10 @@ rule sweep:
         backbone=backbone_file,
         scan=ancient(SCAN),
         tracking=ancient(TRACKING),
+        anew=anew(
+            paths.choice("{dataset}", "{method}", *STUDY),
+            lambda wildcards: asked.choice(wildcards.dataset, wildcards.method, number(wildcards)),
+        ),
     output:
         paths.choice("{dataset}", "{method}", *STUDY),
     log:

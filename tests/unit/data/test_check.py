@@ -12,7 +12,7 @@ from ssp.data import jpegs
 from ssp.data.check import check_dataset
 from ssp.data.check import findings as found_on
 from ssp.data.frames import ShardWriter
-from ssp.data.manifest import COLUMNS, content_hash, report_of
+from ssp.data.manifest import COLUMNS, content_hash
 from ssp.errors import DataError
 from ssp.files import write_json
 from ssp.paths import Paths
@@ -54,7 +54,7 @@ def prepared(tmp_path, changes=(), lengths=None, report=None, expected=None):
     path.parent.mkdir(parents=True)
     manifest.to_parquet(path, index=False)
     write_json(
-        report_of(path),
+        Paths.of(config).manifest_report("ucf101"),
         {"missing": [], "extra": [], "classes_without_validation": [], "broken": []} | (report or {}),
     )
     paths.frames("ucf101").mkdir()
@@ -131,7 +131,7 @@ def test_what_the_manifests_report_says(tmp_path):
 def test_reports_that_cannot_be_read(tmp_path, content):
     lengths = dict.fromkeys(range(11), 3)
     config = prepared(tmp_path, lengths=lengths)
-    path = report_of(Paths.of(config).manifest("ucf101"))
+    path = Paths.of(config).manifest_report("ucf101")
     path.write_text(content)
     Paths.of(config).shard_report("ucf101", 0).write_text(content)
     unreadable = f"! {path}: not a readable report; run `ssp data manifest` again"
@@ -167,7 +167,7 @@ def test_where_the_manifest_was_refused_its_report_says_why(tmp_path):
     path.unlink()
     names = [f"A/v{i}.avi" for i in range(2000)]
     write_json(
-        report_of(path),
+        Paths.of(config).manifest_report("ucf101"),
         {"problem": "7 test, expected 9", "missing": [], "extra": names},
     )
     page = check_dataset(config, "ucf101").splitlines()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ssp.data import headers
 from ssp.data.check import check_dataset
 from ssp.data.frames import extract_shard, load_split
-from ssp.data.manifest import COLUMNS, manifest_hash, read_manifest, report_of, write_manifest
+from ssp.data.manifest import COLUMNS, manifest_hash, read_manifest, write_manifest
 from ssp.data.validation import carve
 from ssp.errors import DataError
 from ssp.paths import Paths
@@ -93,7 +93,7 @@ def test_columns_and_values(tmp_path, files):
     assert (paths.videos("ucf101") / first["path"]).is_file()
     assert first[["frames", "fps", "width", "height", "codec"]].tolist() == [13, 12.0, 64, 48, "mpeg4"]
     assert len(set(manifest["sha256"])) == len(manifest)
-    report = json.loads(report_of(paths.manifest("ucf101")).read_text())
+    report = json.loads(paths.manifest_report("ucf101").read_text())
     assert report["problem"] is None
     assert report["hash"] == manifest_hash(paths.manifest("ucf101"))
     assert report["splits"] == {"train": 6, "val": 2, "test": 4}
@@ -134,7 +134,7 @@ def test_missing_and_extra_videos_are_listed(tmp_path, files):
     with pytest.raises(DataError, match=r"1 listed videos are not among.*v_YoYo_g06_c01\.avi.*report"):
         write_manifest(config, "ucf101")
     assert not paths.manifest("ucf101").exists()
-    report = json.loads(report_of(paths.manifest("ucf101")).read_text())
+    report = json.loads(paths.manifest_report("ucf101").read_text())
     assert report["missing"] == ["YoYo/v_YoYo_g06_c01.avi"]
     assert report["extra"] == extra
 
@@ -150,14 +150,14 @@ def test_the_number_of_all_videos_is_compared_where_the_config_gives_it(tmp_path
     files["UCF-101/YoYo/v_YoYo_g99_c01.avi"] = files["UCF-101/YoYo/v_YoYo_g06_c01.avi"]
     config, paths = prepare(tmp_path, files)
     write_manifest(config, "ucf101")
-    report = json.loads(report_of(paths.manifest("ucf101")).read_text())
+    report = json.loads(paths.manifest_report("ucf101").read_text())
     assert report["found"] == {"classes": 2, "train": 8, "test": 4, "clips": 13}
     assert report["expected"] == {"classes": 2, "train": 8, "test": 4}
     expected = config.datasets["ucf101"].expected.model_copy(update={"clips": 12})
     dataset = config.datasets["ucf101"].model_copy(update={"expected": expected})
     with pytest.raises(DataError, match=r"ucf101: 13 clips, expected 12; .*report"):
         write_manifest(config.model_copy(update={"datasets": {"ucf101": dataset}}), "ucf101")
-    report = json.loads(report_of(paths.manifest("ucf101")).read_text())
+    report = json.loads(paths.manifest_report("ucf101").read_text())
     assert report["extra"] == ["UCF-101/YoYo/v_YoYo_g99_c01.avi"]
 
 
@@ -175,7 +175,7 @@ def test_a_video_of_no_split_is_missed_too(tmp_path, files, clips):
     page = check_dataset(config, "ucf101")
     assert ("! 1 listed videos are not there: wave/c.avi" in page) == bool(clips)
     assert ("  1 listed videos that no split uses are not there: wave/c.avi" in page) == (not clips)
-    report = json.loads(report_of(paths.manifest("ucf101")).read_text())
+    report = json.loads(paths.manifest_report("ucf101").read_text())
     assert report["missing"] == ["wave/c.avi"]
     assert report["unused_count"] == 1
 
@@ -192,7 +192,7 @@ def test_breakfast_with_lists_says_which_video_is_missing_and_which_too_many(tmp
     config, paths = prepare(tmp_path, there | lists, **settings)
     with pytest.raises(DataError, match=r"1 listed videos .* the first is 'P03/cam01/P03_tea\.avi'"):
         write_manifest(config, "ucf101")
-    report = json.loads(report_of(paths.manifest("ucf101")).read_text())
+    report = json.loads(paths.manifest_report("ucf101").read_text())
     assert report["missing"] == ["P03/cam01/P03_tea.avi"]
     assert report["extra"] == ["B/P03/cam09/P03_tea.avi"]
     assert report["unused_count"] == 1
@@ -206,7 +206,7 @@ def test_a_broken_video_keeps_its_row_and_is_named(tmp_path, files):
     manifest = write_manifest(config, "ucf101").set_index("id")
     assert manifest.loc["Archery/v_Archery_g01_c01.avi", "frames"] == 0
     assert (manifest["split"] == "test").sum() == 4
-    report = json.loads(report_of(paths.manifest("ucf101")).read_text())
+    report = json.loads(paths.manifest_report("ucf101").read_text())
     assert [video["id"] for video in report["broken"]] == ["Archery/v_Archery_g01_c01.avi"]
     assert "cannot be decoded" in report["broken"][0]["reason"]
 
@@ -228,7 +228,7 @@ def test_a_video_that_kills_its_reader_is_broken_and_no_other(tmp_path, files, m
     manifest = write_manifest(config, "ucf101").set_index("id")
     assert manifest.index[manifest["frames"] == 0].tolist() == ["YoYo/v_YoYo_g02_c01.avi"]
     assert (manifest["sha256"] == whole["sha256"]).all()
-    report = json.loads(report_of(Paths.of(config).manifest("ucf101")).read_text())
+    report = json.loads(Paths.of(config).manifest_report("ucf101").read_text())
     assert "the decoder crashed on it" in report["broken"][0]["reason"]
 
 

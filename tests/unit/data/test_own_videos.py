@@ -20,7 +20,6 @@ from ssp.data.manifest import (
     class_count,
     own_tree,
     read_manifest,
-    report_of,
     write_manifest,
 )
 from ssp.data.sources import VIDEO_SUFFIXES, Tree, read_listing
@@ -153,7 +152,7 @@ def test_manifest_and_frames_of_a_folder_that_stays_as_it_is(tmp_path, videos):
     assert [store.length(row) for row in range(8)] == [10, 11, 12, 13, 14, 15, 16, 17]
     assert {path: path.stat().st_mtime_ns for path in videos.rglob("*")} == before
     assert not paths.videos("mine").exists()
-    report = json.loads(report_of(paths.manifest("mine")).read_text())
+    report = json.loads(paths.manifest_report("mine").read_text())
     assert report["expected"] is None
     assert report["found"] == {"classes": 2, "train": 6, "test": 2, "clips": 8}
     assert class_count(config, "mine") == 2
