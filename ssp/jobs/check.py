@@ -143,5 +143,7 @@ def _summary(config: Config) -> Iterator[str]:
 
 def _chosen_on_few(config: Config, name: str) -> bool:
     dataset = config.datasets[name]
+    if dataset.expected is None:  # own videos, whose manifest may not be there yet
+        return False
     videos = dataset.expected.train * dataset.validation.fraction
     return bool(config.rungs(name)) and dataset.validation.folds == 1 and videos < FEW

@@ -46,7 +46,6 @@ from ssp.errors import CheckpointError, ConfigError, DataError, SSPError
 from ssp.files import write_text
 from ssp.jobs.check import check_config
 from ssp.methods.build import BACKBONES
-from ssp.paths import RESULTS
 
 CONFIGS = PACKAGE.parent / "config"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -103,7 +102,7 @@ def init_config(
             f"{out}: '{name}' is a config of this software, whose results it would share; take another --out"
         )
     settings, manifest, broken = _look(videos, layout)
-    start = _start_from(weights) if weights else _small_start()
+    start = start_from(weights) if weights else _small_start()
     found = _found(manifest, broken)
     words = {
         "command": shlex.join(["ssp", "init", str(videos), *_said(out, weights, layout)]),
@@ -119,7 +118,7 @@ def init_config(
         "has_validation": bool((manifest["split"] == "val").any()),
         "gpus": int(torch.cuda.is_available()),
     }
-    text = _template().render(words | _backbone(start) | _rules(manifest, broken, start) | _rows(start))
+    text = _template().render(words | _backbone(start) | rules(manifest, broken, start) | _rows(start))
     config = parse_config(yaml.safe_load(text), str(out))
     check_config(config, str(out))
     write_text(out, text)
@@ -166,7 +165,7 @@ def _found(manifest: pd.DataFrame, broken: list[dict[str, str]]) -> list[str]:
     return lines
 
 
-def _rules(manifest: pd.DataFrame, broken: list[dict[str, str]], start: Start) -> dict[str, Any]:
+def rules(manifest: pd.DataFrame, broken: list[dict[str, str]], start: Start) -> dict[str, Any]:
     """Sampling, size of batches, length of training: see the comments of the template."""
     seen = manifest[manifest["frames"] > 0]
     if seen.empty:
@@ -201,7 +200,7 @@ def _small_start() -> Start:
     checkpoint = next(iter(demo.backbone.checkpoints.values()))
     size = demo.backbone.architecture, demo.backbone.image_size, checkpoint.num_frames
     found: list[tuple[int, str, Path]] = []
-    for path in RESULTS.glob("*/config.yaml"):
+    for path in Path("results").glob("*/config.yaml"):
         try:
             config = load_config(path)
         except SSPError:
@@ -216,7 +215,7 @@ def _small_start() -> Start:
     return Start(*size, reused=max(found)[-1] if found else None, pretrain=pretrain)
 
 
-def _start_from(weights: Path) -> Start:
+def start_from(weights: Path) -> Start:
     """What the shapes in a checkpoint say about the model."""
     state = unwrapped(read_checkpoint(weights))
     try:

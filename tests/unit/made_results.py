@@ -8,7 +8,7 @@ from ssp.figures.ablation import write_curve
 from ssp.figures.accuracy import write_figures
 from ssp.files import write_text
 from ssp.paths import Paths
-from ssp.records.choice import Budget, Choice, SweepRun, Trial, save_choice
+from ssp.records.choice import Choice, SweepRun, Trial, save_choice
 from ssp.records.readings import Reading, note_reading
 from ssp.records.record import Chosen, Git, Moment, load_record, package_versions
 from ssp.records.sums import write_sums
@@ -23,7 +23,7 @@ ABLATIONS = {
 COMMIT = Git(commit="0" * 40, dirty=False)
 
 
-def write_choice(config, dataset, method):
+def write_choice(config, dataset, method, study=None):
     """Two complete trials, the second one better, and a pruned one."""
     chosen = [Chosen(lr=lr, weight_decay=0.05, drop_path=0.0) for lr in (0.1, 0.01, 0.001)]
     found = [("complete", 55.5), ("complete", 61.2), ("pruned", None)]
@@ -44,10 +44,11 @@ def write_choice(config, dataset, method):
         status="ok",
         dataset=dataset,
         method=method,
+        study=study,
         config=plain,
         config_hash=slice_hash(plain),
         manifest_hash=f"manifest of {dataset}",
-        budget=Budget(trials=3, epochs=1),
+        budget=config.rungs(dataset),
         space={},
         hyperparameters=chosen[1],
         trial=1,
@@ -55,7 +56,7 @@ def write_choice(config, dataset, method):
         trials=trials,
         run=run,
     )
-    save_choice(choice, Paths.of(config).choice(dataset, method))
+    save_choice(choice, Paths.of(config).choice(dataset, method, study))
     return choice
 
 
@@ -89,7 +90,7 @@ def make_results(**changes) -> Path:
     choices = {study: write_choice(config, *study) for study in config.studies()}
     for dataset, method, seed in config.runs():
         failed = (dataset, method, seed) == ("ssv2", "linear", 1)
-        choice = choices[dataset, config.rows[method].tuned_as]
+        choice = choices[dataset, config.rows[method].tuned_as, config.study_of(seed)]
         write_run(config, dataset, method, seed, choice, "out of memory" if failed else None)
     for dataset in config.datasets:
         weights = load_record(paths.record(dataset, "ssp", 0)).weights_sha256

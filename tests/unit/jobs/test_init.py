@@ -99,7 +99,7 @@ def test_a_table_with_groups(videos):
 )
 def test_sampling_follows_the_length(frames, fps, sampling, stride, segments):
     manifest = pd.DataFrame({"split": ["train"] * 9 + ["test"], "frames": frames, "fps": float(fps)})
-    rules = module._rules(manifest, [], module.Start("videomamba_tiny", 224, 8))
+    rules = module.rules(manifest, [], module.Start("videomamba_tiny", 224, 8))
     assert rules["sampling"] == sampling
     if sampling == "dense":
         assert (rules["stride"], rules["segments"]) == (stride, segments)
@@ -111,7 +111,7 @@ def test_sampling_follows_the_length(frames, fps, sampling, stride, segments):
 def test_batch_and_epochs_follow_the_number_of_videos(train, batch, epochs):
     manifest = pd.DataFrame({"split": ["train"] * train, "frames": 30, "fps": 15.0})
     small = module.Start(module.Architecture(embed_dim=64, depth=3), 32, 8)
-    rules = module._rules(manifest, [], small)
+    rules = module.rules(manifest, [], small)
     assert (rules["batch"], rules["epochs"]) == (batch, epochs)
 
 
@@ -129,7 +129,7 @@ def test_weights_say_what_they_are(videos, tmp_path):
 def test_published_weights_get_the_rows_of_the_papers_config(videos, tmp_path, monkeypatch):
     start = module.Start("videomamba_middle", 224, 16, weights=tmp_path / "weights.pth")
     start.weights.touch()
-    monkeypatch.setattr(module, "_start_from", lambda weights: start)
+    monkeypatch.setattr(module, "start_from", lambda weights: start)
     out, _ = init_config(videos, weights=start.weights)
     config, paper = load_config(out), load_config(module.CONFIGS / "paper.yaml")
     assert config.backbone.architecture == "videomamba_middle"

@@ -44,7 +44,7 @@ def test_studies_are_not_taken_for_each_other(tiny):
     config = tiny(**TWO)
     run_sweep(config, "ucf101", "linear", 0)
     first, second = (Cell(config, "ucf101", "linear", number).choice_file for number in (0, 1))
-    with pytest.raises(RecordError, match=r"study1\.json: no such sweep choice; run `ssp sweep .* --study 1`"):
+    with pytest.raises(RecordError, match=r"study1\.json: no such sweep choice; run: python -m ssp sweep .* --study 1"):
         train_cell(config, "ucf101", "linear", 1)
     second.write_bytes(first.read_bytes())
     with pytest.raises(RecordError, match=r"study1\.json: is the choice of study 0, not of 1; run"):
