@@ -11,6 +11,7 @@ Design choices
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -67,6 +68,11 @@ def recorded_predictions(path: str | Path, sha256: str, fix: str) -> pd.DataFram
     return predictions
 
 
+def merged_ids(ids: Iterable[str], how: Quirk) -> list[str]:
+    """What videos are called once views are merged."""
+    return [PurePosixPath(path).name.split(".")[0] for path in ids] if how == "published" else list(ids)
+
+
 def merge_views(predictions: pd.DataFrame, ids: Quirk = "fixed") -> pd.DataFrame:
     """One row per video, in the order of ids.
 
@@ -87,7 +93,7 @@ def merge_views(predictions: pd.DataFrame, ids: Quirk = "fixed") -> pd.DataFrame
         return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in columns.items()})
     rows = predictions.sort_values(["id", "view"], kind="stable")
     if ids == "published":
-        rows = rows.assign(id=[PurePosixPath(path).name.split(".")[0] for path in rows["id"]])
+        rows = rows.assign(id=merged_ids(rows["id"], ids))
         rows = rows.drop_duplicates(["id", "view"]).sort_values(["id", "view"], kind="stable")
     elif rows.duplicated(["id", "view"]).any():
         twice = rows.loc[rows.duplicated(["id", "view"])].iloc[0]
