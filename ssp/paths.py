@@ -123,6 +123,10 @@ class Paths:
         """Who has read the test videos of a run, from which choice; outlives its record."""
         return self.results / "readings" / dataset / method / f"seed{seed}.jsonl"
 
+    def kept_manifest(self, dataset: str) -> Path:
+        """The manifest of a data set, kept with the results that rest on it: data may be elsewhere, or gone."""
+        return self.results / "manifests" / f"{dataset}.parquet"
+
     @property
     def costs(self) -> Path:
         """What training and using each row costs, as it was measured."""

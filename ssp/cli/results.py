@@ -65,6 +65,18 @@ def verify(folder: ResultsFolder) -> None:
         raise typer.Exit(1)
 
 
+@commands.command(epilog="Example: ssp trace results/demo --dataset ssv2 --row ssp")
+def trace(
+    folder: ResultsFolder,
+    dataset: Annotated[str, typer.Option("--dataset", help="Column of the main table.", metavar="NAME")],
+    row: Annotated[str, typer.Option("--row", help="Row of the main table.", metavar="NAME")],
+) -> None:
+    """Follow a number of the main table back: seeds, predictions, readings of test, trials, videos, code, config."""
+    from ssp.verify.trace import trace as way_back
+
+    typer.echo(way_back(folder, dataset, row))
+
+
 @commands.command(epilog="Example: ssp seal --config config/demo.yaml")
 def seal(config: ConfigPath) -> None:
     """Write SHA256SUMS of the results, as the workflow does at its end; for after a command by hand."""

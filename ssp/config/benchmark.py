@@ -410,10 +410,11 @@ NO_QUIRK: Quirk = "fixed"  # the default of `protocol`
 OWN_SOURCES = ("folder", "table")  # videos that lie somewhere already, in place of archives
 
 # What is in the config and decides no result. A new mirror must not rerun anything: checksums say what an archive is,
-# addresses only where it was found. Limits on decoding say when a job fails, not what a store holds.
+# addresses only where it was found, and of a backbone that lies here already records have the file's own hash
+# (`backbone_hash`), as others have it elsewhere. Limits on decoding say when a job fails, not what a store holds.
 _DECIDES_NOTHING: dict[type[BaseModel], dict[str, Any]] = {
     Backbone: {"checkpoints": True},  # each has a slice of its own
-    Checkpoint: {"archive": {"urls"}},
+    Checkpoint: {"archive": {"urls"}, "local": True},
     Dataset: {
         "archives": {"__all__": {"urls"}},
         "local": True,

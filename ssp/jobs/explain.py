@@ -24,7 +24,7 @@ from ssp.methods.observe import explain_clip
 from ssp.records.explained import Explained, ExplainedClip, Origin
 from ssp.records.predictions import merge_views
 from ssp.records.record import Record
-from ssp.records.runs import read_run
+from ssp.records.runs import read_run, train_again
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,8 @@ def _run(cell: Cell, seed: int) -> tuple[Record, pd.DataFrame]:
     record, predictions = read_run(cell.config, cell.dataset, cell.method, seed)
     if record.manifest_hash != cell.manifest_hash:
         path = cell.paths.record(cell.dataset, cell.method, seed)
-        raise RecordError(f"{path}: stale, made with another manifest; run the workflow again")
+        again = train_again(cell.config, cell.dataset, cell.method, seed)
+        raise RecordError(f"{path}: stale, made with another manifest; run again: {again}")
     return record, predictions
 
 

@@ -29,7 +29,7 @@ from ssp.methods.registry import load_method
 from ssp.records.predictions import merge_views, metrics
 from ssp.records.readings import count_rereading, load_readings
 from ssp.records.record import Record, load_record, package_versions
-from ssp.records.runs import read_run
+from ssp.records.runs import read_run, train_again
 from ssp.scan import choose_backend
 from ssp.training.evaluate import evaluation_batch, predict
 
@@ -46,13 +46,14 @@ def saved_model(cell: Cell, seed: int) -> tuple[VideoMamba, Record]:
     """
     if seed not in cell.config.seeds:
         raise ConfigError(f"--seed: {seed} is not in config '{cell.config.name}'; it has: {cell.config.seeds}")
-    record = load_record(cell.paths.record(cell.dataset, cell.method, seed))
+    again = f"run again: {train_again(cell.config, cell.dataset, cell.method, seed)}"
+    record = load_record(cell.paths.record(cell.dataset, cell.method, seed), again)
     if record.hyperparameters is None or record.status != "ok":
         raise RecordError(f"{cell.name} seed {seed} has no weights: the run failed ({record.reason})")
     if record.backbone_hash not in (None, cell.backbone_hash):
         raise RecordError(
             f"{cell.backbone_file()}: not the weights that {cell.name} seed {seed} was trained from; put those back, "
-            "or run the workflow again"
+            f"or {again}"
         )
     model = cell.build(record.hyperparameters, seed)
     load_tuned(model, cell.paths.weights(cell.dataset, cell.method, seed))
@@ -105,7 +106,9 @@ def _unlike(cell: Cell, record: Record) -> str:
     ]
     if other:
         return f"this is {', '.join(other)}, which may round otherwise: evaluate where it was trained"
-    return "device, scan and versions are the record's, so weights, data or code are others: run the workflow again"
+    return "device, scan and versions are the record's, so weights, data or code are others; run again: " + train_again(
+        cell.config, cell.dataset, cell.method, record.seed
+    )
 
 
 class _OneVideo:

@@ -8,6 +8,7 @@ Design choices
   its id in the choice file, so that seeds which start at the same moment find one parent.
 - A killed job leaves a run RUNNING. Its successor finds it by the tag `ssp.key`: continued training goes on in the same
   run, anything else closes it as KILLED.
+- Artifacts lie beside the database also after a folder was copied: a copy never writes into the original.
 - A tracker that fails halfway stops tracking with a warning; it does not stop the training.
 - mlflow is imported when the first run starts (about 2.4 s of CPU with its database part), and sends no telemetry.
 """
@@ -68,10 +69,26 @@ def init_tracking(config: Config) -> Path:
     found = client.get_experiment_by_name(name)
     if found and found.lifecycle_stage != "active":
         raise ConfigError(f"tracking.experiment: '{name}' was deleted at {_safe(uri)}; restore it or name another one")
+    if found and config.tracking.uri is None and found.artifact_location != location:
+        _follow(uri, found.artifact_location, location)
     identity = found.experiment_id if found else client.create_experiment(name, artifact_location=location)
     ready = paths.mlflow / "ready.json"
     write_json(ready, {"uri": _safe(uri), "experiment": name, "experiment_id": identity})
     return ready
+
+
+def _follow(uri: str, old: str, new: str) -> None:
+    """MLflow keeps absolute addresses of artifacts: in a folder that was copied or moved they become its own."""
+    from sqlalchemy import create_engine, text
+
+    log.info("artifacts of earlier runs were written to %s; from now on MLflow has them in %s", old, new)
+    engine = create_engine(uri)
+    with engine.begin() as database:
+        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+            moved = f"UPDATE {table} SET {column} = :new || substr({column}, :length + 1) "
+            moved += f"WHERE {column} = :old OR substr({column}, 1, :length + 1) = :old || '/'"
+            database.execute(text(moved), {"old": old, "new": new, "length": len(old)})
+    engine.dispose()
 
 
 def _check_server(uri: str) -> None:

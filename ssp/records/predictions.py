@@ -11,6 +11,7 @@ Design choices
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -34,8 +35,10 @@ SCHEMA = pa.schema(
 )
 
 
-def read_predictions(path: str | Path) -> pd.DataFrame:
+def read_predictions(path: str | Path, fix: str = "run the cell again") -> pd.DataFrame:
     """Read a predictions file: one row per video and view with id, group, label, view and logits (C values).
+
+    `fix` ends the message of an error.
 
     Raises:
         RecordError: the file is missing, is no Parquet, or lacks a column.
@@ -44,12 +47,12 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
         # ParquetFile, not read_table: the latter would take folder names such as `label=3` for columns.
         table = pq.ParquetFile(path).read()
     except FileNotFoundError:
-        raise RecordError(f"{path}: missing; run the cell again to get its predictions") from None
+        raise RecordError(f"{path}: missing; {fix}") from None
     except (OSError, pa.ArrowException) as error:
-        raise RecordError(f"{path}: not a Parquet file ({error}); run the cell again") from None
+        raise RecordError(f"{path}: not a Parquet file ({error}); {fix}") from None
     missing = [name for name in SCHEMA.names if name not in table.column_names]
     if missing:
-        raise RecordError(f"{path}: no column {', '.join(missing)}; run the cell again")
+        raise RecordError(f"{path}: no column {', '.join(missing)}; {fix}")
     return table.select(SCHEMA.names).to_pandas()
 
 
@@ -59,10 +62,15 @@ def recorded_predictions(path: str | Path, sha256: str, fix: str) -> pd.DataFram
     Raises:
         RecordError: as `read_predictions`, or it is another file; the message ends with `fix`.
     """
-    predictions = read_predictions(path)
+    predictions = read_predictions(path, fix)
     if file_sha256(path) != sha256:
         raise RecordError(f"{path}: not the file that its record was made from (SHA-256); {fix}")
     return predictions
+
+
+def merged_ids(ids: Iterable[str], how: Quirk) -> list[str]:
+    """What videos are called once views are merged."""
+    return [PurePosixPath(path).name.split(".")[0] for path in ids] if how == "published" else list(ids)
 
 
 def merge_views(predictions: pd.DataFrame, ids: Quirk = "fixed") -> pd.DataFrame:
@@ -85,7 +93,7 @@ def merge_views(predictions: pd.DataFrame, ids: Quirk = "fixed") -> pd.DataFrame
         return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in columns.items()})
     rows = predictions.sort_values(["id", "view"], kind="stable")
     if ids == "published":
-        rows = rows.assign(id=[PurePosixPath(path).name.split(".")[0] for path in rows["id"]])
+        rows = rows.assign(id=merged_ids(rows["id"], ids))
         rows = rows.drop_duplicates(["id", "view"]).sort_values(["id", "view"], kind="stable")
     elif rows.duplicated(["id", "view"]).any():
         twice = rows.loc[rows.duplicated(["id", "view"])].iloc[0]

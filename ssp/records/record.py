@@ -214,13 +214,13 @@ def save_record(record: Record, path: str | Path) -> None:
     write_json(path, record.model_dump(mode="json"))
 
 
-def load_record(path: str | Path) -> Record:
-    """Read and check one record.
+def load_record(path: str | Path, again: str = "run the workflow again") -> Record:
+    """Read and check one record; `again` is what to do where it is none.
 
     Raises:
         RecordError: the file is missing, not JSON, or against the schema; the message names file and key.
     """
-    return load_checked(Record, path, "record", "run the workflow again")
+    return load_checked(Record, path, "record", again)
 
 
 def load_records(folder: str | Path) -> list[Record]:

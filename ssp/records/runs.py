@@ -23,7 +23,7 @@ def read_run(config: Config, dataset: str, method: str, seed: int) -> tuple[Reco
     again = train_again(config, dataset, method, seed)
     if not path.is_file():
         raise RecordError(f"{path}: missing; make it with: {again}")
-    record = load_record(path)
+    record = load_record(path, f"run again: {again}")
     if (record.dataset, record.method, record.seed) != (dataset, method, seed):
         raise RecordError(f"{path}: holds {record.dataset}/{record.method}/seed{record.seed}; run again: {again}")
     if record.config_hash != slice_hash(config.cell_slice(dataset, method)):

@@ -57,7 +57,7 @@ def write_report(config: Config) -> Path:
 
     Raises:
         RecordError: tables, a record, a sweep's choice or an explanation are missing, broken, or of another config.
-        DataError: a manifest or a frame store is missing, or not the one that the runs read.
+        DataError: a manifest cannot be read, or a frame store is not the one that the runs read.
     """
     results = load_results(config)
     environment = page_environment(config)

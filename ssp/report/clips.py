@@ -9,7 +9,6 @@ Design choices
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from PIL import Image
 from ssp.config import Clips
 from ssp.data.frames import FrameStore
 from ssp.data.sampling import test_indices
+from ssp.records.predictions import merged_ids
 from ssp.report.images import data_uri
 from ssp.report.results import Results, anchor
 from ssp.tables.cells import CellResult
@@ -28,18 +28,17 @@ HEIGHT = 96  # pixels of a frame that is larger
 
 
 def content(results: Results) -> dict[str, Any]:
-    """For each data set its strips: title, frames as addresses, and the answers of each method."""
+    """For each data set its strips: title, frames as addresses, answers of each method; None without the data."""
     return {"datasets": [_dataset(results, dataset) for dataset in results.config.datasets]}
 
 
 def _dataset(results: Results, dataset: str) -> dict[str, Any]:
-    cells, names = results.of(dataset), results.names[dataset]
-    rows, store = results.test_videos(dataset)
-    key = "id"
-    if results.config.quirk("merge_ids") == "published":
-        rows = rows.assign(name=[PurePosixPath(path).name.split(".")[0] for path in rows["id"]])
-        key = "name"
-    rows = rows.drop_duplicates(key).set_index(key)
+    cells, names, videos = results.of(dataset), results.names[dataset], results.test_videos(dataset)
+    if videos is None:
+        return {"name": dataset, "strips": None}
+    rows, store = videos
+    rows = rows.assign(name=merged_ids(rows["id"], results.config.quirk("merge_ids")))
+    rows = rows.drop_duplicates("name").set_index("name")
     strips = []
     for title, video in chosen(cells):
         row = rows.loc[video]

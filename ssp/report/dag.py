@@ -32,7 +32,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "ablation": ("train",),
     "ablation_curve": ("ablation",),
     "explain": ("train",),
-    "report": ("tables", "ablation", "ablation_curve", "explain"),
+    "keep_manifest": ("manifest",),
+    "report": ("tables", "ablation", "ablation_curve", "explain", "keep_manifest"),
 }
 """Rules in the order of work, with what they need directly; a config that has no use for a rule leaves it out."""
 
@@ -60,6 +61,7 @@ def jobs(config: Config) -> dict[str, list[tuple[str, ...]]]:
         "ablation": [(name,) for name in config.ablations],
         "ablation_curve": [(name,) for name in config.ablations if config.curve_axis(name)],
         "explain": [(name,) for name in explained_datasets(config)],
+        "keep_manifest": [(name,) for name in config.datasets],
         "report": [()],
     }
     return {rule: found[rule] for rule in NEEDS if found[rule]}

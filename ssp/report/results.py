@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import pandas as pd
 
 from ssp.config import Config
 from ssp.data.frames import FrameStore, load_split
-from ssp.data.manifest import manifest_hash, read_manifest
-from ssp.errors import DataError, RecordError
+from ssp.data.manifest import content_hash, read_manifest
+from ssp.errors import RecordError
 from ssp.figures.style import COLOURS
 from ssp.paths import Paths
 from ssp.records.choice import Choice, load_choice
@@ -55,8 +56,15 @@ class Results:
         """The colour of a method, as in the figures."""
         return COLOURS[list(self.config.methods).index(method) % len(COLOURS)]
 
-    def test_videos(self, dataset: str) -> tuple[pd.DataFrame, FrameStore]:
-        """The test videos that could be read, with the numbers that the frame store knows them by."""
+    def test_videos(self, dataset: str) -> tuple[pd.DataFrame, FrameStore] | None:
+        """The test videos that could be read, with the numbers that the frame store knows them by; None without data.
+
+        Raises:
+            DataError: the data are not those that the runs read.
+        """
+        shards = [self.paths.shard(dataset, k) for k in range(self.config.datasets[dataset].frames.shards)]
+        if not all(path.is_file() for path in (self.paths.manifest(dataset), *shards)):
+            return None
         return load_split(self.config, dataset, "test"), FrameStore(self.paths.frames(dataset))
 
 
@@ -70,14 +78,12 @@ def load_results(config: Config) -> Results:
 
     Raises:
         RecordError: tables, a record or a choice are missing, broken or stale; or the manifest is not the records'.
-        DataError: a manifest or frames are missing, or a manifest cannot be read.
+        DataError: a manifest cannot be read.
     """
     paths, tables = Paths.of(config), read_tables(config)
     cells = [split for cell in collect_cells(config) for split in cell.splits]
     studies = [(cell.dataset, cell.method, number) for cell in cells for number in config.study_numbers]
     choices = {study: load_choice(paths.choice(*study), config, *study) for study in studies}
-    for dataset in config.datasets:
-        _data_is_there(config, paths, dataset)
     return Results(
         config=config,
         paths=paths,
@@ -86,25 +92,17 @@ def load_results(config: Config) -> Results:
         cells=cells,
         points=[read_run(config, *run)[0] for run in config.runs() if run[1] not in config.methods],
         choices=choices,
-        names={dataset: _class_names(paths, dataset, cells) for dataset in config.datasets},
+        names={dataset: _class_names(config, dataset, cells) for dataset in config.datasets},
     )
 
 
-def _data_is_there(config: Config, paths: Paths, dataset: str) -> None:
-    """Tables outlive the data, the report does not: who removed data to make room is told what it is needed for."""
-    shards = [paths.shard(dataset, shard) for shard in range(config.datasets[dataset].frames.shards)]
-    for path in (paths.manifest(dataset), *shards):
-        if not path.is_file():
-            raise DataError(
-                f"{path}: missing; the report shows class names and frames of '{dataset}' from there, "
-                "put it back or run the workflow again"
-            )
-
-
-def _class_names(paths: Paths, dataset: str, cells: list[CellResult]) -> dict[int, str]:
-    path = paths.manifest(dataset)
-    known = {record.manifest_hash for cell in cells if cell.dataset == dataset for record in cell.records.values()}
-    if known != {manifest_hash(path)}:
-        raise RecordError(f"{path}: not the manifest that the records were made with; run the workflow again")
+def _class_names(config: Config, dataset: str, cells: list[CellResult]) -> dict[int, str]:
+    path = Paths.of(config).kept_manifest(dataset)
+    again = f"snakemake --cores 1 --force {path} --configfile {shlex.quote(str(config.origin))}"
+    if not path.is_file():
+        raise RecordError(f"{path}: missing; keep it: {again}")
     manifest = read_manifest(path)
+    known = {record.manifest_hash for cell in cells if cell.dataset == dataset for record in cell.records.values()}
+    if known != {content_hash(manifest)}:
+        raise RecordError(f"{path}: not the manifest that the records were made with; keep that again: {again}")
     return dict(sorted(manifest.drop_duplicates("label")[["label", "class_name"]].itertuples(index=False)))

@@ -32,6 +32,7 @@ DOES = {
     "ablation": "table of an ablation from the records",
     "ablation_curve": "curve of an ablation",
     "explain": "what a row attends to in test videos, drawn",
+    "keep_manifest": "list of videos kept with the results",
     "report": "figures and this page",
 }
 

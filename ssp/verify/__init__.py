@@ -2,6 +2,7 @@
 
 - `runs`: choices from their trials, records from their sealed predictions and their choice, readings of test counted.
 - `made`: tables, figures, explanations, computed again from records and compared.
+- `trace`: one number back to where it comes from.
 - Beside that, each file is compared with its checksum in SHA256SUMS, and the folder with what its config asks for.
 
 What is wrong is one line a file. What such a check cannot show is said, too: whoever makes up predictions and all that
@@ -96,6 +97,7 @@ def expected_files(config: Config) -> list[Path]:
         paths.config,
         *(paths.choice(*study) for study in config.studies()),
         *(of(*run) for run in runs for of in (paths.record, paths.predictions, paths.weights)),
+        *(paths.kept_manifest(dataset) for dataset in config.datasets),
         *(paths.backbone(name) for name in used if config.backbone.checkpoints[name].pretrain),
         paths.costs,
         *paths.table_files,

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
+import pandas as pd
+
 from ssp.config import Config, slice_hash
+from ssp.data.manifest import content_hash, read_manifest
 from ssp.files import file_sha256
 from ssp.paths import Paths
 from ssp.records.choice import Choice, last_rung, load_choice, ranked
-from ssp.records.predictions import recorded_predictions
+from ssp.records.predictions import merged_ids, recorded_predictions
 from ssp.records.readings import counted, load_readings
 from ssp.records.record import Record
 from ssp.tables.cells import Reader
@@ -26,13 +29,13 @@ def check_runs(found: Verification, config: Config, read: Reader) -> None:
             for problem in _choice_problems(config, choices[study]):
                 found.add(path, problem)
             found.counts["choices"] += 1
-    hashed = cache(file_sha256)
+    hashed, manifests = cache(file_sha256), _manifests(found, config)
     unsealed = undated = 0
     for run in config.runs():
         dataset, method, seed = run
         path = paths.record(*run)
         with found.of(path):
-            record, _ = read(*run)
+            record, videos = read(*run)
             found.counts["records with their predictions"] += 1
             for problem in _record_problems(
                 config, record, choices.get((dataset, config.rows[method].tuned_as, config.study_of(seed)))
@@ -42,6 +45,8 @@ def check_runs(found: Verification, config: Config, read: Reader) -> None:
                 predictions = paths.predictions(*run)
                 if len(recorded_predictions(predictions, record.predictions.sha256, "")):
                     found.add(predictions, "holds predictions, but its record says that the run failed")
+            if (manifest := manifests.get(dataset)) is not None:
+                _check_test_list(found, config, record, videos, manifest)
             _check_weights(found, paths, record)
             unsealed += record.weights_sha256 is None
             checkpoint = config.datasets[dataset].checkpoint
@@ -105,6 +110,36 @@ def _record_problems(config: Config, record: Record, choice: Choice | None) -> I
         yield "was made from another manifest than its choice"
     if record.backbone_hash != choice.backbone_hash and None not in (record.backbone_hash, choice.backbone_hash):
         yield "was trained from another backbone than its choice was made with"
+
+
+def _manifests(found: Verification, config: Config) -> dict[str, pd.DataFrame]:
+    """The kept manifests, those that can be read."""
+    manifests = {}
+    for dataset in config.datasets:
+        path = Paths.of(config).kept_manifest(dataset)
+        if path.is_file():
+            with found.of(path):
+                manifests[dataset] = read_manifest(path)
+                found.counts["manifests"] += 1
+    return manifests
+
+
+def _check_test_list(
+    found: Verification, config: Config, record: Record, videos: pd.DataFrame | None, manifest: pd.DataFrame
+) -> None:
+    """Predictions are of the manifest's test videos, under their labels and groups."""
+    paths, run = Paths.of(config), (record.dataset, record.method, record.seed)
+    if content_hash(manifest) != record.manifest_hash:
+        found.add(paths.record(*run), f"made with another manifest than manifests/{record.dataset}.parquet")
+    if videos is None:
+        return
+    listed = manifest.loc[manifest["split"] == "test", ["id", "label", "group"]]
+    listed = listed.assign(id=merged_ids(listed["id"], config.quirk("merge_ids"))).drop_duplicates("id")
+    tested = videos[["id", "label", "group"]].merge(listed, how="left", indicator=True)
+    if strange := int((tested["_merge"] == "left_only").sum()):
+        found.add(paths.predictions(*run), f"{strange} videos are not on the test list under that label and group")
+    if missing := len(listed) - len(videos):
+        found.readings[f"without {missing} broken videos"] += 1
 
 
 def _check_weights(found: Verification, paths: Paths, record: Record) -> None:

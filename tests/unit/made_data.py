@@ -14,7 +14,24 @@ def write_data(config, dataset, videos=200, classes=6, per_group=5):
     files = [f"{i}.avi" for i in range(4)]
     for i, file in enumerate(files):
         write_video(paths.videos(dataset) / file, scene(10 + i, width=40, height=32, seed=i))
-    rows = [
+    rows = manifest_rows(dataset, files, videos, classes, per_group)
+    write_manifest(config, dataset, rows)
+    for shard in range(config.datasets[dataset].frames.shards):
+        extract_shard(config, dataset, shard)
+    return manifest_hash(paths.manifest(dataset))
+
+
+def write_manifest(config, dataset, rows):
+    """The manifest of these rows, and its copy with the results."""
+    paths = Paths.of(config)
+    for path in (paths.manifest(dataset), paths.kept_manifest(dataset)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(rows).astype(COLUMNS).to_parquet(path, index=False)
+
+
+def manifest_rows(dataset, files, videos=200, classes=6, per_group=5):
+    """The test videos of `made_records.predictions`, in turn each one of some files."""
+    return [
         {
             "id": f"v{i:04}.avi",
             "path": files[i % len(files)],
@@ -31,7 +48,3 @@ def write_data(config, dataset, videos=200, classes=6, per_group=5):
         }
         for i in range(videos)
     ]
-    pd.DataFrame(rows).astype(COLUMNS).to_parquet(paths.manifest(dataset), index=False)
-    for shard in range(config.datasets[dataset].frames.shards):
-        extract_shard(config, dataset, shard)
-    return manifest_hash(paths.manifest(dataset))

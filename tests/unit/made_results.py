@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from ssp.config import slice_hash
+from ssp.data.manifest import manifest_hash
 from ssp.figures.ablation import write_curve
 from ssp.figures.accuracy import write_figures
 from ssp.files import write_text
@@ -14,6 +15,7 @@ from ssp.records.record import Chosen, Git, Moment, load_record, package_version
 from ssp.records.sums import write_sums
 from ssp.tables import write_tables
 from ssp.tables.ablations import write_ablation
+from tests.unit.made_data import manifest_rows, write_manifest
 from tests.unit.made_records import SHARES, hits_of, make_config, write_cell
 from tests.unit.made_report import epochs, write_explained
 
@@ -23,7 +25,7 @@ ABLATIONS = {
 COMMIT = Git(commit="0" * 40, dirty=False)
 
 
-def write_choice(config, dataset, method, study=None):
+def write_choice(config, dataset, method, study, manifest):
     """Two complete trials, the second one better, and a pruned one."""
     chosen = [Chosen(lr=lr, weight_decay=0.05, drop_path=0.0) for lr in (0.1, 0.01, 0.001)]
     found = [("complete", 55.5), ("complete", 61.2), ("pruned", None)]
@@ -47,7 +49,7 @@ def write_choice(config, dataset, method, study=None):
         study=study,
         config=plain,
         config_hash=slice_hash(plain),
-        manifest_hash=f"manifest of {dataset}",
+        manifest_hash=manifest,
         budget=config.rungs(dataset),
         space={},
         hyperparameters=chosen[1],
@@ -72,6 +74,7 @@ def write_run(config, dataset, method, seed, choice, reason=None, **changes):
         "weights_sha256": hashlib.sha256(weights.encode()).hexdigest(),
         "versions": package_versions(),
         "git": COMMIT,
+        "manifest_hash": choice.manifest_hash,
     }
     hits = None if reason else hits_of(SHARES[row.method] + 0.02 * seed, videos=40, seed=seed)
     write_cell(config, dataset, method, seed, hits, reason, **(made | changes))
@@ -87,7 +90,11 @@ def make_results(**changes) -> Path:
     plain = {"methods": {"ssp": {"options": {"num_prompts": 2}}, "linear": {}}, "sweep": {"trials": 3}}
     config = make_config(datasets=("hmdb51", "ssv2"), **(plain | {"ablations": ABLATIONS} | changes))
     paths = Paths.of(config)
-    choices = {study: write_choice(config, *study) for study in config.studies()}
+    manifests = {}
+    for dataset in config.datasets:
+        write_manifest(config, dataset, manifest_rows(dataset, ["0.avi"], videos=40))
+        manifests[dataset] = manifest_hash(paths.kept_manifest(dataset))
+    choices = {study: write_choice(config, *study, manifests[study[0]]) for study in config.studies()}
     for dataset, method, seed in config.runs():
         failed = (dataset, method, seed) == ("ssv2", "linear", 1)
         choice = choices[dataset, config.rows[method].tuned_as, config.study_of(seed)]

@@ -1,6 +1,8 @@
 """The whole workflow on the smallest config: what it wrote is right, not only there."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,8 @@ from scipy.special import softmax
 
 from ssp.config import load_config, slice_hash
 from ssp.data.manifest import manifest_hash
+from ssp.verify import verify_results
+from ssp.verify.trace import trace
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -179,6 +183,16 @@ def test_what_ssp_attends_to_is_drawn_and_shown(tiny_run, records):
         assert (folder / paths.explained_picture(dataset)).read_bytes().startswith(b"\x89PNG")
         assert [len(clip["gate"]) for clip in facts["clips"]] == [4, 4]
         assert all(clip["id"] in page[page.index('id="explained"') :] for clip in facts["clips"])
+
+
+def test_it_goes_together_and_a_copy_anywhere_does(tiny_run, tmp_path):
+    copy = Path(shutil.copytree(tiny_run.folder / tiny_run.paths.results, tmp_path / "theirs"))
+    for folder in (tiny_run.folder / tiny_run.paths.results, copy):
+        found = verify_results(folder)
+        assert found.lines == []
+        assert found.counts["weights"] == found.counts["records with their predictions"] == len(tiny_run.config.runs())
+        assert found.readings["once"] == len(tiny_run.config.runs())
+    assert "recomputed" in trace(copy, "ucf101", "ssp")
 
 
 def test_nothing_half_written_is_left(tiny_run):

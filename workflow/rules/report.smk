@@ -162,6 +162,25 @@ if cfg.explained:
             ssp("explain --dataset {wildcards.dataset}")
 
 
+# Results stand by themselves: what is in them can be told and checked without the data.
+rule keep_manifest:
+    input:
+        paths.manifest("{dataset}"),
+    output:
+        paths.kept_manifest("{dataset}"),
+    log:
+        paths.log("keep_manifest", "{dataset}"),
+    benchmark:
+        paths.benchmark("keep_manifest", "{dataset}")
+    localrule: True
+    conda:
+        ENVIRONMENT
+    message:
+        "Keeping the manifest of {wildcards.dataset} with the results"
+    shell:
+        "cp {input} {output} > {log} 2>&1"
+
+
 # A job of its own: it reads frames and sweeps too, and shows what the tables cost. Its inputs are those of `train`, so it
 # fetches nothing that the runs did not.
 rule report:
@@ -171,7 +190,7 @@ rule report:
         ABLATIONS,
         EXPLAINED,
         [paths.choice(*study) for study in itertools.product(cfg.datasets, cfg.methods, cfg.study_numbers)],
-        manifests=expand(paths.manifest("{dataset}"), dataset=cfg.datasets),
+        manifests=expand(paths.kept_manifest("{dataset}"), dataset=cfg.datasets),
         frames=[
             paths.shard(name, shard)
             for name, dataset in cfg.datasets.items()

@@ -17,7 +17,7 @@ COMMANDS = {
     "data": {"generate", "fetch", "unpack", "manifest", "frames", "check"},
     "tracking": {"init"},
     None: {"init", "check", "pretrain", "fetch-weights", "sweep", "train", "explain", "costs", "tables", "report"}
-    | {"params", "evaluate", "predict", "power", "new-method", "ablation", "ablation-curve", "verify", "seal"},
+    | {"params", "evaluate", "predict", "power", "new-method", "ablation", "ablation-curve", "verify", "seal", "trace"},
 }
 
 

@@ -16,6 +16,7 @@ from ssp.config.benchmark import DATA_QUIRKS, METHOD_QUIRKS, NO_QUIRK
 from ssp.data.frames import FrameStore
 from ssp.data.sampling import validation_indices
 from ssp.methods.registry import load_method, method_names
+from tests.unit.made_records import make_config
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIGS = [ROOT / "config" / "demo.yaml", ROOT / "tests" / "workflow" / "tiny.yaml"]
@@ -329,3 +330,15 @@ def test_data_quirks_change_no_other_sampling(sampling):
             for n in range(1, 30)
         )
         assert changes == (DATA_QUIRKS[quirk] == sampling)
+
+
+def test_where_a_backbone_lies_is_no_part_of_what_a_run_is():
+    """Other people have other homes; which file it is, records say by its hash (`backbone_hash`)."""
+    homes = [make_config(backbone=_local(path)) for path in ("/home/me/tiny.pth", "/home/you/weights/t.pth")]
+    slices = [config.cell_slice("hmdb51", "ssp") for config in homes]
+    assert slices[0] == slices[1] and homes[0].costs_slice() == homes[1].costs_slice()
+
+
+def _local(path):
+    checkpoints = {"tiny": {"num_frames": 8, "local": path}}
+    return {"architecture": {"embed_dim": 64, "depth": 4}, "image_size": 32, "checkpoints": checkpoints}

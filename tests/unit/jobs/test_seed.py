@@ -478,7 +478,5 @@ def test_wrong_names_and_missing_choices_are_one_line(tiny):
         train_cell(config, "nothing", "ssp", 0)
     with pytest.raises(ConfigError, match="no seed 7; it has: 0, 1"):
         train_cell(config, "ucf101", "ssp", 7)
-    with pytest.raises(
-        RecordError, match=r"ssp\.json: no such sweep choice; run: .* --dataset ucf101"
-    ):
+    with pytest.raises(RecordError, match=r"ssp\.json: no such sweep choice; run: .* --dataset ucf101"):
         train_cell(config, "ucf101", "ssp", 0)

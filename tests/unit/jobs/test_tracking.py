@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -31,6 +32,31 @@ def test_database_of_its_own(tiny):
     run.log_artifact(Path("weights"))
     assert list(Path("results/own/mlflow/artifacts").rglob("weights"))
     assert not Path("mlruns").exists() and not Path("mlflow.db").exists()
+
+
+@pytest.mark.slow
+def test_a_copy_never_writes_into_the_original(tiny, tmp_path, monkeypatch, caplog):
+    config = tiny(name="own", tracking={})
+    Path("results/own/mlflow/ready.json").unlink()
+    first = Tracking(config).start("own/a", "seed", tags={})
+    Path("weights").write_text("1")
+    first.log_artifact(Path("weights"))
+    first.finish()
+    copy = shutil.copytree(tmp_path, tmp_path.with_name(f"{tmp_path.name}-copy"))
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(copy)
+    with caplog.at_level(logging.INFO, "ssp.tracking"):
+        tracking = Tracking(config)
+    assert caplog.text.count("artifacts of earlier runs were written to") == 1
+    run = tracking.start("own/b", "seed", tags={})
+    run.log_artifact(Path("weights"))
+    run.finish()
+    assert sorted(tmp_path.rglob("*")) == before
+    assert len(list((copy / "results/own/mlflow/artifacts").rglob("weights"))) == 2
+    assert Path(tracking.client.download_artifacts(first.id, "weights")).is_relative_to(copy)
+    caplog.clear()
+    Tracking(config)
+    assert not caplog.text
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ssp.config import Config, slice_hash
 from ssp.data.manifest import manifest_hash
-from ssp.errors import DataError, RecordError
+from ssp.errors import RecordError
 from ssp.figures.accuracy import write_figures
 from ssp.paths import Paths
 from ssp.report import SECTIONS, write_report
@@ -239,20 +239,24 @@ def test_report_needs_the_manifest_of_the_records(tmp_path, monkeypatch):
     write_choices(config)
     write_tables(config)
     write_data(config, "hmdb51", videos=8)
-    with pytest.raises(RecordError, match=r"hmdb51/manifest.parquet: not the manifest"):
+    with pytest.raises(RecordError, match=r"manifests/hmdb51.parquet: not the manifest .*snakemake --cores 1 --force"):
+        write_report(config)
+    Paths.of(config).kept_manifest("hmdb51").unlink()
+    with pytest.raises(RecordError, match=r"manifests/hmdb51.parquet: missing; keep it: snakemake .*tried/config.yaml"):
         write_report(config)
 
 
 @pytest.mark.parametrize("name", ["manifest.parquet", "frames/shard-0.lmdb", "."])
-def test_report_says_which_data_were_deleted(tmp_path, monkeypatch, name):
-    _report(tmp_path, monkeypatch, ("linear",))
+def test_report_without_data_says_what_it_leaves_out(tmp_path, monkeypatch, name):
+    with_data = Page(_report(tmp_path, monkeypatch, ("linear",)))
     config, folder = make_config(datasets=("hmdb51",), methods=("linear",)), Path("data/hmdb51")
-    Paths.of(config).report.unlink()
     (folder / name).resolve().rename(tmp_path / "away")
-    missing = "frames/shard-0.lmdb" if "frames" in name else "manifest.parquet"
-    with pytest.raises(DataError, match=rf"^{folder}/{missing}: missing; the report shows .* 'hmdb51'.* put it back"):
-        write_report(config)
-    assert not Paths.of(config).report.exists()
+    text = write_report(config).read_text()
+    assert text.count("Left out: this page was made where the frames of hmdb51 are not.") == 1
+    without = Page(text)
+    assert any("image/jpeg" in address for address in with_data.fetched)
+    assert not any("image/jpeg" in address for address in without.fetched)
+    assert without.tables == with_data.tables and without.ids == with_data.ids
 
 
 # In a browser.
@@ -347,6 +351,9 @@ def test_report_of_real_runs(tiny):
     run_sweep(config, "ucf101", "ssp")
     records = [train_cell(config, "ucf101", "ssp", seed) for seed in config.seeds]
     explain_dataset(config, "ucf101")
+    kept = Paths.of(config).kept_manifest("ucf101")
+    kept.parent.mkdir()
+    shutil.copy(Paths.of(config).manifest("ucf101"), kept)
     write_costs(config)
     write_tables(config)
     write_figures(config)

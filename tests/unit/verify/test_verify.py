@@ -1,18 +1,24 @@
 """`ssp verify`: what is in order passes, and a byte that was changed in any file that something rests on is named."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from ssp.cli import app
 from ssp.config import load_config, load_results_config
+from ssp.files import file_sha256
 from ssp.records.choice import Choice
+from ssp.records.predictions import SCHEMA, merge_views, metrics, read_predictions
 from ssp.records.record import Chosen, EarlierChoice, load_record, save_record
 from ssp.records.sums import UNCHECKED, write_sums
 from ssp.verify import verify_results
@@ -138,6 +144,31 @@ def test_what_was_made_must_be_what_its_sources_make(results, name):
     path.write_bytes(path.read_bytes() + b" ")
     reseal(results)
     assert list(wrong(results)) == [name]
+
+
+def test_predictions_are_of_the_test_list_under_its_labels(results):
+    """Labels that were changed so that more is right, with a record and checksums that go with them."""
+    path = results / "predictions/hmdb51/linear/seed0.parquet"
+    rows = read_predictions(path)
+    rows["label"] = [
+        int(np.argmax(rows["logits"][i // 2 * 2] + rows["logits"][i // 2 * 2 + 1])) for i in range(len(rows))
+    ]
+    pq.write_table(pa.Table.from_pandas(rows, schema=SCHEMA, preserve_index=False), path)
+    record = load_record(results / "records/hmdb51/linear/seed0.json")
+    counts = metrics(merge_views(rows))
+    assert counts["top1"] == 100
+    forged = record.model_copy(
+        update={
+            "metrics": record.metrics.model_copy(update=counts),
+            "predictions": record.predictions.model_copy(update={"sha256": file_sha256(path)}),
+        }
+    )
+    save_record(forged, results / "records/hmdb51/linear/seed0.json")
+    make_tables(load_results_config(results))
+    reseal(results)
+    ((name, problems),) = [(name, found) for name, found in wrong(results).items() if "figures" not in name]
+    assert name == "predictions/hmdb51/linear/seed0.parquet"
+    assert re.fullmatch(r"\d+ videos are not on the test list under that label and group", problems[0])
 
 
 def test_without_checksums_it_says_what_that_leaves_open(results):
