@@ -18,7 +18,7 @@ def results(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("made"))
         made = make_results()
-        return shutil.copytree(made, "theirs").resolve()
+        return Path(shutil.copytree(made, "theirs")).resolve()
 
 
 def traced(folder, *arguments):
