@@ -293,7 +293,7 @@ class _CellNotes:
     """Notes on failed seeds and on earlier readings of test, numbered in the order in which cells are shown."""
 
     def __init__(self, config: Config, seeds: pd.DataFrame) -> None:
-        self.notes: list[str] = []
+        self.notes = Notes()
         self._config = config
         self._seeds = seeds
 
@@ -302,11 +302,10 @@ class _CellNotes:
         own = self._seeds["dataset"].isin(self._config.columns[dataset])
         cell = self._seeds[own & (self._seeds["method"] == method)]
         failed, read_before = _failed_words(cell), read_before_words(int(cell["read_before"].sum()))
-        if not (failed or read_before):
-            return ""
-        words = "; ".join(filter(None, (failed, read_before)))
-        self.notes.append(f"{self._config.rows[method].title} on {dataset}{' ' if failed else ': '}{words}")
-        return str(len(self.notes))
+        if failed:
+            words = "; ".join(filter(None, (failed, read_before)))
+            return self.notes.mark(f"{self._config.rows[method].title} on {dataset} {words}")
+        return self.notes.mark(read_before) if read_before else ""
 
 
 def _failed_words(cell: pd.DataFrame) -> str:

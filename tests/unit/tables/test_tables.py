@@ -46,6 +46,7 @@ def test_main_table_by_hand():
     write_cell(config, "breakfast", "linear", 1, hits_of(0.60))
     paths = write_tables(config)
     assert {path.name for path in paths} == {
+        "config.json",
         *(
             f"{n}.{x}"
             for n in ("main", "parameters", "costs", "uncertainty", "differences", "verdict")
@@ -188,7 +189,7 @@ def test_a_choice_after_a_look_at_test_is_marked():
     write_cell(config, "hmdb51", "full", 0, reason="out of memory", earlier_test_readings=earlier(1))
     write_tables(config)
     main = read(config, "main.md")
-    assert "50.0 ± 0.0 [1]" in main and "- [1] vpt on hmdb51: test had been read 5 times before this choice" in main
+    assert "50.0 ± 0.0 [1]" in main and "- [1] test had been read 5 times before this choice" in main
     assert (
         "- [2] full on hmdb51 failed with seed 0: out of memory (the mean is over the other seeds); "
         "test had been read 1 time before this choice\n"
