@@ -91,7 +91,7 @@ def test_classes(page):
 def test_stages(page):
     (stages,) = page[0].tables["stages"]
     before = ["generate", "fetch", "unpack", "manifest", "frames", "build_scan", "init_tracking"]
-    rules = [*before, "sweep", "train", "costs", "tables", "explain", "report"]
+    rules = [*before, "sweep", "train", "costs", "tables", "explain", "keep_manifest", "report"]
     assert [row[0].startswith(rule) for row, rule in zip(stages[1:], rules, strict=True)] == [True] * len(rules)
     rows = dict(zip(rules, stages[1:], strict=True))
     assert rows["train"][1:] == ["122 measured", "1:32 min", "1.5 s", "2,000", "1:02 minssv2 ssp seed0"]
