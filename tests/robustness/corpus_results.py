@@ -116,7 +116,7 @@ CHECKPOINTS = [
         "checkpoint: another one since the sweep",
         _changed(lambda s: s.update({name: 2 * tensor for name, tensor in s.items()})),
         TRAIN,
-        ("sweeps/ucf101/linear.json: was chosen with other weights than backbone.safetensors", "ssp sweep --dataset"),
+        ("sweeps/ucf101/linear.json: was chosen with other weights than backbone.safetensors", "ssp sweep --config"),
     ),
     Case(
         "checkpoint: nothing to fetch",
@@ -279,7 +279,7 @@ RECORDS = [
         for command in (TRAIN, EVALUATE)
     ),
     Case("choice: not JSON", written(CHOICE, "{"), TRAIN, ("sweeps/ucf101/linear.json: not a valid sweep choice",)),
-    Case("choice: missing", removed(CHOICE), TRAIN, ("linear.json", "ssp sweep --dataset ucf101")),
+    Case("choice: missing", removed(CHOICE), TRAIN, ("linear.json", "--dataset ucf101 --method linear")),
     Case("choice: unknown key", _json(CHOICE, lambda c: c.update(luck=7)), TRAIN, ("linear.json", "luck")),
     Case(
         "choice: stale",

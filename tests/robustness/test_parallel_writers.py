@@ -188,7 +188,11 @@ def test_a_killed_trial_does_not_stay_running(database, bench, capfd):
     _kill_a_sweep(bench)
     assert _states(bench) == {"RUNNING": 1}
     # The same study, and trials that end: a study is named by its config, so the length is cut in the code.
-    shorten = "import ssp.jobs.sweep; ssp.jobs.sweep.trial_epochs = lambda cell: 1\nfrom ssp.cli import main; main()"
+    shorten = """from ssp.config import Config
+whole = Config.rungs
+Config.rungs = lambda config, name: [rung.model_copy(update={"epochs": 1}) for rung in whole(config, name)]
+from ssp.cli import main
+main()"""
     arguments = ["sweep", "--config", CONFIG, "--dataset", "ucf101", "--method", "linear"]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

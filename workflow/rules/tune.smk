@@ -63,6 +63,6 @@ rule sweep:
         method=section(cfg.sweep_slice, "method"),
         sweep=section(cfg.sweep_slice, "sweep"),
     message:
-        "Choosing hyper-parameters of {wildcards.method} on {wildcards.dataset}" + WHICH
+        f"Choosing hyper-parameters of {{wildcards.method}} on {{wildcards.dataset}}{WHICH}"
     shell:
-        ssp("sweep --dataset {wildcards.dataset} --method {wildcards.method}" + NUMBER)
+        ssp(f"sweep --dataset {{wildcards.dataset}} --method {{wildcards.method}}{NUMBER}")

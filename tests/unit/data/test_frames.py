@@ -92,6 +92,7 @@ def test_one_file_per_shard_and_nothing_else(extracted):
     names = sorted(path.name for path in paths.frames("ucf101").iterdir())
     assert names == ["shard-0.json", "shard-0.lmdb", "shard-1.json", "shard-1.lmdb"]
     report = json.loads(paths.shard_report("ucf101", 0).read_text())
+    assert len(report.pop("config_hash")) == 16
     manifest = read_manifest(paths.manifest("ucf101"))
     assert report == {"shard": 0, "videos": 6, "frames": int(manifest["frames"][::2].sum()), "broken": []}
 

@@ -239,7 +239,8 @@ def test_other_numbers_than_the_records_are_an_error_which_says_where_they_may_c
         evaluate_saved(cell.config, "ucf101", "ssp", 0)
     assert str(caught.value) == (
         f"{path}: test read again gives correct {correct}, not {correct + 1}; device, scan and versions are the "
-        "record's, so weights, data or code are others: run the workflow again"
+        "record's, so weights, data or code are others; run again: python -m ssp train --config "
+        "results/tiny/config.yaml --dataset ucf101 --method ssp --seed 0"
     )
     assert load_record(path).test_readings == 2
     path.write_text(json.dumps(plain | {"device": "abacus", "versions": plain["versions"] | {"torch": "0.1"}}))
