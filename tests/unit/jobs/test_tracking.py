@@ -45,7 +45,7 @@ def test_a_copy_never_writes_into_the_original(tiny, tmp_path, monkeypatch, capl
     copy = Path(shutil.copytree(tmp_path, tmp_path.with_name(f"{tmp_path.name}-copy")))
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(copy)
-    with caplog.at_level(logging.INFO, "ssp.tracking"):
+    with caplog.at_level(logging.INFO, "ssp.jobs.tracking"):
         tracking = Tracking(config)
     assert caplog.text.count("artifacts of earlier runs were written to") == 1
     run = tracking.start("own/b", "seed", tags={})
