@@ -67,7 +67,7 @@ def _choice_problems(config: Config, choice: Choice) -> Iterator[str]:
         yield "its config is not the one of its config_hash"
     trials, rungs = choice.trials, config.rungs(choice.dataset)
     for number, rung in enumerate(rungs):
-        before = [trial for trial in trials if trial.rung == number - 1]
+        before = [trial for trial in trials if trial.rung == number - 1 and trial.epochs]
         asked = min(rung.trials, len(ranked(before))) if number else rung.trials
         first = sum(earlier.trials for earlier in rungs[:number])
         own = [trial.number for trial in trials if trial.rung == number]

@@ -15,9 +15,8 @@ from ssp.data.manifest import content_hash, read_manifest
 from ssp.errors import ConfigError
 from ssp.paths import Paths
 from ssp.records.choice import Choice, load_choice
-from ssp.records.predictions import metrics
 from ssp.records.record import Chosen, Record
-from ssp.tables.cells import read_tested
+from ssp.tables.cells import CellResult, TableCell, read_cells
 from ssp.tables.long import read_tables
 
 WIDTH = 80
@@ -34,57 +33,53 @@ def trace(folder: Path, column: str, row: str) -> str:
     for option, name, known in (("--dataset", column, config.columns), ("--row", row, config.methods)):
         if name not in known:
             raise ConfigError(f"{option}: '{name}' is not in {config.origin}; it has: {', '.join(known)}")
-    told, means = [], []
-    for dataset in config.columns[column]:
-        lines, accuracies = _cell(config, dataset, row)
-        told += lines
-        means.append(accuracies)
-    return "\n".join([*_head(config, column, row, means), *told])
+    (cell,) = read_cells(config, [column], [row], config.seeds)
+    lines = [*_head(config, cell)]
+    for split in cell.splits:
+        lines += ["", *_split(config, split)]
+    return "\n".join(lines)
 
 
-def _head(config: Config, column: str, row: str, means: list[dict[int, float]]) -> Iterator[str]:
+def _head(config: Config, cell: TableCell) -> Iterator[str]:
     """What the table says, and what comes out of the predictions."""
+    column, row = cell.dataset, cell.method
     table = read_tables(config).main
-    (cell,) = table[(table["dataset"] == column) & (table["method"] == row)].to_dict("records")
+    (written,) = table[(table["dataset"] == column) & (table["method"] == row)].to_dict("records")
     yield from _wrapped(f"{config.home}: {config.title}")
     yield ""
     yield from _wrapped(f"{config.rows[row].title} ({row}) on {column}")
-    seeds = [seed for seed in means[0] if all(seed in one for one in means)]
-    if not seeds:
-        yield from _fact("table", f"{cell['status']}, no seed has come to its end")
+    if not cell.accuracies:
+        yield from _fact("table", f"{written['status']}, no run has come to its end")
         return
-    again = fmean(fmean(one[seed] for one in means) for seed in seeds)
-    yield from _fact("table", f"{cell['mean']:.4f} % top-1, mean of {cell['n_seeds']} seeds (tables/main.csv)")
-    same = "the same" if abs(again - cell["mean"]) < 1e-6 else "NOT the same: write the tables again"
+    again = fmean(cell.accuracies)
+    seeds = f"{written['n_seeds']} seed{'s' if written['n_seeds'] > 1 else ''}"
+    yield from _fact("table", f"{written['mean']:.4f} % top-1, mean over {seeds} (tables/main.csv)")
+    same = "the same" if abs(again - written["mean"]) < 1e-6 else "NOT the same: write the tables again"
     yield from _fact("recomputed", f"{again:.4f} %, from the predictions below; {same}")
 
 
-def _cell(config: Config, dataset: str, row: str) -> tuple[list[str], dict[int, float]]:
-    """Lines about a cell, and its accuracies by seed as the predictions give them."""
-    paths, tuned_as = Paths.of(config), config.rows[row].tuned_as
-    studies = [(dataset, tuned_as, number) for number in config.study_numbers]
-    choices = [load_choice(paths.choice(*study), config, *study) for study in studies]
-    lines, found, record = ["", dataset], {}, None
-    for seed in config.seeds:
-        record, videos = read_tested(config, dataset, row, seed)
-        if videos is not None:
-            found[seed] = metrics(videos)["top1"]
-        lines += _seed(config, record, found.get(seed))
-    for choice in choices:
-        lines += ["", *_choice(config, choice)]
-    lines += ["", *_origin(config, record)]
-    return lines, found
+def _split(config: Config, cell: CellResult) -> Iterator[str]:
+    """A cell on one data set: its runs, the searches behind them, and what both were made from."""
+    yield cell.dataset
+    for seed, record in cell.records.items():
+        yield ""
+        yield from _seed(config, record, failed=seed not in cell.videos)
+    for number in config.study_numbers:
+        study = (cell.dataset, config.rows[cell.method].tuned_as, number)
+        yield ""
+        yield from _choice(config, load_choice(Paths.of(config).choice(*study), config, *study))
+    yield ""
+    yield from _origin(config, cell.records[config.seeds[0]])
 
 
-def _seed(config: Config, record: Record, top1: float | None) -> Iterator[str]:
+def _seed(config: Config, record: Record, failed: bool) -> Iterator[str]:
     """A run: its files, what they say, and what made them."""
     paths, run = Paths.of(config), (record.dataset, record.method, record.seed)
-    yield ""
-    if top1 is None:
+    if failed:
         yield from _wrapped(f"seed {record.seed}: failed: {record.reason}", indent=1)
     else:
         counts = f"{record.metrics.correct} of {record.metrics.videos} videos, {record.metrics.views} views"
-        yield from _wrapped(f"seed {record.seed}: {top1:.4f} % top-1, {counts}", indent=1)
+        yield from _wrapped(f"seed {record.seed}: {record.metrics.top1:.4f} % top-1, {counts}", indent=1)
     yield from _fact("record", _name(config, paths.record(*run)))
     for what, path, sha256 in (
         ("predictions", paths.predictions(*run), record.predictions.sha256),
@@ -110,12 +105,14 @@ def _readings(record: Record) -> str:
 
 def _choice(config: Config, choice: Choice) -> Iterator[str]:
     """The chosen trial among its rivals."""
-    yield f" hyper-parameters: {_name(config, Paths.of(config).choice(choice.dataset, choice.method, choice.study))}"
+    path = Paths.of(config).choice(choice.dataset, choice.method, choice.study)
+    yield f" hyper-parameters: {_name(config, path)}"
     if not choice.trials:
         yield from _fact("no search", _chosen(choice.hyperparameters))
     for trial in choice.trials:
         mark = ">" if trial.number == choice.trial else " "
         value = f"{trial.value:.2f} %" if trial.value is not None else trial.reason or trial.state
+        value += f" of rung {trial.rung}" if len(choice.budget) > 1 else ""
         yield from _fact(f"{mark} trial {trial.number}", f"{value} on validation; {_chosen(trial.hyperparameters)}")
 
 

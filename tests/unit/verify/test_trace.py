@@ -32,7 +32,7 @@ def test_a_number_leads_back_to_everything_that_made_it(results):
     record = load_record(Paths.of(config).record("ssv2", "linear", 0))
     text = " ".join(done.output.split())
     for words in (
-        "linear (linear) on ssv2 table 42.5000 % top-1, mean of 1 seeds (tables/main.csv)",
+        "linear (linear) on ssv2 table 42.5000 % top-1, mean over 1 seed (tables/main.csv)",
         "recomputed 42.5000 %, from the predictions below; the same",
         "seed 0: 42.5000 % top-1, 17 of 40 videos, 80 views",
         f"predictions/ssv2/linear/seed0.parquet, SHA-256 {record.predictions.sha256[:16]}",
@@ -50,6 +50,16 @@ def test_a_number_leads_back_to_everything_that_made_it(results):
     ):
         assert words in text, words
     assert max(map(len, done.output.splitlines())) <= max(80, len(str(results)) + 1)
+
+
+def test_of_several_studies_the_mean_is_that_of_the_tables(tmp_path, monkeypatch):
+    """Study 0 has seeds 0 and 2, study 1 has seed 1: each study counts as much."""
+    monkeypatch.chdir(tmp_path)
+    folder = make_results(sweep={"trials": 3, "repeats": 2}, seeds=(0, 1, 2))
+    done = traced(folder, "--dataset", "hmdb51", "--row", "linear")
+    text = " ".join(done.output.split())
+    assert "mean over 3 seeds" in text and "from the predictions below; the same" in text
+    assert all(f"hyper-parameters: sweeps/hmdb51/linear/study{number}.json" in text for number in (0, 1))
 
 
 def test_a_table_that_was_edited_is_told(results, tmp_path):
