@@ -11,7 +11,7 @@ Design choices
 
 from __future__ import annotations
 
-from ssp.config.benchmark import Config, slice_change, slice_hash, slice_lines
+from ssp.config.benchmark import Config
 from ssp.config.plugins import source_names
 from ssp.config.reading import (
     EXTENDS,
@@ -58,6 +58,7 @@ from ssp.config.sections import (
     Tracking,
     Validation,
 )
+from ssp.config.slices import slice_change, slice_hash, slice_lines
 from ssp.config.words import search_words
 
 __all__ = [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shlex
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -12,7 +10,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from ssp.config import splits
 from ssp.config.plugins import method_names, source_names
@@ -21,7 +19,6 @@ from ssp.config.sections import (
     Ablation,
     Backbone,
     Budget,
-    Checkpoint,
     ComputePlan,
     Dataset,
     Hyperparameters,
@@ -34,6 +31,7 @@ from ssp.config.sections import (
     Sweep,
     Tracking,
 )
+from ssp.config.slices import deciding, filled
 
 
 class Config(Strict):
@@ -278,27 +276,27 @@ class Config(Strict):
 
     def archive_slice(self, dataset: str) -> dict[str, Any]:
         """What decides the archives of one of `archived` on disk; checksums do, not where the bytes come from."""
-        return _deciding(self.archived[dataset], {"source", "archives", "generate"})
+        return deciding(self.archived[dataset], {"source", "archives", "generate"})
 
     def manifest_slice(self, dataset: str) -> dict[str, Any]:
         """What decides a data set's manifest: archives or own videos, the split, what is carved."""
         settings = self.datasets[dataset]
-        found = _deciding(settings, {"expected", "split", "stereo_channels", "validation", "layout", "test"})
+        found = deciding(settings, {"expected", "split", "stereo_channels", "validation", "layout", "test"})
         found.get("validation", {}).pop("folds", None)  # the manifest holds the first; others are carved when read
         own = {"videos": str(settings.videos)} if settings.videos else {}
-        return self.archive_slice(self.column_of(dataset)) | own | _filled(found)
+        return self.archive_slice(self.column_of(dataset)) | own | filled(found)
 
     def frames_slice(self, dataset: str) -> dict[str, Any]:
         """What decides a data set's frame store, beyond the manifest: what the store says it was made with."""
-        return _deciding(self.datasets[dataset], {"frames"})
+        return deciding(self.datasets[dataset], {"frames"})
 
     def weights_slice(self, checkpoint: str) -> dict[str, Any]:
         """What decides a fetched checkpoint file."""
-        return _deciding(self.backbone.checkpoints[checkpoint], {"archive"})
+        return deciding(self.backbone.checkpoints[checkpoint], {"archive"})
 
     def backbone_slice(self, checkpoint: str) -> dict[str, Any]:
         """What decides the weights of a pre-trained backbone."""
-        return _deciding(self.backbone) | {"checkpoint": _deciding(self.backbone.checkpoints[checkpoint])}
+        return deciding(self.backbone) | {"checkpoint": deciding(self.backbone.checkpoints[checkpoint])}
 
     def sweep_slice(self, dataset: str, method: str) -> dict[str, Any]:
         """What decides which hyper-parameters are chosen: all of a cell but its last training and how test is read."""
@@ -309,7 +307,7 @@ class Config(Strict):
         for quirk in ("merge_ids", "best_epoch"):
             quirks.pop(quirk, None)
         plain["dataset"]["recipe"].get("co_batched", {}).pop("test", None)
-        return plain | {"dataset": _filled(plain["dataset"])}
+        return plain | {"dataset": filled(plain["dataset"])}
 
     def cell_slice(self, dataset: str, method: str) -> dict[str, Any]:
         """What decides the results of a (data set, method) cell; with the seed, the identity of a run."""
@@ -324,16 +322,16 @@ class Config(Strict):
     def _sweep(self, dataset: str) -> dict[str, Any]:
         """The search in the slice of a cell; of budgets the one that counts on the data set."""
         overruled = ("trials", "epochs", "fidelity") if self.datasets[dataset].fidelity else ()
-        return {key: value for key, value in _deciding(self.sweep).items() if key not in overruled}
+        return {key: value for key, value in deciding(self.sweep).items() if key not in overruled}
 
     def _dataset(self, name: str) -> dict[str, Any]:
         """A data set in the slice of a cell, with the quirks that touch it."""
         dataset = self.datasets[name]
-        plain = _deciding(dataset)
+        plain = deciding(dataset)
         del plain["frames"]["shards"]  # into how many files frames are written changes none of them
         touching = {quirk for quirk, sampling in DATA_QUIRKS.items() if sampling in (None, dataset.clips.sampling)}
         quirks = {quirk: self.quirk(quirk) for quirk in sorted(touching) if self.quirk(quirk) != NO_QUIRK}
-        return _filled(plain | {"quirks": quirks})
+        return filled(plain | {"quirks": quirks})
 
     def _method(self, dataset: str, name: str) -> dict[str, Any]:
         """A row in the slice of a cell, by its settings: what it is called decides nothing."""
@@ -348,7 +346,7 @@ class Config(Strict):
                 "start": row.start_on(self.column_of(dataset)),
                 "fixed": dict.fromkeys(sorted(row.varied), True),
             }
-        return _filled(plain)
+        return filled(plain)
 
     def _setting(self, row: Row) -> dict[str, Any]:
         """Method and options of a row, without quirks that it does not have."""
@@ -362,10 +360,10 @@ class Config(Strict):
         Where the config says no number of classes, the manifest does.
         """
         name, dataset = next(iter(self.datasets.items()))
-        recipe = _deciding(dataset.recipe, {"batch_size", "micro_batch", "clip_grad", "precision"})
-        return _filled(
+        recipe = deciding(dataset.recipe, {"batch_size", "micro_batch", "clip_grad", "precision"})
+        return filled(
             {
-                "backbone": _deciding(self.backbone),
+                "backbone": deciding(self.backbone),
                 "clips": {
                     "classes": dataset.expected.classes if dataset.expected else None,
                     "num_frames": dataset.clips.num_frames,
@@ -409,23 +407,6 @@ DATA_QUIRKS = {  # the sampling; None: any
 NO_QUIRK: Quirk = "fixed"  # the default of `protocol`
 OWN_SOURCES = ("folder", "table")  # videos that lie somewhere already, in place of archives
 
-# What is in the config and decides no result. A new mirror must not rerun anything: checksums say what an archive is,
-# addresses only where it was found, and of a backbone that lies here already records have the file's own hash
-# (`backbone_hash`), as others have it elsewhere. Limits on decoding say when a job fails, not what a store holds.
-_DECIDES_NOTHING: dict[type[BaseModel], dict[str, Any]] = {
-    Backbone: {"checkpoints": True},  # each has a slice of its own
-    Checkpoint: {"archive": {"urls"}, "local": True},
-    Dataset: {
-        "archives": {"__all__": {"urls"}},
-        "local": True,
-        "videos": True,  # a folder may move; what is in it, the manifest's hash tells
-        "licence_page": True,
-        "split_of": True,
-        "frames": {"max_broken", "timeout_s"},
-    },
-    Sweep: {"storage": True},
-}
-
 
 def _wrong_origin(dataset: Dataset) -> Iterator[str]:
     """What a data set of archives cannot say, and one of own videos; keys with what is wrong."""
@@ -446,43 +427,6 @@ def _wrong_origin(dataset: Dataset) -> Iterator[str]:
         yield "layout: only for source folder; the table says class, split and group"
 
 
-def _deciding(model: BaseModel, include: set[str] | None = None) -> dict[str, Any]:
-    """What a model says beyond its defaults and decides something, as plain values."""
-    exclude = _DECIDES_NOTHING.get(type(model))
-    return _filled(model.model_dump(mode="json", include=include, exclude=exclude, exclude_defaults=True))
-
-
-def _filled(plain: dict[str, Any]) -> dict[str, Any]:
-    """Without sections that say nothing: `validation: {fraction: 0.2}` with that default is the same as none."""
-    inner = {name: _filled(value) if isinstance(value, dict) else value for name, value in plain.items()}
-    return {name: value for name, value in inner.items() if value != {}}
-
-
 def _known(name: str, known: list[str]) -> str:
     near = get_close_matches(name, known, n=1)
     return f"; did you mean '{near[0]}'? known: {', '.join(known)}" if near else f"; known: {', '.join(known)}"
-
-
-def slice_hash(plain: dict[str, Any]) -> str:
-    """The first 16 hex digits of the SHA-256 of a slice in canonical JSON."""
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def slice_lines(plain: dict[str, Any]) -> list[str]:
-    """A slice as sorted `key.key = value` lines, so that a difference between two slices names the key."""
-
-    def leaves(value: Any, key: str) -> list[str]:  # noqa: ANN401 - whatever JSON can hold
-        if isinstance(value, dict) and value:
-            return [line for name in value for line in leaves(value[name], f"{key}.{name}" if key else name)]
-        return [f"{key} = {json.dumps(value, sort_keys=True)}"]
-
-    return sorted(leaves(plain, ""))
-
-
-def slice_change(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """The first line in which two slices differ."""
-    before, after = set(slice_lines(old)), set(slice_lines(new))
-    gone, come = sorted(before - after), sorted(after - before)
-    if not gone and not come:
-        return "its own hash does not match"
-    return "; ".join([f"was {line}" for line in gone[:1]] + [f"now {line}" for line in come[:1]])
