@@ -90,7 +90,8 @@ class Choice(Stored):
 
 def last_rung(trials: list[Trial]) -> list[Trial]:
     """The trials that a choice is made among."""
-    return [trial for trial in trials if trial.rung == max(other.rung for other in trials)]
+    last = max((trial.rung for trial in trials), default=0)
+    return [trial for trial in trials if trial.rung == last]
 
 
 def ranked(trials: list[Trial]) -> list[Trial]:

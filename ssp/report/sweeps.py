@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ssp.config import search_words
-from ssp.records.choice import Choice, Trial
+from ssp.records.choice import Choice, Trial, last_rung
 from ssp.report import svg
 from ssp.report.results import Results, anchor
 
@@ -24,8 +24,7 @@ def content(results: Results) -> dict[str, Any]:
 
 
 def _study(results: Results, choice: Choice) -> dict[str, Any]:
-    last = max((trial.rung for trial in choice.trials), default=0)
-    values = sorted(trial.value for trial in choice.trials if trial.rung == last and trial.value is not None)
+    values = sorted(trial.value for trial in last_rung(choice.trials) if trial.value is not None)
     return {
         "choice": choice,
         "name": _name(choice),

@@ -34,7 +34,7 @@ from ssp.tables.layout import (
     two_level_table,
 )
 from ssp.tables.long import made_with, rounded, to_csv
-from ssp.tables.markup import Measured, Noted
+from ssp.tables.markup import Measured, Noted, Notes
 
 COLUMNS = (
     "point",
@@ -156,7 +156,7 @@ def lay_out_ablation(config: Config, name: str, table: pd.DataFrame) -> Layout:
     titles = [f"{point.title} ({BASE})" if point.row == ablation.of else point.title for point in points]
     extra = by_point["extra"].first()
     columns: dict[tuple[str, str], list] = {("", "setting"): titles, ("", "new parameters"): [*extra]}
-    notes: list[str] = []
+    notes = Notes()
     for dataset in datasets:
         rows = table[table["dataset"] == dataset]
         columns[(dataset, "top-1")] = [
@@ -193,12 +193,10 @@ def _star_words(config: Config, table: pd.DataFrame) -> str:
     return words.strip()
 
 
-def _accuracy(row: dict[str, Any], title: str, notes: list[str]) -> Measured | Noted:
+def _accuracy(row: dict[str, Any], title: str, notes: Notes) -> Measured | Noted:
     failed, words = row["status"] == "failed", []
     if row["status"] != "ok":
         words.append("all seeds failed" if failed else "some seeds failed; the mean is over the others")
     words += filter(None, [read_before_words(row["read_before"])])
-    if words:
-        notes.append(f"{title} on {row['dataset']}: {'; '.join(words)}")
-    mark = str(len(notes)) if words else ""
+    mark = notes.mark(f"{title} on {row['dataset']}: {'; '.join(words)}") if words else ""
     return Noted("failed", mark) if failed else Measured(row["mean"], row["sd"], note=mark)

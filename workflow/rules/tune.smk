@@ -27,8 +27,8 @@ rule init_tracking:
 
 # The number of a study stands in its files' names where there are several of a row.
 STUDY = ["{study}"] if cfg.sweep.repeats > 1 else []
-number = lambda wildcards: int(wildcards.study) if STUDY else None
-NUMBER = " --study {wildcards.study}" if STUDY else ""
+study = lambda wildcards: int(wildcards.study) if STUDY else None
+OPTION = " --study {wildcards.study}" if STUDY else ""
 WHICH = ", study {wildcards.study}" if STUDY else ""
 
 
@@ -42,7 +42,7 @@ rule sweep:
         tracking=ancient(TRACKING),
         anew=anew(
             paths.choice("{dataset}", "{method}", *STUDY),
-            lambda wildcards: asked.choice(wildcards.dataset, wildcards.method, number(wildcards)),
+            lambda wildcards: asked.choice(wildcards.dataset, wildcards.method, study(wildcards)),
         ),
     output:
         paths.choice("{dataset}", "{method}", *STUDY),
@@ -65,4 +65,4 @@ rule sweep:
     message:
         f"Choosing hyper-parameters of {{wildcards.method}} on {{wildcards.dataset}}{WHICH}"
     shell:
-        ssp(f"sweep --dataset {{wildcards.dataset}} --method {{wildcards.method}}{NUMBER}")
+        ssp(f"sweep --dataset {{wildcards.dataset}} --method {{wildcards.method}}{OPTION}")
