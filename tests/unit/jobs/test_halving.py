@@ -12,7 +12,7 @@ from ssp.jobs.cell import Cell
 from ssp.jobs.study import open_study
 from ssp.jobs.sweep import run_sweep
 from ssp.records.choice import load_choice
-from tests.unit.jobs.test_sweep import scripted
+from tests.unit.jobs.test_sweep import killed, scripted
 
 RUNGS = [{"trials": 4, "epochs": 0.3}, {"trials": 2}]
 SPACE = {"lr": {"low": 0.001, "high": 0.1, "log": True}}
@@ -93,19 +93,7 @@ def test_a_killed_sweep_fills_what_is_missing_and_no_more(tiny, monkeypatch, tmp
     config = halving(tiny, sweep={"fidelity": RUNGS, "space": SPACE, "storage": where})
     trial, epoch = KILLS[at]
     scripted(monkeypatch, curves)
-    real, seen = ssp.jobs.sweep.train_epochs, []
-
-    def killed(*args, **kwargs):
-        for result in real(*args, **kwargs):
-            seen.append(result.epoch)
-            if seen.count(1) == trial + 1 and result.epoch == epoch:
-                raise KeyboardInterrupt
-            yield result
-
-    monkeypatch.setattr(ssp.jobs.sweep, "train_epochs", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run_sweep(config, "ucf101", "linear")
-    monkeypatch.setattr(ssp.jobs.sweep, "train_epochs", real)
+    killed(monkeypatch, config, trial, epoch)
     scripted(monkeypatch, curves[trial:])
     resumed = run_sweep(config, "ucf101", "linear")
     assert resumed.trials == whole.trials and resumed.run.interrupted == 1

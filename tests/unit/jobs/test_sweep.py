@@ -26,6 +26,23 @@ def essence(choice) -> dict:
     return choice.model_dump(exclude={"run"})
 
 
+def killed(monkeypatch, config, trial, epoch):
+    """Run a sweep of the linear probe, killed at the end of an epoch (from 1) of a trial (from 0)."""
+    real, seen = ssp.jobs.sweep.train_epochs, []
+
+    def training(*args, **kwargs):
+        for result in real(*args, **kwargs):
+            seen.append(result.epoch)
+            if seen.count(1) == trial + 1 and result.epoch == epoch:
+                raise KeyboardInterrupt
+            yield result
+
+    monkeypatch.setattr(ssp.jobs.sweep, "train_epochs", training)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(config, "ucf101", "linear")
+    monkeypatch.setattr(ssp.jobs.sweep, "train_epochs", real)
+
+
 def scripted(monkeypatch, curves):
     """Replace training by curves of validation top-1, one per trial; None in a curve is a failure."""
     left = iter(curves)
@@ -82,20 +99,7 @@ def test_rerun_repeats_and_other_methods_see_the_same_proposals(tiny):
 def test_killed_sweep_goes_on_to_the_same_choice(tiny, monkeypatch, at):
     config = tiny(sweep__trials=4)
     whole = run_sweep(tiny(name="whole", sweep__trials=4), "ucf101", "linear")
-    trial, epoch, real = *at, ssp.jobs.sweep.train_epochs
-    seen = []
-
-    def killed(*args, **kwargs):
-        for result in real(*args, **kwargs):
-            seen.append(result.epoch)
-            if seen.count(1) == trial + 1 and result.epoch == epoch:
-                raise KeyboardInterrupt
-            yield result
-
-    monkeypatch.setattr(ssp.jobs.sweep, "train_epochs", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run_sweep(config, "ucf101", "linear")
-    monkeypatch.setattr(ssp.jobs.sweep, "train_epochs", real)
+    killed(monkeypatch, config, *at)
     cell = Cell(config, "ucf101", "linear")
     assert not cell.paths.choice("ucf101", "linear").exists()
     journal = cell.paths.journal("ucf101", "linear")
