@@ -66,7 +66,7 @@ def main() -> None:
     about, file = machine(args.cores, "wall"), ROOT / "results/demo-longer.yaml"
     file.write_text(yaml.safe_dump(longer(args.more), sort_keys=False))
     target = "results/demo-longer/tables/main.csv"
-    command = [sys.executable, "-m", "snakemake", "--cores", str(args.cores), "--configfile", str(file), target]
+    command = [sys.executable, "-m", "snakemake", target, "--cores", str(args.cores), "--configfile", str(file)]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     usual, more = compared(ROOT / "results/demo/config.yaml"), compared(ROOT / "results/demo-longer/config.yaml")
     epochs = next(iter(load_config(ROOT / "config/demo.yaml").datasets.values())).recipe.epochs

@@ -12,8 +12,10 @@ import json
 import os
 import re
 import shutil
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,8 @@ _FIXES = {
     errno.EACCES: _RIGHT,
     errno.EPERM: _RIGHT,
 }
-_TEMPORARY = re.compile(r"\.(.+)\.\d+\.tmp")
+_TEMPORARY = re.compile(r"\.(.+)\.\d+(?:@[^@]+)?\.tmp")
+_LONG_S = 3600.0  # without a byte written: nobody is at it any more
 _FULL = 1 << 16  # bytes: less than this is free on a full disk
 
 
@@ -39,8 +42,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; what is written there takes its place when the block ends without error.
 
     Works for files and, where `path` does not exist yet, for folders. Parent folders are made. The temporary name holds
-    the process id, so that two jobs never write into each other's; what killed ones left there is removed, as each path
-    is one job's to write.
+    process id and host, so that two jobs never write into each other's; what killed ones left there is removed.
 
     Raises:
         StorageError: as `writing`, or another process removed what was written.
@@ -103,16 +105,36 @@ def _is_full(path: Path) -> bool:
 
 def temporary_path(path: Path) -> Path:
     """The name of this process beside `path`, until what is written there is complete."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    return path.with_name(f".{path.name}.{os.getpid()}@{socket.gethostname()}.tmp")
 
 
 def remove_leftovers(path: str | Path) -> None:
-    """Remove what killed processes left under temporary names of `path`; for the one job that may write it now."""
+    """Remove what killed processes left under temporary names of `path`, but nothing of one that may still write."""
     path = Path(path)
-    name = re.compile(rf"\.{re.escape(path.name)}\.\d+\.tmp.*")  # SQLite adds its own endings
+    name = re.compile(rf"\.{re.escape(path.name)}\.(\d+)(?:@([^@]+))?\.tmp.*")  # SQLite adds its own endings
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp*"):
-        if name.fullmatch(leftover.name):  # not that of `<name>.zip`
+        if (owner := name.fullmatch(leftover.name)) and not _may_be_written(leftover, *owner.groups()):
             _remove(leftover)
+
+
+def _may_be_written(leftover: Path, pid: str, host: str | None) -> bool:
+    """By a process that lives here, or on another host, where only time tells."""
+    if host in (None, socket.gethostname()):
+        return int(pid) != os.getpid() and host is not None and process_lives(int(pid))
+    with suppress(FileNotFoundError):
+        return time.time() - leftover.stat().st_mtime < _LONG_S
+    return False
+
+
+def process_lives(pid: int) -> bool:
+    """Whether there is a process of this number on this host."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        pass
+    return True
 
 
 def file_sha256(path: str | Path) -> str:

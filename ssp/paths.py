@@ -103,6 +103,10 @@ class Paths:
         """Optuna's journal of a study; survives a killed sweep."""
         return _suffixed(self.results.joinpath("state", "sweeps", dataset, *_study(method, study)), ".journal")
 
+    def lease(self, output: Path) -> Path:
+        """Folder of the lease of a job (`ssp.jobs.lease`), by what the job makes."""
+        return self.results / "state" / "leases" / output.relative_to(self.results)
+
     def features(self, cell: str) -> Path:
         """Features of a frozen trunk that the trials of a cell's study share; removed when the choice is written."""
         return self.results / "state" / "features" / cell
@@ -201,9 +205,14 @@ class Paths:
         """Log file of a job."""
         return _suffixed(self.results.joinpath("logs", rule, *parts), ".log")
 
-    def benchmark(self, rule: str, *parts: str) -> Path:
-        """Time and memory of a job, as Snakemake measured them."""
-        return _suffixed(self.results.joinpath("benchmarks", rule, *parts), ".tsv")
+    def usage(self, rule: str, *parts: str) -> Path:
+        """Time and memory of a job (`ssp.jobs.run`)."""
+        return _suffixed(self.results.joinpath("logs", rule, *parts), ".tsv")
+
+
+def began_mark(config: Path) -> Path:
+    """The file that a workflow leaves while it goes on, beside the checked config that it runs."""
+    return config.with_name("state") / "began"
 
 
 def _study(method: str, study: int | str | None) -> list[str]:

@@ -27,6 +27,7 @@ from ssp.data.synthetic import source
 from ssp.data.synthetic.scenes import SOURCE
 from ssp.errors import CheckpointError, ConfigError
 from ssp.files import write_json
+from ssp.jobs.lease import lease
 from ssp.methods.build import build_model
 from ssp.paths import Paths
 from ssp.progress import progress
@@ -53,7 +54,17 @@ def run_pretrain(config: Config, checkpoint: str, state_every: int = STATE_EVERY
         raise ConfigError(
             f"backbone.checkpoints.{checkpoint}: nothing to pre-train; pre-trained are: {', '.join(known) or 'none'}"
         )
-    settings, path = chosen.pretrain, Paths.of(config).backbone(checkpoint)
+    paths, path = Paths.of(config), Paths.of(config).backbone(checkpoint)
+    with lease(paths.lease(path), [paths.backbone_report(checkpoint), path]) as wanted:
+        if wanted:
+            _pretrain(config, checkpoint, state_every)
+    return path
+
+
+def _pretrain(config: Config, checkpoint: str, state_every: int) -> None:
+    """The training, by the one process that is at it."""
+    chosen, path = config.backbone.checkpoints[checkpoint], Paths.of(config).backbone(checkpoint)
+    settings = chosen.pretrain
     execution = Execution.of(config.compute.pretrain, "auto")
     identity = slice_hash({"slice": config.backbone_slice(checkpoint), "torch": torch.__version__})
     started = time.time()
@@ -76,7 +87,6 @@ def run_pretrain(config: Config, checkpoint: str, state_every: int = STATE_EVERY
     weights = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if not is_head(n)}
     write_safetensors(weights, path, {"identity": identity})
     state.path.unlink(missing_ok=True)
-    return path
 
 
 def normalised(clips: np.ndarray | Tensor) -> Tensor:

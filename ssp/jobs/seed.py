@@ -31,6 +31,7 @@ from ssp.config import Config, slice_hash
 from ssp.errors import ConfigError, RecordError
 from ssp.files import file_sha256
 from ssp.jobs.cell import Cell, curve, predict_test, tracked_params, train_epochs
+from ssp.jobs.lease import lease
 from ssp.jobs.tracking import TrackedRun, Tracking
 from ssp.methods.parameters import parameter_counts
 from ssp.records.choice import Choice, load_choice, search_again
@@ -45,6 +46,7 @@ from ssp.records.record import (
     Run,
     Scan,
     git_state,
+    load_record,
     package_versions,
     save_record,
 )
@@ -71,15 +73,25 @@ class _Outcome:
 def train_cell(config: Config, dataset: str, method: str, seed: int) -> Record:
     """Train one seed of a cell from the frozen choice, test it, and write weights, predictions and record.
 
+    Where another process is at it, waits for that, and takes what it has made.
+
     Raises:
         ConfigError: the names are not in the config, or the GPU it asks for is not there.
         RecordError: the choice is missing, or of another config or other data.
     """
-    started, clock = datetime.now(UTC), time.perf_counter()
     cell = Cell(config, dataset, method, config.study_of(seed))
     seeds = [known for d, m, known in config.runs() if (d, m) == (dataset, method)]
     if seed not in seeds:
         raise ConfigError(f"config '{config.name}': no seed {seed}; it has: {', '.join(map(str, seeds))}")
+    predictions, record = cell.paths.predictions(dataset, method, seed), cell.paths.record(dataset, method, seed)
+    with lease(cell.paths.lease(record), [predictions, record]) as wanted:
+        return _run_seed(cell, seed) if wanted else load_record(record)
+
+
+def _run_seed(cell: Cell, seed: int) -> Record:
+    """The run, by the one process that is at it."""
+    started, clock = datetime.now(UTC), time.perf_counter()
+    config, dataset, method = cell.config, cell.dataset, cell.method
     choice = _take_over(cell, load_choice(cell.choice_file, config, dataset, cell.row.tuned_as, cell.study))
     _check_origin(cell, choice)
     load_readings(cell.paths.readings(dataset, method, seed))  # a damaged file is met now, not after the training

@@ -44,11 +44,12 @@ from ssp.config import Config, Hyperparameters, Range, slice_hash
 from ssp.errors import ConfigError
 from ssp.files import writing
 from ssp.jobs.cell import Cell, curve, tracked_params, train_epochs
+from ssp.jobs.lease import lease
 from ssp.jobs.study import FINISHED, fail_stale_trials, finished_trials, open_study, remaining_slots, take_up
 from ssp.jobs.tracking import TrackedRun, Tracking
 from ssp.methods.registry import load_method
 from ssp.methods.space import search_space
-from ssp.records.choice import Choice, SweepRun, Trial, last_rung, ranked, save_choice
+from ssp.records.choice import Choice, SweepRun, Trial, last_rung, load_choice, ranked, save_choice
 from ssp.records.record import Chosen, Epoch
 from ssp.training.execution import derive_seed
 from ssp.training.loop import TrainingFailed, failures
@@ -59,19 +60,27 @@ _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialSt
 
 
 def run_sweep(config: Config, dataset: str, method: str, study: int | None = None) -> Choice:
-    """Search, or go on searching, and write the choice file.
+    """Search, or go on searching, and write the choice file; where another process is at it, take what that has chosen.
 
     Raises:
         ConfigError: the names are not in the config, or the storage cannot be opened.
         RecordError: the study's journal is damaged.
         StorageError: a file cannot be written.
     """
-    started, clock = datetime.now(UTC), time.perf_counter()
     cell = Cell(config, dataset, method, study)
     if study not in config.study_numbers:
         known = ", ".join(map(str, config.study_numbers))
         fix = f"give one of {known}" if config.sweep.repeats > 1 else "leave it out, there is one study"
         raise ConfigError(f"--study: {fix} (sweep.repeats of config '{config.name}')")
+    path = cell.paths.choice(dataset, method, study)
+    with lease(cell.paths.lease(path), [path]) as wanted:
+        return _search(cell) if wanted else load_choice(path, config, dataset, method, study)
+
+
+def _search(cell: Cell) -> Choice:
+    """The search, by the one process that is at it."""
+    started, clock = datetime.now(UTC), time.perf_counter()
+    config, dataset, method, study = cell.config, cell.dataset, cell.method, cell.study
     tracking = Tracking(config)
     parent = tracking.start(cell.name, "sweep", tags=cell.tags, resume=True)
     results: list[Trial] = []

@@ -18,7 +18,7 @@ from ssp.errors import RecordError
 from ssp.files import file_sha256, write_text
 from ssp.paths import Paths
 
-UNCHECKED = ("logs", "benchmarks", "mlflow", "state", "scan.done", "tracking.done")
+UNCHECKED = ("logs", "mlflow", "state", "scan.done", "tracking.done")
 """At the top of a folder of results: nothing that is claimed rests on these. Nor on hidden files."""
 
 

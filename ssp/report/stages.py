@@ -1,17 +1,16 @@
-"""Section: the workflow, and the wall time and memory of its stages as Snakemake measured them (`benchmark:` files).
+"""Section: the workflow, and the wall time and memory of its stages as its jobs measured them (`ssp.jobs.run`).
 
 Design choices
-- Only the jobs of this config count: a benchmark file of a method that the config no longer names is left alone.
+- Only the jobs of this config count: a file of a method that the config no longer names is left alone.
 - A job without a file was not run here (made for another config over the same data, or by hand): it is counted, so that
   a sum over half of the jobs is not taken for the whole. The report itself is still being made: it has no numbers.
 """
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from ssp.records.usage import read_usage
 from ssp.report import dag
 from ssp.report.results import Results
 
@@ -37,14 +36,6 @@ DOES = {
 }
 
 
-class Job(NamedTuple):
-    """What Snakemake measured of one job; None where the job was too short to be measured."""
-
-    seconds: float
-    memory_mb: float | None
-    cpu_seconds: float | None
-
-
 def content(results: Results) -> dict[str, Any]:
     """The picture of the workflow, and one row per rule."""
     rows = [_row(results, rule, jobs) for rule, jobs in dag.jobs(results.config).items()]
@@ -52,38 +43,22 @@ def content(results: Results) -> dict[str, Any]:
 
 
 def _row(results: Results, rule: str, jobs: list[tuple[str, ...]]) -> dict[str, Any]:
-    paths = {job: results.paths.benchmark(rule, *job) for job in jobs}
-    measured = {job: read_benchmark(path) for job, path in paths.items() if rule != "report" and path.is_file()}
-    longest = max(measured, key=lambda job: measured[job].seconds, default=None)
-    memory = [job.memory_mb for job in measured.values() if job.memory_mb is not None]
-    cpu = [job.cpu_seconds for job in measured.values() if job.cpu_seconds is not None]
-    folder = results.paths.benchmark(rule).with_suffix("")
+    paths = {job: results.paths.usage(rule, *job) for job in jobs}
+    measured = {job: read_usage(path) for job, path in paths.items() if rule != "report" and path.is_file()}
+    longest = max(measured, key=lambda job: measured[job].s, default=None)
+    folder = results.paths.usage(rule).with_suffix("")
     return {
         "rule": rule,
         "does": DOES[rule],
         "jobs": len(jobs),
         "measured": len(measured),
-        "seconds": sum(job.seconds for job in measured.values()) if measured else None,
-        "longest": None if longest is None else measured[longest].seconds,
+        "seconds": sum(job.s for job in measured.values()) if measured else None,
+        "longest": None if longest is None else measured[longest].s,
         "longest_job": "" if longest is None else " ".join(longest),
-        "cpu": sum(cpu) if cpu else None,
-        "memory": max(memory, default=None),
+        "cpu": sum(job.cpu_time for job in measured.values()) if measured else None,
+        "memory": max((job.max_rss for job in measured.values()), default=None),
         "link": (results.link(folder) + "/" if jobs != [()] else results.link(paths[()])) if measured else "",
     }
-
-
-def read_benchmark(path: Path) -> Job:
-    """The last line of one of Snakemake's benchmark files (a repeated job has one line for each time)."""
-    with path.open(newline="") as file:
-        line = list(csv.DictReader(file, delimiter="\t"))[-1]
-    return Job(float(line["s"]), _known(line["max_rss"]), _known(line["cpu_time"]))
-
-
-def _known(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:  # NA
-        return None
 
 
 def _label(row: dict[str, Any]) -> str:

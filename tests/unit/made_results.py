@@ -104,7 +104,7 @@ def make_results(**changes) -> Path:
         write_explained(config, dataset, weights=weights)
     make_tables(config)
     write_text(paths.report, "<h1>Report</h1>\n")
-    for name in ("logs/train.log", "benchmarks/train.tsv", "mlflow/mlflow.db", "state/x.journal", "scan.done"):
+    for name in ("logs/train.log", "logs/train.tsv", "mlflow/mlflow.db", "state/x.journal", "scan.done"):
         write_text(paths.results / name, "nothing rests on this\n")
     write_text(paths.config, dump(config))
     write_sums(config)

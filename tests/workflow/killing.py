@@ -27,10 +27,12 @@ from pathlib import Path
 
 import yaml
 
+from ssp.jobs.warm import ADDRESS
+from ssp.records.usage import read_usage
 from tests.workflow.running import ROOT, TINY
 
 RESULTS = Path("results/tiny")
-UNLIKE = ("logs/", "benchmarks/", "mlflow/", "state/", "report.html", "costs.json", "tables/costs.", "SHA256SUMS")
+UNLIKE = ("logs/", "mlflow/", "state/", "report.html", "costs.json", "tables/costs.", "SHA256SUMS")
 """How names of results begin that are times, bytes of memory and ids, by their nature."""
 MOMENTS = {"trial": 0.3, "epoch": 0.3, "evaluation": 0.3}  # short within long jobs, met by what they write; seconds
 LIMIT_S = 1800  # for one start of the workflow
@@ -65,11 +67,12 @@ class Start:
         subprocess.run(clear, cwd=folder, check=True, stdout=subprocess.DEVNULL)
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", "."]
         command += ["--configfile", "tiny.yaml", "--cores", str(cores)]
+        # Every other start has each job import for itself: what a job writes must not depend on that.
+        environment = os.environ | ({ADDRESS: ""} if number % 2 else {})
         self.folder, self.number, self.log = folder, number, folder / f"start-{number}.log"
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                command, cwd=folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
-            )
+            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            self.process = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **streams)
 
     def jobs(self) -> tuple[list[str], list[str]]:
         """Jobs that were started, and those that were finished; named as their logs, "rule/wildcards"."""
@@ -116,12 +119,12 @@ def running(folder: Path) -> list[int]:
 
 
 def run_whole(folder: Path, cores: int) -> dict[str, float]:
-    """The run that nobody kills; returns its rules as they began, with mean seconds of their jobs."""
+    """The run that nobody kills; returns the rules that call the library as they began, with mean seconds of a job."""
     start, seconds = Start(folder, 0, cores), {}
     start.wait()
     for job in start.jobs()[0]:
-        measured = (folder / RESULTS / f"benchmarks/{job}.tsv").read_text().splitlines()[1]
-        seconds.setdefault(job.split("/")[0], []).append(float(measured.split("\t")[0]))
+        if (used := folder / RESULTS / f"logs/{job}.tsv").exists():
+            seconds.setdefault(job.split("/")[0], []).append(read_usage(used).s)
     return {rule: sum(times) / len(times) for rule, times in seconds.items()}
 
 

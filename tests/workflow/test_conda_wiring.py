@@ -65,7 +65,8 @@ def test_jobs_run_in_the_environment_made_from_the_file(run, tmp_path, conda):
     assert made_from == (ROOT / "environment.yml").read_text()
     assert "-m ssp.scan.build" in jobs
     for command in ("generate", "fetch", "unpack"):
-        assert f"-m ssp data {command} --dataset ucf101 --config results/tiny/config.yaml" in jobs
+        job = f"-m ssp.jobs.run results/tiny/logs/{command}/ucf101.log data {command} --dataset ucf101"
+        assert f"{job} --config results/tiny/config.yaml" in jobs
 
 
 @pytest.mark.parametrize("environment", ["environment.yml", "environment.cuda.yml"])

@@ -138,7 +138,7 @@ def test_every_job_that_calls_the_library_names_the_environment_of_the_config():
             assert ("shell:" in rule) == ("conda:\n        ENVIRONMENT" in rule), rule.split(":")[0]
 
 
-@pytest.mark.parametrize("directive", ["log", "benchmark", "message", "output"])
+@pytest.mark.parametrize("directive", ["log", "message", "output"])
 def test_every_rule_has_what_makes_a_run_traceable(directive):
     for rules in (ROOT / "workflow" / "rules").glob("*.smk"):
         for rule in rules.read_text().split("\nrule ")[1:]:

@@ -196,8 +196,8 @@ def test_only_that_methods_jobs(tiny_run, tmp_path):
     _options(data)
     (tmp_path / "changed.yaml").write_text(yaml.safe_dump(data))
     done = tiny_run.again("--configfile", tmp_path / "changed.yaml")
-    commands = [line for line in (done.out + done.err).splitlines() if " -m ssp " in line]
-    commands = [line for line in commands if not any(f"ssp {shown}" in line for shown in COSTS | SHOW)]
+    commands = [line for line in (done.out + done.err).splitlines() if " -m ssp.jobs.run " in line]
+    commands = [line for line in commands if not any(f".log {shown}" in line for shown in COSTS | SHOW)]
     assert commands
     assert all("--method vpt" in line for line in commands)
 

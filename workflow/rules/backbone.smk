@@ -10,8 +10,6 @@ rule build_scan:
         touch(SCAN),
     log:
         paths.log("build_scan"),
-    benchmark:
-        paths.benchmark("build_scan")
     conda:
         ENVIRONMENT
     message:
@@ -28,8 +26,6 @@ rule pretrain:
         paths.backbone("{backbone}"),
     log:
         paths.log("pretrain", "{backbone}"),
-    benchmark:
-        paths.benchmark("pretrain", "{backbone}")
     conda:
         ENVIRONMENT
     threads: cfg.compute.pretrain.threads
@@ -53,8 +49,6 @@ rule fetch_weights:
         paths.fetched_checkpoint("{file}"),
     log:
         paths.log("fetch_weights", "{file}"),
-    benchmark:
-        paths.benchmark("fetch_weights", "{file}")
     wildcard_constraints:
         file="|".join(_by_file) or "none",
     retries: 0

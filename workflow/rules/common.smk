@@ -20,8 +20,11 @@ wildcard_constraints:
 
 
 def ssp(*commands):
-    """Shell command that calls the library. Interpreter and config file are no params, as they decide no result."""
-    calls = " && ".join(f"{PYTHON} -m ssp {command} --config {paths.config}" for command in commands)
+    """Shell command that calls the library. Interpreter and config file are no params, as they decide no result.
+
+    It is run by `ssp.jobs.run`, which measures it: Snakemake's `benchmark` misses most of a short job.
+    """
+    calls = " && ".join(f"{PYTHON} -m ssp.jobs.run {{log}} {command} --config {paths.config}" for command in commands)
     return f"{{{{ {calls}; }}}} > {{log}} 2>&1"
 
 

@@ -13,8 +13,6 @@ rule generate:
         touch(paths.generated("{dataset}")),
     log:
         paths.log("generate", "{dataset}"),
-    benchmark:
-        paths.benchmark("generate", "{dataset}")
     conda:
         ENVIRONMENT
     threads: cfg.compute.data.threads
@@ -39,8 +37,6 @@ rule fetch:
         touch(paths.fetched("{dataset}")),
     log:
         paths.log("fetch", "{dataset}"),
-    benchmark:
-        paths.benchmark("fetch", "{dataset}")
     retries: 0
     localrule: True
     conda:
@@ -61,8 +57,6 @@ rule unpack:
         paths.unpacked("{dataset}"),
     log:
         paths.log("unpack", "{dataset}"),
-    benchmark:
-        paths.benchmark("unpack", "{dataset}")
     conda:
         ENVIRONMENT
     threads: cfg.compute.data.threads
@@ -85,8 +79,6 @@ rule manifest:
         paths.manifest("{dataset}"),
     log:
         paths.log("manifest", "{dataset}"),
-    benchmark:
-        paths.benchmark("manifest", "{dataset}")
     conda:
         ENVIRONMENT
     threads: cfg.compute.data.threads
@@ -112,8 +104,6 @@ rule frames:
         report=paths.shard_report("{dataset}", "{shard}"),
     log:
         paths.log("frames", "{dataset}", "{shard}"),
-    benchmark:
-        paths.benchmark("frames", "{dataset}", "{shard}")
     conda:
         ENVIRONMENT
     threads: cfg.compute.data.threads

@@ -28,8 +28,6 @@ rule costs:
         paths.costs,
     log:
         paths.log("costs"),
-    benchmark:
-        paths.benchmark("costs")
     conda:
         ENVIRONMENT
     threads: cfg.compute.train.threads
@@ -64,8 +62,6 @@ rule tables:
         ),
     log:
         paths.log("tables"),
-    benchmark:
-        paths.benchmark("tables")
     localrule: True
     conda:
         ENVIRONMENT
@@ -90,8 +86,6 @@ rule ablation:
         ),
     log:
         paths.log("ablation", "{ablation}"),
-    benchmark:
-        paths.benchmark("ablation", "{ablation}")
     localrule: True
     conda:
         ENVIRONMENT
@@ -114,8 +108,6 @@ rule ablation_curve:
         ),
     log:
         paths.log("ablation_curve", "{ablation}"),
-    benchmark:
-        paths.benchmark("ablation_curve", "{ablation}")
     localrule: True
     conda:
         ENVIRONMENT
@@ -144,8 +136,6 @@ if cfg.explained:
             paths.explained("{dataset}"),
         log:
             paths.log("explain", "{dataset}"),
-        benchmark:
-            paths.benchmark("explain", "{dataset}")
         conda:
             ENVIRONMENT
         threads: cfg.compute.train.threads
@@ -170,8 +160,6 @@ rule keep_manifest:
         paths.kept_manifest("{dataset}"),
     log:
         paths.log("keep_manifest", "{dataset}"),
-    benchmark:
-        paths.benchmark("keep_manifest", "{dataset}")
     localrule: True
     conda:
         ENVIRONMENT
@@ -201,8 +189,6 @@ rule report:
         page=paths.report,
     log:
         paths.log("report"),
-    benchmark:
-        paths.benchmark("report")
     localrule: True
     conda:
         ENVIRONMENT

@@ -24,8 +24,6 @@ rule train:
         predictions=paths.predictions("{dataset}", "{method}", "{seed}"),
     log:
         paths.log("train", "{dataset}", "{method}", "seed{seed}"),
-    benchmark:
-        paths.benchmark("train", "{dataset}", "{method}", "seed{seed}")
     conda:
         ENVIRONMENT
     threads: cfg.compute.train.threads

@@ -14,8 +14,6 @@ rule init_tracking:
         touch(TRACKING),
     log:
         paths.log("init_tracking"),
-    benchmark:
-        paths.benchmark("init_tracking")
     localrule: True
     conda:
         ENVIRONMENT
@@ -48,8 +46,6 @@ rule sweep:
         paths.choice("{dataset}", "{method}", *STUDY),
     log:
         paths.log("sweep", "{dataset}", "{method}", *STUDY),
-    benchmark:
-        paths.benchmark("sweep", "{dataset}", "{method}", *STUDY)
     conda:
         ENVIRONMENT
     threads: cfg.compute.train.threads

@@ -94,7 +94,7 @@ def test_stages(page):
     rules = [*before, "sweep", "train", "costs", "tables", "explain", "keep_manifest", "report"]
     assert [row[0].startswith(rule) for row, rule in zip(stages[1:], rules, strict=True)] == [True] * len(rules)
     rows = dict(zip(rules, stages[1:], strict=True))
-    assert rows["train"][1:] == ["122 measured", "1:32 min", "1.5 s", "2,000", "1:02 minssv2 ssp seed0"]
+    assert rows["train"][1:] == ["122 measured", "1:32 min", "1:02 min", "2,000", "1:02 minssv2 ssp seed0"]
     assert rows["init_tracking"][1:3] == ["1", "4.0 s"]
 
 

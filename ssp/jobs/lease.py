@@ -1,0 +1,158 @@
+"""One process at a time for a sweep or a training, wherever it runs; and what it has finished, no other can cost it.
+
+Design choices
+- A lease is a file in the results folder, which names host, process and batch job. To make it is to hold it: of several
+  one wins that, on network disks without locks too. Its holder touches it while it lives.
+- Who comes second waits. Where the first finishes it has what the first has made, and need not do it again.
+- A holder is dead when its process is gone from this host, or when its lease lies untouched for `GRACE_S`.
+- Snakemake removes the outputs of a job before it starts, and again when it fails, also those that another process has
+  written there: the same job of a workflow that was killed and started again. So each output has a second link, beside
+  the lease, and a job gets back what was finished since its workflow began, instead of making it twice. A workflow that
+  was killed goes on when it is started again. What is older than it is made anew: somebody asked for that.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ssp.files import atomic_path, process_lives, write_text
+
+BEGAN = "SSP_WORKFLOW_BEGAN"  # environment variable of the workflow's jobs: Unix time
+HEARTBEAT_S = 15.0
+GRACE_S = 180.0  # what one host knows of a file on a network disk may be a minute old
+LOOK_S = 2.0  # of who waits
+log = logging.getLogger(__name__)
+
+
+def begin(mark: Path, anew: bool) -> None:
+    """Note when a workflow began, for its jobs; one that was killed is gone on with, unless results are wanted anew."""
+    if anew or not mark.exists():
+        write_text(mark, "A workflow is going on, or was killed. When this was written, it began.\n")
+
+
+@contextmanager
+def lease(place: Path, outputs: Sequence[Path]) -> Iterator[bool]:
+    """Hold a place while the block runs; waits as long as another process holds it.
+
+    Args:
+        place: folder of the lease; a job that must run once at a time has one of its own.
+        outputs: files that the block writes, the one that says it is complete last.
+
+    Yields:
+        Whether there is something to do: not where another process has just done it, and the outputs are there.
+    """
+    since = float(os.environ.get(BEGAN, time.time()))
+    holder, told = place / "holder", None
+    while not _taken(holder):
+        if (other := _whose(holder)) != told and (told := other):
+            log.info("waiting for %s, which is at it", other)
+        if not (other and _cleared(holder, other)):
+            time.sleep(LOOK_S)
+    over = threading.Event()
+    beat = threading.Thread(target=_beat, args=(holder, over), daemon=True)
+    beat.start()
+    try:
+        if _given_back(place, outputs, since):
+            log.info("%s: another process has made it meanwhile", outputs[-1])
+            yield False
+        else:
+            yield True
+            _keep(place, outputs)
+    finally:
+        over.set()
+        beat.join()
+        if _whose(holder) == _this():
+            holder.unlink()
+
+
+def _this() -> str:
+    job = os.environ.get("SLURM_JOB_ID")
+    return f"process {os.getpid()} on {socket.gethostname()}" + (f", batch job {job}" if job else "")
+
+
+def _taken(holder: Path) -> bool:
+    holder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with holder.open("x") as file:
+            file.write(_this())
+    except FileExistsError:
+        return False
+    return True
+
+
+def _whose(holder: Path) -> str | None:
+    with suppress(FileNotFoundError):
+        return holder.read_text()
+    return None
+
+
+def _cleared(holder: Path, dead: str) -> bool:
+    """Whether the lease of a dead holder was removed; one at a time does that, and sees that it is still his."""
+    if not _is_dead(holder, dead):
+        return False
+    alone = holder.with_name("clearing")
+    try:
+        alone.mkdir()
+    except FileExistsError:  # another is at it, or was killed at it
+        with suppress(OSError):
+            if time.time() - alone.stat().st_mtime > GRACE_S:
+                alone.rmdir()
+        return False
+    try:
+        if _whose(holder) == dead and _is_dead(holder, dead):
+            log.info("taking over from %s, which is gone", dead)
+            holder.unlink()
+    finally:
+        alone.rmdir()
+    return True
+
+
+def _is_dead(holder: Path, whose: str) -> bool:
+    _, pid, _, host, *_ = whose.replace(",", " ").split() + [""] * 4
+    if host == socket.gethostname() and pid.isdigit() and not process_lives(int(pid)):
+        return True
+    with suppress(FileNotFoundError):
+        return time.time() - holder.stat().st_mtime > GRACE_S
+    return False
+
+
+def _beat(holder: Path, over: threading.Event) -> None:
+    """Touch the lease until it is over. A process that was suspended for long may have lost it: it must not go on."""
+    while not over.wait(HEARTBEAT_S):
+        if (other := _whose(holder)) not in (None, _this()):
+            log.error("%s has taken over, as this process had not been heard of for %.0f s", other, GRACE_S)
+            os._exit(1)
+        with suppress(OSError):
+            os.utime(holder)
+
+
+def _keep(place: Path, outputs: Sequence[Path]) -> None:
+    for output in outputs:
+        _link(output, place / output.name)
+
+
+def _given_back(place: Path, outputs: Sequence[Path], since: float) -> bool:
+    """Whether all outputs were made since then; those that are gone are put back."""
+    kept = [place / output.name for output in outputs]
+    with suppress(FileNotFoundError):
+        if all(path.stat() for path in kept) and kept[-1].stat().st_mtime >= since:
+            for path, output in zip(kept, outputs, strict=True):
+                _link(path, output)
+            return True
+    return False
+
+
+def _link(path: Path, target: Path) -> None:
+    with atomic_path(target) as temporary:
+        try:
+            os.link(path, temporary)
+        except OSError:  # a disk without hard links
+            shutil.copy2(path, temporary)

@@ -1,0 +1,156 @@
+"""One process at a time, a dead one is followed, and what one has finished another gets instead of making it twice."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ssp.jobs.lease import BEGAN, GRACE_S, begin, lease
+
+WORKER = """
+import sys, time
+from pathlib import Path
+from ssp.jobs import lease
+
+lease.LOOK_S, lease.HEARTBEAT_S = 0.05, 0.1
+folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
+with lease.lease(folder / "lease", [folder / "out.txt"]) as wanted:
+    if wanted:
+        with (folder / "made.txt").open("a") as log:
+            log.write("once\\n")
+        time.sleep(seconds)
+        (folder / "out.txt").write_text("result")
+print("made" if wanted else "given")
+"""
+ELSEWHERE = "process 1 on elsewhere, batch job 7"
+
+
+def start(folder, seconds=0.3, **more):
+    environment = {name: value for name, value in os.environ.items() if name != BEGAN} | more
+    command = [sys.executable, "-c", WORKER, str(folder), str(seconds)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def ended(process):
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    return out.strip()
+
+
+def until(met):
+    end = time.monotonic() + 30
+    while not met():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """The lease in this process, which neither knows of a workflow nor waits long."""
+    monkeypatch.delenv(BEGAN, raising=False)
+    monkeypatch.setattr("ssp.jobs.lease.LOOK_S", 0.05)
+
+
+def make(folder, content="result"):
+    with lease(folder / "lease", [folder / "a.txt", folder / "b.txt"]) as wanted:
+        if wanted:
+            (folder / "a.txt").write_text(content)
+            (folder / "b.txt").write_text(content)
+    return wanted
+
+
+def test_of_many_at_once_one_works_and_all_have_its_result(tmp_path):
+    outcomes = sorted(map(ended, [start(tmp_path, 2.0) for _ in range(6)]))
+    assert outcomes == ["given"] * 5 + ["made"]
+    assert (tmp_path / "made.txt").read_text() == "once\n"
+    assert not (tmp_path / "lease" / "holder").exists()
+
+
+def test_a_killed_holder_is_followed_at_once(tmp_path):
+    first = start(tmp_path, 60)
+    until((tmp_path / "made.txt").exists)
+    waiting = [start(tmp_path) for _ in range(3)]
+    time.sleep(0.5)
+    assert (tmp_path / "made.txt").read_text() == "once\n"  # they do wait
+    first.kill()
+    first.wait()
+    assert sorted(map(ended, waiting)) == ["given", "given", "made"]
+    assert (tmp_path / "made.txt").read_text() == "once\n" * 2
+
+
+def test_a_holder_on_another_host_is_followed_when_it_is_silent(tmp_path):
+    holder = tmp_path / "lease" / "holder"
+    holder.parent.mkdir()
+    holder.write_text(ELSEWHERE)
+    waiting = start(tmp_path)
+    for _ in range(10):  # as it does while it lives
+        os.utime(holder)
+        time.sleep(0.1)
+    assert waiting.poll() is None and holder.read_text() == ELSEWHERE
+    os.utime(holder, (0, time.time() - GRACE_S - 1))
+    assert ended(waiting) == "made"
+
+
+def test_the_clearing_of_a_killed_process_stops_nobody_for_ever(tmp_path):
+    holder = tmp_path / "lease" / "holder"
+    (tmp_path / "lease" / "clearing").mkdir(parents=True)
+    holder.write_text(f"process 999999999 on {socket.gethostname()}")
+    os.utime(tmp_path / "lease" / "clearing", (0, time.time() - GRACE_S - 1))
+    assert ended(start(tmp_path)) == "made"
+
+
+def test_a_holder_lives_as_long_as_it_works(tmp_path):
+    first = start(tmp_path, 1.5)
+    holder = tmp_path / "lease" / "holder"
+    until((tmp_path / "made.txt").exists)
+    os.utime(holder, (0, time.time() - GRACE_S - 1))
+    until(lambda: time.time() - holder.stat().st_mtime < 10)
+    assert ended(first) == "made"
+
+
+def test_who_lost_its_lease_stops_before_it_writes(tmp_path):
+    first = start(tmp_path, 60)
+    until((tmp_path / "made.txt").exists)
+    (tmp_path / "lease" / "holder").write_text(ELSEWHERE)
+    assert first.wait(30) == 1 and not (tmp_path / "out.txt").exists()
+    assert (tmp_path / "lease" / "holder").read_text() == ELSEWHERE
+
+
+def test_what_a_duplicate_removed_is_given_back(tmp_path, quick, monkeypatch):
+    begin(tmp_path / "began", anew=False)
+    monkeypatch.setenv(BEGAN, str((tmp_path / "began").stat().st_mtime))
+    assert make(tmp_path)
+    (tmp_path / "a.txt").unlink()
+    (tmp_path / "b.txt").unlink()
+    assert not make(tmp_path, "other")
+    assert [(tmp_path / name).read_text() for name in ("a.txt", "b.txt")] == ["result", "result"]
+
+
+def test_what_was_made_before_the_workflow_is_made_anew(tmp_path, quick, monkeypatch):
+    assert make(tmp_path)
+    for kept in (tmp_path / "lease").iterdir():
+        os.utime(kept, (0, time.time() - 60))
+    assert make(tmp_path, "by hand") and (tmp_path / "b.txt").read_text() == "by hand"
+    monkeypatch.setenv(BEGAN, str(time.time() + 60))
+    assert make(tmp_path, "anew") and (tmp_path / "b.txt").read_text() == "anew"
+
+
+def test_a_killed_workflow_goes_on_with_its_time(tmp_path):
+    mark = tmp_path / "state" / "began"
+    begin(mark, anew=False)
+    os.utime(mark, (0, 1000))
+    begin(mark, anew=False)
+    assert mark.stat().st_mtime == 1000
+    begin(mark, anew=True)
+    assert mark.stat().st_mtime > 1000
+
+
+def test_a_failure_releases_and_keeps_nothing(tmp_path, quick):
+    with pytest.raises(RuntimeError), lease(tmp_path / "lease", [tmp_path / "b.txt"]):
+        (tmp_path / "b.txt").write_text("half")
+        raise RuntimeError
+    assert not list((tmp_path / "lease").iterdir())
+    assert make(tmp_path)

@@ -1,0 +1,134 @@
+"""The process that jobs are forked from: the same command, the same end, and nobody is outlived."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ssp.jobs.warm import ADDRESS
+from ssp.records.usage import read_usage
+
+ROOT = Path(__file__).resolve().parents[3]
+CONFIG = str(ROOT / "config/demo.yaml")
+LONG = ("costs", "--config", CONFIG)  # ten seconds, if nobody ends it
+STARTER = f"""
+import os, sys
+from ssp.jobs import warm
+warm.start({str(ROOT)!r})
+print(os.environ[warm.ADDRESS], flush=True)
+sys.stdin.read()
+"""
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="parent-death signals are Linux's"),
+    pytest.mark.xdist_group("warm"),
+]
+
+
+class Warm:
+    """A process to fork from, the process that started it, and jobs."""
+
+    def __init__(self, folder):
+        self.folder, plain = folder, {name: value for name, value in os.environ.items() if name != ADDRESS}
+        plain["PYTHONPATH"] = str(ROOT)
+        self.starter = subprocess.Popen(
+            [sys.executable, "-c", STARTER], env=plain, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.address = Path(self.starter.stdout.readline().strip())
+        self.environment = plain | {ADDRESS: str(self.address)}
+        until(self.address.exists)
+
+    def job(self, *command, **more):
+        run = [sys.executable, "-m", "ssp.jobs.run", "job.log", *command]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(run, cwd=self.folder, env=self.environment | more, **pipes)
+
+    def forked(self):
+        """Processes of jobs: they have the command line of the one that they were forked from."""
+        return [pid for pid in _having("cmdline", self.address) if _parent(pid) != self.starter.pid]
+
+    def started(self):
+        """What jobs have started in turn."""
+        return [pid for pid in _having("environ", self.address) if _parent(pid) != os.getpid()]
+
+
+def _having(file, address):
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(address).encode() in (process / file).read_bytes() and _parent(process.name) is not None:
+                found.append(int(process.name))
+    return found
+
+
+def _parent(pid):
+    """None of a process that has ended."""
+    with contextlib.suppress(OSError):
+        state, parent, *_ = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if state == "Z" else int(parent)
+
+
+def until(met, limit=60):
+    end = time.monotonic() + limit
+    while not met():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory):
+    warm = Warm(tmp_path_factory.mktemp("warm"))
+    yield warm
+    warm.starter.kill()
+    warm.starter.wait()
+
+
+def test_a_job_is_the_same_command_and_does_not_import(warm):
+    done = warm.job("params", "--config", CONFIG)
+    out, err = done.communicate()
+    used = read_usage(warm.folder / "job.tsv")
+    cold = warm.job("params", "--config", CONFIG, **{ADDRESS: ""})
+    assert (out, err, done.returncode) == (*cold.communicate(), 0) and "extra: what the method adds" in out
+    alone = read_usage(warm.folder / "job.tsv")
+    assert used.cpu_time < alone.cpu_time - 0.5  # importing torch alone takes longer than that
+    assert used.max_rss > 100
+
+
+def test_a_job_fails_as_the_command_fails(warm):
+    done = warm.job("params", "--config", "nothing.yaml")
+    out, err = done.communicate()
+    assert (out, done.returncode) == ("", 1)
+    assert err.startswith("error: nothing.yaml: cannot be read") and err.count("\n") == 1
+
+
+def test_folder_and_environment_are_those_of_the_job(warm):
+    (warm.folder / "own.yaml").write_text("nonsense: 1\n")
+    done = warm.job("check", "own.yaml", TMPDIR="/somewhere")
+    assert "own.yaml: nonsense: " in done.communicate()[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_who_ends_the_job_ends_the_forked_process(warm, number):
+    job = warm.job(*LONG)
+    until(warm.started)  # it measures memory in processes of their own
+    job.send_signal(number)
+    assert job.wait(20) == -number
+    until(lambda: not warm.forked() and not warm.started())
+
+
+def test_all_end_with_the_workflow_even_when_it_is_killed(tmp_path):
+    warm = Warm(tmp_path)
+    job = warm.job(*LONG)
+    until(warm.forked)
+    warm.starter.kill()
+    warm.starter.wait()
+    assert job.wait(20) == 1
+    assert job.stderr.read() == "error: the process that this job was forked from has ended; run the workflow again\n"
+    until(lambda: not warm.forked() and not warm.address.parent.exists())
+    alone = warm.job("params", "--config", CONFIG)  # of a new start, say
+    assert alone.wait(60) == 0
