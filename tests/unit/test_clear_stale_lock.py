@@ -1,11 +1,14 @@
 """The lock of a killed Snakemake goes away by itself; the lock of a living one stays."""
 
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from ssp.jobs.lease import GRACE_S
 
 SCRIPT = Path(__file__).resolve().parents[2] / "workflow" / "scripts" / "clear_stale_lock.py"
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked up in /proc")
@@ -62,3 +65,20 @@ def test_a_run_in_another_folder_does_not_matter(lock, tmp_path):
 def test_no_lock_no_words(tmp_path):
     done = _clear(tmp_path)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize(("silent_s", "kept"), [(0, True), (300, False)])
+def test_a_lock_is_kept_while_a_training_on_another_machine_lives(lock, tmp_path, silent_s, kept):
+    holder = tmp_path / "results/demo/state/leases/records/ssv2/ssp/seed0.json/holder"
+    holder.parent.mkdir(parents=True)
+    holder.write_text("process 17 on node3, batch job 4711")
+    os.utime(holder, (0, time.time() - silent_s))
+    done = _clear(tmp_path)
+    assert (done.returncode, lock.exists()) == ((1, True) if kept else (0, False))
+    if kept:
+        place = "results/demo/state/leases/records/ssv2/ssp/seed0.json"
+        assert f"process 17 on node3, batch job 4711 ({place})" in done.stderr
+
+
+def test_it_waits_as_long_as_leases_do():
+    assert f"SILENT_S = {GRACE_S}" in SCRIPT.read_text()

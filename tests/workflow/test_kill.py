@@ -38,7 +38,7 @@ def _clear(folder: Path) -> subprocess.CompletedProcess:
 def test_the_lock_of_a_run_is_kept_while_it_lives_and_removed_when_it_was_killed(tmp_path):
     folder = tmp_path / "run"
     write_config(folder, epochs=1, steps=100_000, quick=True)
-    # A job that imports for itself lives on; those that are forked end with the workflow (tests/unit/jobs/test_warm.py).
+    # A job that imports for itself lives on; forked ones end with the workflow (tests/unit/jobs/test_warm.py).
     locks, start, limit = folder / ".snakemake/locks", Start(folder, 1, 1), time.monotonic() + LIMIT_S
     try:
         while "pretrain/f4" not in start.going_on():  # long enough

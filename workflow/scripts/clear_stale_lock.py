@@ -1,11 +1,16 @@
 """Removes the lock that a killed Snakemake left in this folder, unless something is still running here.
 
 Snakemake's lock does not name its process, so the processes of this machine are asked (Linux: /proc): any snakemake,
-and any job that outlived it, whose working directory is this one. On other systems the lock is left as it is.
+and any job that outlived it, whose working directory is this one. Sweeps and trainings on other machines are known by
+their leases (ssp/jobs/lease.py), which they touch while they live. On other systems the lock is left as it is.
 """
 
+import socket
 import sys
+import time
 from pathlib import Path
+
+SILENT_S = 180.0  # ssp.jobs.lease.GRACE_S; this runs before anything is installed
 
 
 def running_here(folder: Path, proc: Path = Path("/proc")) -> list[str]:
@@ -23,12 +28,22 @@ def running_here(folder: Path, proc: Path = Path("/proc")) -> list[str]:
     return found
 
 
+def running_elsewhere(folder: Path) -> list[str]:
+    """Holders of leases on other machines that have given a sign of life."""
+    found = []
+    for lease in folder.glob("results/*/state/leases/**/holder"):
+        whose = lease.read_text()
+        if f" on {socket.gethostname()}" not in whose and time.time() - lease.stat().st_mtime < SILENT_S:
+            found.append(f"{whose} ({lease.parent.relative_to(folder)})")
+    return found
+
+
 def main(folder: Path) -> str | None:
     """Remove a stale lock; returns an error message when the lock is someone's."""
     locks = sorted((folder / ".snakemake" / "locks").glob("*.lock"))
     if not locks or not Path("/proc").is_dir():
         return None
-    if running := running_here(folder.resolve()):
+    if running := running_here(folder.resolve()) + running_elsewhere(folder.resolve()):
         return f"Error: a run is going on in this folder: {'; '.join(running)}. Wait for it, or end it first."
     for lock in locks:
         lock.unlink(missing_ok=True)

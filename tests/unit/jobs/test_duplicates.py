@@ -1,0 +1,73 @@
+"""The same job twice: one process works, both succeed, and test is read once. Nothing is lost to the second."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ssp.jobs.cell import Cell
+from ssp.jobs.lease import BEGAN
+from ssp.jobs.seed import train_cell
+from ssp.jobs.sweep import run_sweep
+from ssp.jobs.tracking import Tracking
+from ssp.records.record import load_record
+
+ROOT = Path(__file__).resolve().parents[3]
+CELL = ("ucf101", "linear")
+
+
+@pytest.fixture
+def config(tiny):
+    return tiny(sweep__trials=2, sweep__epochs=1)
+
+
+def twice(config, *command):
+    """Two processes of a command at once; what each says."""
+    Path("config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    call = [sys.executable, "-m", "ssp", *command, "--config", "config.yaml"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(call, env=environment, **pipes) for _ in range(2)]
+    outcomes = [(*process.communicate(timeout=300), process.returncode) for process in both]
+    assert [code for *_, code in outcomes] == [0, 0], outcomes
+    waited = [err for _, err, _ in outcomes if "another process has made it meanwhile" in err]
+    assert len(waited) == 1 and "which is at it" in waited[0]
+    return [out for out, *_ in outcomes]
+
+
+def runs(config, kind):
+    tracking = Tracking(config)
+    found = tracking.client.search_runs([tracking.experiment_id], f"tags.`ssp.kind` = '{kind}'")
+    return sorted(run.info.status for run in found)
+
+
+def test_of_two_sweeps_and_two_trainings_at_once_one_works(config):
+    earlier = {kind: runs(config, kind) for kind in ("sweep", "cell", "trial", "seed")}  # of other tests
+    first, second = twice(config, "sweep", "--dataset", CELL[0], "--method", CELL[1])
+    assert first == second and "chosen: trial " in first
+    for kind, more in (("sweep", 1), ("cell", 1), ("trial", 2)):
+        assert runs(config, kind) == sorted(earlier[kind] + ["FINISHED"] * more)
+
+    first, second = twice(config, "train", "--dataset", CELL[0], "--method", CELL[1], "--seed", "0")
+    assert first == second and "test top-1 " in first
+    assert runs(config, "seed") == sorted([*earlier["seed"], "FINISHED"])
+    readings = Cell(config, *CELL).paths.readings(*CELL, 0).read_text().splitlines()
+    assert [json.loads(line)["by"] for line in readings] == ["train"]
+
+
+def test_outputs_that_a_failed_duplicate_removed_come_back_without_training(config, monkeypatch):
+    run_sweep(config, *CELL)
+    record = train_cell(config, *CELL, 0)
+    paths = Cell(config, *CELL).paths
+    outputs = [paths.record(*CELL, 0), paths.predictions(*CELL, 0), paths.choice(*CELL)]
+    before = [path.read_bytes() for path in outputs], runs(config, "sweep"), runs(config, "seed")
+    for path in outputs:
+        path.unlink()  # as Snakemake does
+    monkeypatch.setenv(BEGAN, "1000")
+    run_sweep(config, *CELL)
+    assert train_cell(config, *CELL, 0) == record == load_record(outputs[0])
+    assert ([path.read_bytes() for path in outputs], runs(config, "sweep"), runs(config, "seed")) == before
