@@ -103,6 +103,10 @@ class Paths:
         """Optuna's journal of a study; survives a killed sweep."""
         return _suffixed(self.results.joinpath("state", "sweeps", dataset, *_study(method, study)), ".journal")
 
+    def trial_states(self, dataset: str, method: str, study: int | str | None = None) -> Path:
+        """Folder of what killed trials of a study continue from; removed when the choice is written."""
+        return self.results.joinpath("state", "trials", dataset, *_study(method, study))
+
     def lease(self, output: Path) -> Path:
         """Folder of the lease of a job (`ssp.jobs.lease`), by what the job makes."""
         return self.results / "state" / "leases" / output.relative_to(self.results)

@@ -4,7 +4,8 @@ Design choices
 - A command reads the config, calls one function of the library, and prints what came out. Nothing is decided here.
 - Imports are inside the commands: `ssp --help` and a mistyped option answer at once, without torch.
 - A mistake of the user is one red line on stderr and exit code 1; any other exception is a defect and keeps its
-  traceback. Ctrl-C ends with 130 and a closed pipe with 1: typer sees to both.
+  traceback. Ctrl-C ends with 130 and a closed pipe with 1: typer sees to both. A training that was asked to stop ends
+  with 75: run it again.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import typer
 from ssp.cli import data, results, tuning
 from ssp.errors import SSPError
 from ssp.files import storage_error
+from ssp.training.stopping import CONTINUE, Interrupted
 
 app = typer.Typer(
     name="ssp",
@@ -74,6 +76,9 @@ def main() -> None:
     logging.getLogger("ssp").setLevel(logging.INFO)
     try:
         app()
+    except Interrupted as interrupted:
+        typer.secho(str(interrupted), fg=typer.colors.YELLOW, err=True)
+        sys.exit(CONTINUE)
     except (SSPError, OSError) as error:
         problem = error if isinstance(error, SSPError) else storage_error(error)
         if problem is None:

@@ -34,6 +34,7 @@ from ssp.progress import progress
 from ssp.training.execution import Execution, derive_seed
 from ssp.training.loop import TrainingState, take_step
 from ssp.training.optim import Schedule, make_optimizer
+from ssp.training.stopping import asked_to_stop, stop_if_asked, stoppable
 
 STATE_EVERY = 100  # steps
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as for all clips
@@ -57,7 +58,8 @@ def run_pretrain(config: Config, checkpoint: str, state_every: int = STATE_EVERY
     paths, path = Paths.of(config), Paths.of(config).backbone(checkpoint)
     with lease(paths.lease(path), [paths.backbone_report(checkpoint), path]) as wanted:
         if wanted:
-            _pretrain(config, checkpoint, state_every)
+            with stoppable():
+                _pretrain(config, checkpoint, state_every)
     return path
 
 
@@ -119,10 +121,9 @@ def _train(
     """Train in place from the kept state, or from the beginning; returns the mean loss between two states."""
     optimizer = make_optimizer(model, settings.weight_decay)
     schedule = Schedule(settings.lr, settings.steps, round(settings.warmup * settings.steps))
-    saved = state.restore(model, optimizer, execution.device) or {"step": 0, "losses": []}
-    first, losses = saved["step"], saved["losses"]
+    saved = state.restore(model, optimizer, execution.device) or {"step": 0, "losses": [], "running": []}
+    first, losses, running = saved["step"], saved["losses"], saved["running"]
     model.train()
-    running: list[float] = []
     with progress("pre-train") as update:
         for step in range(first, settings.steps):
             batch = step_clips(len(clips), settings, step)
@@ -145,7 +146,10 @@ def _train(
             if done % state_every == 0 or done == settings.steps:
                 losses.append(math.fsum(running) / len(running))
                 running.clear()
-                state.save(model, optimizer, step=done, losses=losses)
+                state.save(model, optimizer, step=done, losses=losses, running=running)
+            elif asked_to_stop():
+                state.save(model, optimizer, step=done, losses=losses, running=running)
+            stop_if_asked()
     return losses
 
 

@@ -9,7 +9,7 @@ Design choices
 - That test was read is noted before the record says what came out (`ssp.records.readings`).
 - A training that fails for a reason of its own (loss not finite, out of memory) writes all three too, says why in the
   record, and the workflow goes on.
-- A killed run continues after its last epoch; its MLflow run goes on as well.
+- A killed run continues after its last epoch, or where it has last saved within one; its MLflow run goes on as well.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ from ssp.records.record import (
 from ssp.scan import choose_backend
 from ssp.training.evaluate import empty_predictions, write_predictions
 from ssp.training.loop import EpochResult, TrainingFailed, TrainingState, best_of, failures
+from ssp.training.stopping import stoppable
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def train_cell(config: Config, dataset: str, method: str, seed: int) -> Record:
     if seed not in seeds:
         raise ConfigError(f"config '{config.name}': no seed {seed}; it has: {', '.join(map(str, seeds))}")
     predictions, record = cell.paths.predictions(dataset, method, seed), cell.paths.record(dataset, method, seed)
-    with lease(cell.paths.lease(record), [predictions, record]) as wanted:
+    with lease(cell.paths.lease(record), [predictions, record]) as wanted, stoppable():
         return _run_seed(cell, seed) if wanted else load_record(record)
 
 
@@ -115,7 +116,7 @@ def _run_seed(cell: Cell, seed: int) -> Record:
         write_safetensors({}, cell.paths.weights(dataset, method, seed), about)
     predictions = cell.paths.predictions(dataset, method, seed)
     write_predictions(outcome.predictions, predictions)
-    seconds = time.perf_counter() - clock
+    seconds = time.perf_counter() - clock + sum(epoch.seconds_before for epoch in outcome.epochs)
     about = _run(outcome, started, seconds, cell.execution.device, run, tracking.public_uri)
     record = _with_readings(cell, _record(cell, choice, seed, outcome, about, predictions))
     save_record(record, cell.paths.record(dataset, method, seed))

@@ -32,8 +32,9 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,8 @@ from ssp.methods.space import search_space
 from ssp.records.choice import Choice, SweepRun, Trial, last_rung, load_choice, ranked, save_choice
 from ssp.records.record import Chosen, Epoch
 from ssp.training.execution import derive_seed
-from ssp.training.loop import TrainingFailed, failures
+from ssp.training.loop import TrainingFailed, TrainingState, failures
+from ssp.training.stopping import Interrupted, asked_to_stop, stop_if_asked, stoppable
 
 log = logging.getLogger(__name__)
 SHARED = tuple(Hyperparameters.model_fields)
@@ -73,7 +75,7 @@ def run_sweep(config: Config, dataset: str, method: str, study: int | None = Non
         fix = f"give one of {known}" if config.sweep.repeats > 1 else "leave it out, there is one study"
         raise ConfigError(f"--study: {fix} (sweep.repeats of config '{config.name}')")
     path = cell.paths.choice(dataset, method, study)
-    with lease(cell.paths.lease(path), [path]) as wanted:
+    with lease(cell.paths.lease(path), [path]) as wanted, stoppable():
         return _search(cell) if wanted else load_choice(path, config, dataset, method, study)
 
 
@@ -107,7 +109,8 @@ def _search(cell: Cell) -> Choice:
     )
     choice = choose(cell, results, about)
     save_choice(choice, cell.paths.choice(dataset, method, study))
-    shutil.rmtree(cell.paths.features(cell.name), ignore_errors=True)
+    for folder in (cell.paths.features(cell.name), _states(cell)):
+        shutil.rmtree(folder, ignore_errors=True)
     if choice.hyperparameters:
         parent.log_params(tracked_params(choice.hyperparameters, trial=choice.trial))
         if choice.value is not None:
@@ -130,6 +133,7 @@ def _fill(cell: Cell, study: optuna.Study, rung: int, best: list[Trial], trackin
         else:
             _enqueue(cell, study, rung, slots, best)
             _work_in_parallel(cell, rung, slots, parent)
+            stop_if_asked()
             fail_stale_trials(study)
             if not set(slots) - set(remaining_slots(study, asked)):
                 raise RuntimeError(f"{cell.name}: no worker of the sweep finished a trial; see the log above")
@@ -214,6 +218,19 @@ def _work(cell: Cell, study: optuna.Study, rung: int, slot: int, tracking: Track
     # The run first: a trial that is killed in between runs again, while a run would stay RUNNING for good.
     run.finish("FAILED" if reason else "FINISHED", reason or (state == TrialState.PRUNED and "pruned") or None)
     study.tell(trial, value, state=state)
+    shutil.rmtree(_states(cell) / str(number), ignore_errors=True)
+
+
+def _states(cell: Cell) -> Path:
+    """What killed trials continue from, a folder for each; removed when it is over."""
+    return cell.paths.trial_states(cell.dataset, cell.method, cell.study)
+
+
+def _state(cell: Cell, trial: optuna.Trial, rung: int, fold: int, chosen: Chosen) -> TrainingState:
+    """Where a trial goes on that was killed: the next one of its slot, if that is proposed the same."""
+    number = _number(cell, rung, trial.user_attrs["slot"])
+    identity = slice_hash({"study": trial.study.study_name, "number": number, "chosen": chosen.model_dump(mode="json")})
+    return TrainingState(_states(cell) / str(number) / f"fold{fold}.pt", identity)
 
 
 def _number(cell: Cell, rung: int, slot: int) -> int:
@@ -234,9 +251,10 @@ def _train(
             model = part.build(chosen, seed)
         curves.append([])
         with _fold_run(tracking, own, cell, run) if folds > 1 else nullcontext(run) as tracked:
-            for epoch in train_epochs(
-                part, model, chosen, seed, tracked, own, epochs=budget.epochs, share=shares_features(cell)
-            ):
+            share = model.trunk_is_frozen and shares_features(cell)  # then it is quick, and has no state of its own
+            state = None if share else _state(cell, trial, rung, fold, chosen)
+            epochs = {"epochs": budget.epochs, "share": share, "state": state}
+            for epoch in train_epochs(part, model, chosen, seed, tracked, own, **epochs):
                 curves[-1].append(curve(epoch))
                 if folds == 1:
                     trial.set_user_attr("epochs", _plain(curves[0]))
@@ -305,8 +323,12 @@ def _work_in_parallel(cell: Cell, rung: int, slots: list[int], parent: str) -> N
     ]
     for worker in workers:
         worker.start()
-    for worker in workers:
-        worker.join()
+    while alive := [worker for worker in workers if worker.is_alive()]:
+        alive[0].join(timeout=1)
+        if asked_to_stop():
+            for worker in alive:
+                worker.terminate()  # asks it, too
+                worker.join()
 
 
 def _worker(
@@ -326,12 +348,13 @@ def _worker(
         torch.cuda.set_device(place % torch.cuda.device_count())
     owner, cell, tracking = os.getppid(), Cell(config, dataset, method, number), Tracking(config)
     study = open_study(cell, rung)
-    while os.getppid() == owner:
-        try:
-            slot = tickets.get(timeout=1)
-        except queue.Empty:
-            return
-        _work(cell, study, rung, slot, tracking, parent)
+    with stoppable(), suppress(Interrupted):
+        while os.getppid() == owner:
+            try:
+                slot = tickets.get(timeout=1)
+            except queue.Empty:
+                return
+            _work(cell, study, rung, slot, tracking, parent)
 
 
 # The outcome.

@@ -28,6 +28,7 @@ from ssp.config import Recipe
 from ssp.files import atomic_path
 from ssp.records.predictions import SCHEMA
 from ssp.training.execution import Execution
+from ssp.training.stopping import stop_if_asked
 
 
 def predict(
@@ -120,6 +121,7 @@ def forward_all(
     model.eval()
     try:
         for clips, labels, positions, views in execution.loader(dataset, batches):
+            stop_if_asked()
             with torch.inference_mode(), execution.autocast():
                 logits = model(clips.to(execution.device, non_blocking=True))
             yield logits.float().cpu(), labels, positions, views

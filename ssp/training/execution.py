@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ssp.config import Compute
 from ssp.errors import ConfigError
+from ssp.training.stopping import ignore_in_worker
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -69,5 +70,6 @@ class Execution:
             batch_sampler=batches,
             num_workers=min(self.loader_workers, len(batches)),
             pin_memory=self.device.type == "cuda",
+            worker_init_fn=ignore_in_worker,
             generator=torch.Generator().manual_seed(0),  # the loader draws worker seeds; keep off the global stream
         )

@@ -11,8 +11,9 @@ Design choices
   Only full batches are used; the surplus of an epoch is another one in the next.
 - What is measured after every epoch, where anything is, serves curves and sweeps, and the weights that leave are those
   of the last epoch; those of the best one with `keep_best` alone, as the published code has it.
-- After each epoch the state of a training is written atomically; a killed run continues there and, on CPU, ends with
-  the very same bytes as one that was never killed.
+- The state of a training is written atomically after each epoch, every so many minutes within one, and after the step
+  in which it is asked to stop (`ssp.training.stopping`). A run that was ended continues there and, on a CPU, ends with
+  the very same bytes as one that never was.
 - A loss that is not finite, or too little memory, is a result (`TrainingFailed`), not a crash.
 """
 
@@ -22,7 +23,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -42,6 +43,7 @@ from ssp.training.execution import Execution, derive_seed
 from ssp.training.features import Features
 from ssp.training.mixing import StepMix, draw_step, mixed_targets
 from ssp.training.optim import Schedule, make_optimizer, set_learning_rate
+from ssp.training.stopping import Interrupted, asked_to_stop, stop_if_asked
 
 
 class TrainingFailed(Exception):
@@ -73,6 +75,16 @@ class EpochResult:
     seconds: float
     finished: float  # Unix time
     restored: bool = False  # done before this process started
+    seconds_before: float = 0.0  # of `seconds`, those of earlier processes
+
+
+@dataclass
+class _Begun:
+    """What has been done of an epoch."""
+
+    steps: int = 0
+    losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -136,6 +148,7 @@ def fit(
     keep_best: bool = False,
     features: Features | None = None,
     state: TrainingState | None = None,
+    save_every_s: float = math.inf,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Iterator[EpochResult]:
     """Train a model in place, one epoch per item.
@@ -152,6 +165,7 @@ def fit(
         keep_best: end with the weights of the epoch that is `best_of` all on `val_set`, not with those of the last.
         features: of the model's frozen trunk, so that they are taken once; the results are the same.
         state: where to continue and to keep what is done.
+        save_every_s: seconds after which the state is written within an epoch, too.
         on_step: called with (optimizer steps done, all optimizer steps).
 
     Yields:
@@ -159,6 +173,7 @@ def fit(
 
     Raises:
         TrainingFailed: a loss is not finite, or memory ran out.
+        Interrupted: asked to stop; the state is written.
         ConfigError: no training videos, or a micro-batch that would tear mixing pairs apart.
     """
     epochs = epochs or recipe.epochs
@@ -171,31 +186,38 @@ def fit(
     optimizer = make_optimizer(model, chosen.weight_decay)
     done: list[EpochResult] = []
     best: dict[str, Tensor] = {}
+    begun = _Begun()
     if state and (saved := state.restore(model, optimizer, execution.device)):
-        done = [EpochResult(**{**epoch, "restored": True}) for epoch in saved["epochs"]]
-        best = saved.get("best", {})
+        done = [
+            EpochResult(**{**epoch, "restored": True, "seconds_before": epoch["seconds"]}) for epoch in saved["epochs"]
+        ]
+        best, begun = saved["best"], _Begun(**saved["begun"])
         yield from done
+
+    def keep(begun: _Begun) -> None:
+        if state:
+            state.save(model, optimizer, epochs=[asdict(epoch) for epoch in done], best=best, begun=asdict(begun))
+
     with failures():
         for epoch in range(len(done), epochs):
-            started = time.perf_counter()
+            started = saved_at = time.perf_counter()
             model.train()
             train_set.set_epoch(epoch)
             batches = epoch_batches(len(train_set), recipe.batch_size, seed, epoch)
             micro = recipe.micro_batch or recipe.batch_size
-            cuts = [[batch[i : i + micro] for i in range(0, len(batch), micro)] for batch in batches]
+            cuts = [[batch[i : i + micro] for i in range(0, len(batch), micro)] for batch in batches[begun.steps :]]
             passes = [part for parts in cuts for part in parts]
             load = partial(execution.loader, train_set, passes)
             loader, mixed = features.epoch(epoch, passes, load) if features else (iter(load()), False)
-            losses = []
-            for step, parts in enumerate(cuts):
+            losses = begun.losses
+            for step, parts in enumerate(cuts, begun.steps):
                 torch.manual_seed(derive_seed(seed, "step", epoch, step))  # drop path
-                lr = schedule(epoch * steps + step)
                 mix = draw_step(recipe.augmentation, seed, epoch, step, sum(map(len, parts)))
                 loss = take_step(
                     features or model,
                     optimizer,
                     ((clips, labels) for clips, labels, *_ in islice(loader, len(parts))),
-                    lr=lr,
+                    lr=schedule(epoch * steps + step),
                     videos=sum(map(len, parts)),
                     mix=features.mixing(mix) if mixed else mix,
                     label_smoothing=recipe.label_smoothing,
@@ -207,6 +229,10 @@ def fit(
                 losses.append(loss)
                 if on_step:
                     on_step(epoch * steps + step + 1, steps * epochs)
+                if state and (asked_to_stop() or time.perf_counter() - saved_at > save_every_s):
+                    keep(_Begun(step + 1, losses, begun.seconds + time.perf_counter() - started))
+                    saved_at = time.perf_counter()
+                stop_if_asked()
             if features:
                 features.keep(epoch)
             val_loss = val_top1 = None
@@ -214,16 +240,20 @@ def fit(
                 how, measured = batching(recipe, "validation"), val_set
                 if features and not recipe.co_batched:  # whose batches are others than those of a plain pass in order
                     measured = features.embedded(val_set, batch_size=how["batch_size"], execution=execution)
-                val_loss, val_top1 = validate(features or model, measured, **how, execution=execution)
+                try:
+                    val_loss, val_top1 = validate(features or model, measured, **how, execution=execution)
+                except Interrupted:
+                    keep(_Begun(steps, losses, begun.seconds + time.perf_counter() - started))
+                    raise
                 if not math.isfinite(val_loss):
                     raise TrainingFailed(f"validation loss is {val_loss} after epoch {epoch + 1}")
-            seconds = time.perf_counter() - started
-            train_loss = math.fsum(losses) / steps
-            done.append(EpochResult(epoch + 1, lr, train_loss, val_loss, val_top1, seconds, time.time()))
+            seconds, train_loss = begun.seconds + time.perf_counter() - started, math.fsum(losses) / steps
+            found = (schedule(epoch * steps + steps - 1), train_loss, val_loss, val_top1, seconds, time.time())
+            done.append(EpochResult(epoch + 1, *found, seconds_before=begun.seconds))
+            begun = _Begun()
             if keep_best and best_of(done) is done[-1]:
                 best = {name: tensor.clone() for name, tensor in trained_tensors(model).items()}
-            if state:
-                state.save(model, optimizer, epochs=[asdict(epoch) for epoch in done], best=best)
+            keep(begun)
             yield done[-1]
     if keep_best:
         model.load_state_dict(best, strict=False)

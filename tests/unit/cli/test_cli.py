@@ -1,6 +1,7 @@
 """The command line: every command explains itself, mistakes are one line, and nothing is imported for a --help."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import typer
 import yaml
 
 from ssp.cli import app, main
+from ssp.training.stopping import stop_if_asked, stoppable
 from tests.unit.tiny_benchmark import PLAIN
 
 ROOT = Path(__file__).parents[3]
@@ -210,3 +212,15 @@ def test_sweep_train_evaluate_predict(tiny, tiny_data, tmp_path, monkeypatch, ca
     Path("broken.mp4").write_bytes(b"this is no video")
     assert call(monkeypatch, "predict", "broken.mp4", *cell) == 1
     assert capsys.readouterr().err.startswith("error: broken.mp4")
+
+
+def test_a_training_that_was_asked_to_stop_says_how_to_go_on(monkeypatch, capfd):
+    def asked(*_):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        stop_if_asked()
+
+    monkeypatch.setattr("ssp.jobs.seed.train_cell", asked)
+    cell = ("--config", ROOT / "config/demo.yaml", "--dataset", "hmdb51", "--method", "ssp", "--seed", 0)
+    with stoppable():
+        code = call(monkeypatch, "train", *cell)
+    assert (code, capfd.readouterr().err) == (75, "interrupted (SIGUSR1); run the same command again\n")

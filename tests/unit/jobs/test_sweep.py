@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import optuna
@@ -19,6 +20,7 @@ from ssp.methods.space import search_space
 from ssp.paths import Paths
 from ssp.records.choice import load_choice
 from ssp.training.loop import EpochResult, TrainingFailed
+from ssp.training.stopping import Interrupted
 
 
 def essence(choice) -> dict:
@@ -253,3 +255,28 @@ def test_parallel_workers_share_the_budget(tiny):
     assert [t.number for t in choice.trials] == [0, 1, 2, 3]
     assert len(open_study(Cell(config, "ucf101", "linear")).get_trials()) == 4
     assert {"lr": 0.01} in [t.params for t in choice.trials]
+
+
+def test_a_trial_that_is_asked_to_stop_goes_on_with_its_next_step(tiny, monkeypatch):
+    whole = run_sweep(tiny(name="whole", sweep__trials=2, sweep__epochs=2), "ucf101", "vpt")
+    config, real, calls = tiny(sweep__trials=2, sweep__epochs=2), ssp.jobs.cell.fit, []
+
+    def fit(*arguments, **more):
+        calls.append([])
+
+        def on_step(done, of):
+            calls[-1].append(done)
+            if len(calls) == 2 and done == of - 1:  # in the last epoch of the second trial
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        return real(*arguments, **more | {"on_step": on_step})
+
+    monkeypatch.setattr(ssp.jobs.cell, "fit", fit)
+    with pytest.raises(Interrupted):
+        run_sweep(config, "ucf101", "vpt")
+    stopped = calls[-1][-1]
+    resumed = run_sweep(config, "ucf101", "vpt")
+    assert calls[2:] == [[stopped + 1]]  # of that trial the one step that was left, and nothing else
+    assert essence(resumed) == essence(whole)
+    states = Paths.of(config).trial_states("ucf101", "vpt")
+    assert not states.exists()
