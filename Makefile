@@ -32,7 +32,8 @@ demo: $(PROJECT)
 	@python workflow/scripts/clear_stale_lock.py
 	@python -m ssp.scan.build
 	@echo "== Running the workflow (config/demo.yaml); logs of the jobs are under results/demo/logs"
-	@tables=$$(snakemake --cores $(CORES) $(ARGS)) && echo "$${tables:-$$(python -m ssp.jobs.summary config/demo.yaml)}"
+	@tables=$$(python -m ssp.report.status config/demo.yaml snakemake --cores $(CORES) $(ARGS)) \
+	  && echo "$${tables:-$$(python -m ssp.jobs.summary config/demo.yaml)}"
 
 test: $(DEV) $(PROJECT)
 	@python -m ssp.scan.build

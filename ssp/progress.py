@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line a minute in a log file."""
+"""Progress of long work: a bar on a terminal, a plain line a minute in a log file, an answer for whoever asks."""
 
 from __future__ import annotations
 
@@ -7,14 +7,52 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 INTERVAL = 60.0  # seconds between two lines where there is no terminal
 log = logging.getLogger(__name__)
 
 
+class Step(NamedTuple):
+    """How far the work is that this process is at."""
+
+    title: str
+    done: int
+    total: int
+    seconds_left: float | None
+    """As it went so far; None before there is anything to go by."""
+
+
+_latest: list[Step] = []
+
+
+def latest() -> Step | None:
+    """What was last told of the innermost work that goes on."""
+    return _latest[-1] if _latest else None
+
+
 @contextmanager
 def progress(title: str) -> Iterator[Callable[[int, int], None]]:
     """Yield a function to be called with (done, total); the bar goes to stderr and vanishes at the end."""
+    with _shown(title) as show:
+        place, began, first = len(_latest), time.monotonic(), None
+        _latest.append(Step(title, 0, 0, None))
+
+        def update(done: int, total: int) -> None:
+            nonlocal first
+            first = done if first is None else first  # a killed work goes on, what was done before took no time now
+            each = (time.monotonic() - began) / (done - first) if done > first else None
+            _latest[place] = Step(title, done, total, each and each * (total - done))
+            show(done, total)
+
+        try:
+            yield update
+        finally:
+            del _latest[place:]
+
+
+@contextmanager
+def _shown(title: str) -> Iterator[Callable[[int, int], None]]:
     if not sys.stderr.isatty():
         yield _lines(title)
         return

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ssp.cli.common import ConfigPath, DatasetName, MethodName, SeedNumber, load
+from ssp.cli.common import (
+    ConfigArgument,
+    ConfigOption,
+    ConfigPath,
+    DatasetName,
+    MethodName,
+    SeedNumber,
+    load,
+    one_config,
+)
 from ssp.errors import ConfigError
 
 commands = typer.Typer()
@@ -42,6 +53,23 @@ def report(config: ConfigPath) -> None:
     loaded = load(config)
     for path in (*write_figures(loaded), write_report(loaded)):
         typer.echo(path)
+
+
+@commands.command(epilog="Example: ssp status config/demo.yaml")
+def status(
+    file: ConfigArgument = None,
+    config: ConfigOption = None,
+    once: Annotated[bool, typer.Option("--once", help="Say it once and end, on a terminal, too.")] = False,
+) -> None:
+    """Say how far a workflow is: done, running (where, how far, time left), failed and why; a terminal stays fresh."""
+    from ssp.report.status import read_status, show, status_lines
+
+    loaded = load(one_config(file, config, "ssp status"))
+    status = read_status(loaded)
+    if sys.stdout.isatty() and not once:
+        status = show(loaded, lambda: not read_status(loaded).running)
+    for line in status_lines(status, shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000):
+        typer.echo(line)
 
 
 ResultsFolder = Annotated[

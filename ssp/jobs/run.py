@@ -1,7 +1,7 @@
 """`python -m ssp.jobs.run LOG COMMAND ...`: one command of `ssp` as a job of the workflow.
 
 The same command, forked from a process that has imported all it needs where there is one (`ssp.jobs.warm`); what it
-took is written beside its log.
+took is written beside its log, and while it runs, how far it is (`ssp.records.signs`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from ssp.jobs.lease import BEGAN
 from ssp.jobs.warm import hand_over
 from ssp.paths import began_mark
+from ssp.records.signs import SIGN, telling
 from ssp.records.usage import write_usage
 
 
@@ -32,7 +33,8 @@ def run(log: str, command: list[str], began: float) -> None:
         os.environ[BEGAN] = str(began_mark(Path(command[-1])).stat().st_mtime)
     sys.argv = ["ssp", *command]
     try:
-        main()
+        with telling(Path(log).with_suffix(SIGN), began):
+            main()
     finally:
         write_usage(Path(log).with_suffix(".tsv"), began)
 

@@ -19,7 +19,19 @@ COMMANDS = {
     "data": {"generate", "fetch", "unpack", "manifest", "frames", "check"},
     "tracking": {"init"},
     None: {"init", "check", "pretrain", "fetch-weights", "sweep", "train", "explain", "costs", "tables", "report"}
-    | {"params", "evaluate", "predict", "power", "new-method", "ablation", "ablation-curve", "verify", "seal", "trace"},
+    | {
+        "params",
+        "evaluate",
+        "predict",
+        "power",
+        "new-method",
+        "ablation",
+        "ablation-curve",
+        "verify",
+        "seal",
+        "trace",
+        "status",
+    },
 }
 
 

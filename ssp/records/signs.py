@@ -1,0 +1,70 @@
+"""Signs of life: while a job of the workflow runs, a small file beside its log says where, since when and how far.
+
+A killed job leaves its file: on its own host it is known by its process, on another by a file that nobody touches.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from ssp.files import process_lives, write_json
+from ssp.progress import Step, latest
+
+SIGN = ".now"  # ending of the file
+EVERY_S = 2.0
+SILENT_S = 180.0
+
+
+class Sign(NamedTuple):
+    """What a running job says of itself."""
+
+    host: str
+    pid: int
+    job: str | None
+    """Number of the batch job."""
+    began: float
+    """Unix time."""
+    step: Step | None
+
+
+@contextmanager
+def telling(path: Path, began: float) -> Iterator[None]:
+    """Write signs of life while the block runs."""
+    about = {"host": socket.gethostname(), "pid": os.getpid(), "job": os.environ.get("SLURM_JOB_ID"), "began": began}
+    over = threading.Event()
+
+    def tell() -> None:
+        while True:
+            with suppress(Exception):  # a full disk is for the job itself to say
+                write_json(path, about | {"step": latest()})
+            if over.wait(EVERY_S):
+                return
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        path.unlink(missing_ok=True)
+
+
+def read_sign(path: Path) -> Sign | None:
+    """What a job says of itself; None where it does not run."""
+    try:
+        told = json.loads(path.read_bytes())
+        sign = Sign(**told | {"step": Step(*told["step"]) if told["step"] else None})
+        silent = time.time() - path.stat().st_mtime > SILENT_S
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    dead = not process_lives(sign.pid) if sign.host == socket.gethostname() else silent
+    return None if dead else sign

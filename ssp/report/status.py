@@ -1,0 +1,183 @@
+"""How far a workflow is: what is done, what runs where and for how long still, what failed and why.
+
+Reads small files of the results folder and asks no scheduler, so it says the same on any machine that sees the folder,
+and disturbs no run. `ssp status` shows it; `follow` shows it beside a workflow that it runs, as `make demo` does.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from ssp.config import Config, load_config
+from ssp.paths import Paths
+from ssp.records.signs import SIGN, Sign, read_sign
+from ssp.report.dag import jobs
+from ssp.report.stages import duration
+
+UNMEASURED = ("build_scan", "keep_manifest")  # rules whose jobs are over in no time, and leave no word
+
+
+class Stage(NamedTuple):
+    """The jobs of a rule."""
+
+    rule: str
+    done: int
+    of: int
+
+
+class Running(NamedTuple):
+    """A job at work."""
+
+    name: str
+    sign: Sign
+
+
+class Status(NamedTuple):
+    """All stages in the order of work, the jobs at work, and what went wrong: names with reasons."""
+
+    stages: list[Stage]
+    running: list[Running]
+    failed: list[tuple[str, str]]
+
+    @property
+    def done(self) -> int:
+        """Jobs that are over."""
+        return sum(stage.done for stage in self.stages)
+
+    @property
+    def of(self) -> int:
+        """All jobs."""
+        return sum(stage.of for stage in self.stages)
+
+
+def read_status(config: Config) -> Status:
+    """How far the workflow of a config is."""
+    paths, stages, running, failed = Paths.of(config), [], [], []
+    for rule, all_jobs in jobs(config).items():
+        if rule in UNMEASURED:
+            continue
+        done = 0
+        for job in all_jobs:
+            log, name = paths.log(rule, *job), " ".join((rule, *job))
+            if sign := read_sign(log.with_suffix(SIGN)):
+                running.append(Running(name, sign))
+            elif _is_over(paths, rule, job):
+                done += 1
+                if reason := _reason(paths, rule, job):
+                    failed.append((name, reason))
+            elif log.exists() and (last := _last_line(log)):
+                failed.append((name, f"stopped; {log} ends with: {last}"))
+        stages.append(Stage(rule, done, len(all_jobs)))
+    return Status(stages, running, failed)
+
+
+def _is_over(paths: Paths, rule: str, job: tuple[str, ...]) -> bool:
+    output = _output(paths, rule, job)
+    return output.exists() if output else paths.usage(rule, *job).exists()
+
+
+def _output(paths: Paths, rule: str, job: tuple[str, ...]) -> Path | None:
+    if rule == "sweep":
+        return paths.choice(*job)
+    return paths.record(*job[:2], job[2].removeprefix("seed")) if rule == "train" else None
+
+
+def _reason(paths: Paths, rule: str, job: tuple[str, ...]) -> str | None:
+    """Why a search or a training failed whose failure is a result."""
+    output = _output(paths, rule, job)
+    with suppress(OSError, ValueError):
+        return json.loads(output.read_bytes()).get("reason") if output else None
+    return None
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def status_lines(status: Status, width: int) -> list[str]:
+    """The status for a terminal, none of its lines longer than that."""
+    lines = [f"{status.done} of {status.of} jobs are done"]
+    lines += [f"  {stage.rule:14} {stage.done:>5} of {stage.of}" for stage in status.stages]
+    if status.running:
+        lines.append("Running:")
+        lines += [f"  {_told(job)}" for job in status.running]
+    if status.failed:
+        lines.append("Failed:")
+        lines += [f"  {name}: {reason}" for name, reason in status.failed]
+    return [line if len(line) <= width else line[: width - 1] + "…" for line in lines]
+
+
+def show(config: Config, over: Callable[[], bool]) -> Status:
+    """Show the status on a terminal, again and again until it is over; returns the last."""
+    console, status = Console(stderr=True), read_status(config)
+    with Live(console=console, transient=True, auto_refresh=False) as live:
+        while not over():
+            status = read_status(config)
+            lines = status_lines(status, console.width)
+            live.update(Text("\n".join(lines[-max(4, console.height - 1) :])), refresh=True)
+            time.sleep(1)
+    return status
+
+
+def follow(config: Config, command: list[str]) -> int:
+    """Run a workflow and show its status in place of what it says, which goes to a file; its exit code.
+
+    Where standard error is no terminal, the workflow speaks for itself.
+    """
+    if not sys.stderr.isatty():
+        return subprocess.call(command)
+    said = Paths.of(config).results / "logs" / "workflow.log"
+    said.parent.mkdir(parents=True, exist_ok=True)
+    with said.open("w") as file:
+        workflow = subprocess.Popen(command, stderr=file)
+        try:
+            show(config, lambda: workflow.poll() is not None)
+        except KeyboardInterrupt:
+            print("interrupted; what was begun is being saved", file=sys.stderr)
+        code = workflow.wait()
+    if code:
+        print("\n".join(_errors(said)), file=sys.stderr)
+        print(
+            f"Ended with {code}; all that the workflow said: {said}. The same command goes on from here.",
+            file=sys.stderr,
+        )
+    return code
+
+
+def _errors(said: Path) -> list[str]:
+    """What a workflow said of its failures, without the rest."""
+    lines, found = said.read_text(errors="replace").splitlines(), []
+    for i, line in enumerate(lines):
+        if line.startswith("Error"):
+            end = next((k for k in range(i + 1, len(lines)) if not lines[k].strip()), len(lines))
+            found += lines[i:end]
+    return found[:40] or lines[-20:]
+
+
+def _told(job: Running) -> str:
+    """Name, how far, time left, since when, where."""
+    sign, step = job.sign, job.sign.step
+    parts = [job.name]
+    if step and step.total:
+        parts.append(f"{100 * step.done // step.total} %")
+        if step.seconds_left is not None:
+            parts.append(f"{duration(step.seconds_left)} left")
+    parts.append(f"for {duration(time.time() - sign.began)}")
+    parts.append(f"on {sign.host}" + (f", batch job {sign.job}" if sign.job else ""))
+    return ", ".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(follow(load_config(sys.argv[1]), sys.argv[2:]))

@@ -1,0 +1,108 @@
+"""The status of a workflow is read from its folder: done, running, failed and why; and shown beside one that runs."""
+
+import json
+import os
+import pty
+import socket
+import sys
+import time
+
+import pytest
+
+from ssp.files import write_json, write_text
+from ssp.paths import Paths
+from ssp.report.status import follow, read_status, status_lines
+from tests.unit.made_records import hits_of, make_config, write_cell
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return make_config(datasets=("ssv2",), methods=("ssp", "vpt"), seeds=(0, 1))
+
+
+def stage(status, rule):
+    return next((stage.done, stage.of) for stage in status.stages if stage.rule == rule)
+
+
+def test_nothing_yet(config):
+    status = read_status(config)
+    assert (status.done, status.running, status.failed) == (0, [], [])
+    assert stage(status, "train") == (0, 4) and stage(status, "sweep") == (0, 2)
+    assert status_lines(status, 80)[0] == f"0 of {status.of} jobs are done"
+
+
+def test_done_running_failed_and_stopped(config):
+    paths = Paths.of(config)
+    write_cell(config, "ssv2", "ssp", 0, hits_of(0.5))
+    write_cell(config, "ssv2", "ssp", 1, reason="loss is not finite " + "x" * 2000, parameters=None)
+    running = paths.log("train", "ssv2", "vpt", "seed0").with_suffix(".now")
+    sign = {"host": socket.gethostname(), "pid": os.getpid(), "job": "17", "began": time.time() - 150}
+    write_json(running, sign | {"step": ["tried/ssv2/vpt seed 0", 30, 120, 300.0]})
+    write_text(paths.log("train", "ssv2", "vpt", "seed1"), "12:00:00 epoch 1\nerror: no GPU here\n\n")
+    write_text(paths.usage("tables"), "s\tmax_rss\tcpu_time\n1\t1\t1\n")
+    status = read_status(config)
+    assert stage(status, "train") == (2, 4) and stage(status, "tables") == (1, 1)
+    assert [name for name, _ in status.failed] == ["train ssv2 ssp seed1", "train ssv2 vpt seed1"]
+    lines = status_lines(status, 100)
+    assert max(map(len, lines)) == 100  # a reason of two kilobytes is cut
+    where = f"on {socket.gethostname()}, batch job 17"
+    assert f"  train ssv2 vpt seed0, 25 %, 5:00 min left, for 2:30 min, {where}"[:100] in lines
+    assert any(line.endswith("seed1.log ends with: error: no GPU here") for line in status_lines(status, 1000))
+
+
+WORKFLOW = """
+import json, os, socket, sys, time
+sys.stderr.write("Job 1: Training\\n" * 100)
+with open({sign!r}, "w") as file:
+    about = dict(host=socket.gethostname(), pid=os.getpid(), job=None, began=time.time(), step=["t", 1, 2, 10.0])
+    json.dump(about, file)
+time.sleep(3)
+os.remove({sign!r})
+sys.stderr.write("Error in rule train:\\n    message: it broke\\n\\nafter\\n")
+print("the tables")
+sys.exit(3)
+"""
+
+
+def in_terminal(act):
+    """What a function, called in a process with a terminal of 80 columns, writes there; and its result as exit code."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ |= {"COLUMNS": "80", "LINES": "24", "TERM": "xterm"}
+        sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115 - pytest has replaced them
+        sys.stderr = sys.__stderr__ = open(2, "w", closefd=False)  # noqa: SIM115
+        code = act()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    said = b""
+    while True:
+        try:
+            part = os.read(terminal, 1 << 16)
+        except OSError:  # the other side is closed
+            break
+        if not part:
+            break
+        said += part
+    return said.decode(errors="replace"), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_a_workflow_is_followed_on_a_terminal_and_its_words_go_to_a_file(config, tmp_path, capfd):
+    paths = Paths.of(config)
+    sign = paths.log("train", "ssv2", "vpt", "seed0").with_suffix(".now")
+    sign.parent.mkdir(parents=True)
+    command = [sys.executable, "-c", WORKFLOW.format(sign=str(sign.absolute()))]
+    with capfd.disabled():
+        said, code = in_terminal(lambda: follow(config, command))
+    assert code == 3
+    assert "jobs are done" in said and "train ssv2 vpt seed0, 50 %" in said and "the tables" in said
+    assert "Job 1" not in said and "Error in rule train:" in said and "it broke" in said and "after" not in said
+    file = paths.results / "logs" / "workflow.log"
+    assert str(file) in said and "Job 1: Training" in file.read_text()
+
+
+def test_without_a_terminal_the_workflow_speaks_for_itself(config, capfd):
+    assert follow(config, [sys.executable, "-c", "import sys; print('out'); sys.exit('words')"]) == 1
+    assert capfd.readouterr() == ("out\n", "words\n")
+    assert json.dumps([*Paths.of(config).results.glob("logs/*")]) == "[]"
