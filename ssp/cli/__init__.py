@@ -76,6 +76,8 @@ def main() -> None:
     logging.getLogger("ssp").setLevel(logging.INFO)
     try:
         app()
+    except KeyboardInterrupt:  # before typer sees to it
+        sys.exit(130)
     except Interrupted as interrupted:
         typer.secho(str(interrupted), fg=typer.colors.YELLOW, err=True)
         sys.exit(CONTINUE)

@@ -25,6 +25,7 @@ from ssp.records.signs import SIGN, Sign, read_sign
 from ssp.report.dag import jobs
 from ssp.report.stages import duration
 
+INTERRUPTED = 130  # exit code of what Ctrl-C has ended
 UNMEASURED = ("build_scan", "keep_manifest")  # rules whose jobs are over in no time, and leave no word
 
 
@@ -144,8 +145,11 @@ def follow(config: Config, command: list[str]) -> int:
         workflow = subprocess.Popen(command, stderr=file)
         try:
             show(config, lambda: workflow.poll() is not None)
-        except KeyboardInterrupt:
-            print("interrupted; what was begun is being saved", file=sys.stderr)
+        except KeyboardInterrupt:  # which the workflow has got, too
+            print("Interrupted; jobs save how far they are ...", file=sys.stderr)
+            workflow.wait()
+            print("Run the same command again: it goes on from here.", file=sys.stderr)
+            return INTERRUPTED
         code = workflow.wait()
     if code:
         print("\n".join(_errors(said)), file=sys.stderr)

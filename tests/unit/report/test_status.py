@@ -65,8 +65,11 @@ sys.exit(3)
 """
 
 
-def in_terminal(act):
-    """What a function, called in a process with a terminal of 80 columns, writes there; and its result as exit code."""
+def in_terminal(act, key_after=None):
+    """What a function, called in a process with a terminal of 80 columns, writes there; and its result as exit code.
+
+    Ctrl-C is pressed once a text has appeared.
+    """
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ |= {"COLUMNS": "80", "LINES": "24", "TERM": "xterm"}
@@ -85,6 +88,9 @@ def in_terminal(act):
         if not part:
             break
         said += part
+        if key_after and key_after in said:
+            os.write(terminal, b"\x03")
+            key_after = None
     return said.decode(errors="replace"), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
@@ -106,3 +112,12 @@ def test_without_a_terminal_the_workflow_speaks_for_itself(config, capfd):
     assert follow(config, [sys.executable, "-c", "import sys; print('out'); sys.exit('words')"]) == 1
     assert capfd.readouterr() == ("out\n", "words\n")
     assert json.dumps([*Paths.of(config).results.glob("logs/*")]) == "[]"
+
+
+def test_ctrl_c_says_how_to_go_on(config, capfd):
+    command = [sys.executable, "-c", "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('saved')"]
+    with capfd.disabled():
+        said, code = in_terminal(lambda: follow(config, command), key_after=b"jobs are done")
+    assert code == 130
+    assert "saved" in said and "Interrupted; jobs save how far they are ..." in said and "Traceback" not in said
+    assert said.replace("\r", "").endswith("\nRun the same command again: it goes on from here.\n")
