@@ -115,9 +115,10 @@ def test_without_a_terminal_the_workflow_speaks_for_itself(config, capfd):
 
 
 def test_ctrl_c_says_how_to_go_on(config, capfd):
-    command = [sys.executable, "-c", "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('saved')"]
+    work = "import time\ntry: print('at work', flush=True); time.sleep(60)\nexcept KeyboardInterrupt: print('saved')"
+    command = [sys.executable, "-c", work]
     with capfd.disabled():
-        said, code = in_terminal(lambda: follow(config, command), key_after=b"jobs are done")
+        said, code = in_terminal(lambda: follow(config, command), key_after=b"at work")
     assert code == 130
     assert "saved" in said and "Interrupted; jobs save how far they are ..." in said and "Traceback" not in said
     assert said.replace("\r", "").endswith("\nRun the same command again: it goes on from here.\n")
