@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sys
 from enum import StrEnum
@@ -35,11 +36,20 @@ class TableFormat(StrEnum):
 
 
 @commands.command(epilog="Example: ssp tables --config config/demo.yaml")
-def tables(config: ConfigPath) -> None:
-    """Make the tables from the records, and print accuracy and parameters."""
-    from ssp.tables import print_tables, write_tables
+def tables(
+    config: ConfigPath,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Print what there is, gaps shown as such; writes nothing.")
+    ] = False,
+) -> None:
+    """Make the tables from the records, and print accuracy, parameters and costs."""
+    from ssp.tables import build_tables, print_tables, write_tables
+    from ssp.tables.cells import read_partly
 
     loaded = load(config)
+    if partial:
+        print_tables(loaded, tables=build_tables(loaded, functools.partial(read_partly, loaded)))
+        return
     write_tables(loaded)
     print_tables(loaded)
 

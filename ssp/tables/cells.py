@@ -30,6 +30,8 @@ from ssp.records.record import Parameters, Record
 from ssp.records.runs import read_run, train_again
 from ssp.tables import stats
 
+NOT_YET = "no result yet"
+
 
 @dataclass(frozen=True)
 class CellResult:
@@ -45,10 +47,12 @@ class CellResult:
 
     @property
     def status(self) -> str:
-        """All seeds "ok", all "failed", or "partial"."""
+        """All seeds "ok", all "failed", all "missing" (`read_partly`), or "partial"."""
         if len(self.videos) == len(self.records):
             return "ok"
-        return "partial" if self.videos else "failed"
+        if self.videos:
+            return "partial"
+        return "missing" if set(self.reasons.values()) == {NOT_YET} else "failed"
 
     @property
     def n_seeds(self) -> int:
@@ -154,6 +158,19 @@ def read_tested(config: Config, dataset: str, method: str, seed: int) -> tuple[R
     """
     record, predictions = read_run(config, dataset, method, seed)
     return record, None if record.status == "failed" else _merged(config, record, predictions)
+
+
+def read_partly(config: Config, dataset: str, method: str, seed: int) -> tuple[Record, pd.DataFrame | None]:
+    """`read_tested`; where there is no record yet, a stand-in for that of a failed run, which says so.
+
+    Raises:
+        RecordError: as `read_tested`, but for a record that is missing.
+    """
+    if Paths.of(config).record(dataset, method, seed).exists():
+        return read_tested(config, dataset, method, seed)
+    place = {"dataset": dataset, "method": method, "seed": seed}
+    nothing = dict.fromkeys(("hyperparameters", "manifest_hash", "backbone_hash"))
+    return Record.model_construct(status="failed", reason=NOT_YET, **place, **nothing), None
 
 
 Reader = Callable[[str, str, int], tuple[Record, pd.DataFrame | None]]

@@ -18,6 +18,7 @@ import pandas as pd
 from ssp.config import Config, search_words
 from ssp.records import published
 from ssp.tables import stats, verdict
+from ssp.tables.cells import NOT_YET
 from ssp.tables.claims import AVERAGE
 from ssp.tables.costs import cost_cells
 from ssp.tables.long import LongTables
@@ -315,7 +316,10 @@ def _failed_words(cell: pd.DataFrame) -> str:
         return ""
     others = "" if set(failed["seed"]) == set(cell["seed"]) else " (the mean is over the other seeds)"
     by_reason = failed.groupby("reason", sort=False)["seed"].agg(lambda seeds: ", ".join(map(str, seeds.unique())))
-    reasons = "; ".join(f"failed with seed {seeds}: {reason}" for reason, seeds in by_reason.items())
+    reasons = "; ".join(
+        f"has {reason} with seed {seeds}" if reason == NOT_YET else f"failed with seed {seeds}: {reason}"
+        for reason, seeds in by_reason.items()
+    )
     return f"{reasons}{others}"
 
 
@@ -325,8 +329,8 @@ def read_before_words(times: int) -> str:
 
 
 def _accuracy(row: pd.Series, mark: str) -> Measured | Noted:
-    if row["status"] == "failed":
-        return Noted("failed", mark)
+    if row["status"] in ("failed", "missing"):
+        return Noted("failed" if row["status"] == "failed" else "–", mark)
     return Measured(row["mean"], row["sd"], note=mark)
 
 

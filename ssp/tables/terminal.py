@@ -32,14 +32,20 @@ from ssp.tables.long import LongTables, read_tables
 from ssp.tables.markup import Measured, Noted, plain_text
 
 
-def print_tables(config: Config, console: Console | None = None) -> None:
-    """Print accuracy, parameters and costs of a config (`ssp.tables.write_tables` first), and where the tables lie.
+def print_tables(config: Config, console: Console | None = None, tables: LongTables | None = None) -> None:
+    """Print accuracy, parameters and costs of a config, and where the tables lie.
+
+    Args:
+        config: whose tables.
+        console: where to.
+        tables: others than those that `ssp.tables.write_tables` has written.
 
     Raises:
         RecordError: the tables are not written, or not as this version writes them.
     """
     console = console or Console()
-    tables = read_tables(config)
+    written = tables is None
+    tables = read_tables(config) if written else tables
     layouts = lay_out(config, tables)
     console.print(f"\n{config.title}", style="bold", markup=False, highlight=False)
     wide = _accuracy_wide(config, tables, layouts["main"])
@@ -64,7 +70,8 @@ def print_tables(config: Config, console: Console | None = None) -> None:
     console.print()
     _show(console, _cost_table(layouts["costs"]))
     _show_notes(console, layouts["costs"])
-    console.print(f"\nTables: {Paths.of(config).tables}/", style="dim", markup=False, highlight=False, soft_wrap=True)
+    where = f"Tables: {Paths.of(config).tables}/" if written else "These tables were not written."
+    console.print(f"\n{where}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_parameters(parameters: pd.DataFrame, console: Console | None = None) -> None:
