@@ -2,8 +2,8 @@
 
 - The demo must be there (`make demo`). Its data and its backbone are taken; both rows are searched and trained anew,
   under a config that differs from config/demo.yaml in the epochs of the recipe alone.
-- What must not change is which of the two is ahead: in the average, and on each data set where their interval leaves
-  out zero.
+- What must not change is which of the two is ahead, in the average or on a data set, where an interval leaves out zero
+  at either length. Where neither does, there is no order to depend on the epochs; the numbers are given all the same.
 
 Usage: python benchmarks/demo_convergence.py [--more 2] [--cores 2]
 Writes benchmarks/results/demo_convergence.md and .json; about five minutes. Exit code 1 where an order has changed.
@@ -78,7 +78,7 @@ def main() -> None:
         name
         for name in usual.index
         if usual.loc[name, "difference"] * more.loc[name, "difference"] < 0
-        and (name == "average" or told(usual.loc[name]) or told(more.loc[name]))
+        and (told(usual.loc[name]) or told(more.loc[name]))
     ]
     lines = []
     for name in usual.index:
@@ -95,7 +95,7 @@ Top-1 in percent over the demo's seeds, VPT minus linear with its 95 % interval.
 | --- | ---: | ---: | ---: | ---: | --- |
 {chr(10).join(lines)}
 
-An order that has changed: {", ".join(changed) or "none"}.
+An order that an interval tells at either length and that has changed: {", ".join(changed) or "none"}.
 """
     found = {"machine": about, "epochs": epochs, "more": args.more, "changed": changed}
     found |= {"demo": usual.reset_index().to_dict("records"), "longer": more.reset_index().to_dict("records")}
