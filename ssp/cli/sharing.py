@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ssp.cli.common import ResultsFolder
+from ssp.errors import ConfigError
 from ssp.sharing.weights import Weights
 
 commands = typer.Typer()
@@ -66,3 +67,39 @@ def pack(
 
     archive = write_archive(results, out, weights)
     typer.echo(f"{archive}: {archive.stat().st_size / 1e6:.1f} MB")
+
+
+@commands.command(epilog="Example: ssp merge results/demo theirs.zip --out results/both")
+def merge(
+    results: Several,
+    out: Annotated[Path, typer.Option("--out", help="The new folder; its name names the results.", metavar="FOLDER")],
+) -> None:
+    """Join results of several machines or groups into one folder, with tables, report and who contributed what.
+
+    Protocol and videos must be the same. What is not, or is missing, is one line each; then nothing is written, and the
+    exit code is 1.
+    """
+    from ssp.sharing.merge import merge as join
+
+    merged = join(results, out)
+    for line in (*merged.conflicts, *merged.notes):
+        typer.echo(line)
+    if merged.conflicts:
+        typer.echo(f"{out}: not written, for {len(merged.conflicts)} reasons")
+        raise typer.Exit(1)
+    typer.echo(f"{out}: joined from {len(results)}; `ssp verify {out}` checks it")
+
+
+@commands.command(epilog="Example: ssp compare results/demo theirs.zip")
+def compare(
+    results: Several,
+    json: Annotated[bool, typer.Option("--json", help="All of it as JSON.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="The cells as CSV.")] = False,
+) -> None:
+    """Put results side by side: each later one minus the first, which cells moved, what differs in what made them."""
+    if json and csv:
+        raise ConfigError("--json, --csv: give one of the two")
+    from ssp.sharing.compare import compare as put_side_by_side
+
+    compared = put_side_by_side(results)
+    typer.echo(compared.json() if json else compared.csv() if csv else compared.text(), nl=not csv)
