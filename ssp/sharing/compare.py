@@ -101,7 +101,7 @@ class Change:
     first: str
     other: str
     config: dict[str, tuple[str | None, str | None]]
-    """By key: the first's value and the other's, as JSON; None where it has no such key."""
+    """By key: the first's value and the other's, as JSON; None where it has no such key, or the default."""
     chosen: dict[str, tuple[str | None, str | None]]
     """The same of the hyper-parameters of cells that both have."""
     origin: dict[str, tuple[str | None, str | None]]
@@ -238,7 +238,9 @@ def _change(first: Side, other: Side) -> Change:
     return Change(
         first.name,
         other.name,
-        config=_differing(*(flattened(side.config.model_dump(mode="json")) for side in (first, other))),
+        config=_differing(
+            *(flattened(side.config.model_dump(mode="json", exclude_defaults=True)) for side in (first, other))
+        ),
         chosen=_differing(*chosen),
         origin=_differing(first.origin, other.origin),
         only_first=_only(first.config, other.config),

@@ -36,12 +36,18 @@ def opened(source: Path) -> Iterator[Path]:
 
 
 def names_of(sources: Sequence[Path]) -> list[str]:
-    """What results are called beside each other: the names of their folders or archives, or whole paths.
+    """What results are called beside each other: as their folders or archives, with as many folders above as it takes.
 
     Raises:
         ConfigError: one is there twice.
     """
     if twice := [source for i, source in enumerate(sources) if source.resolve() in [s.resolve() for s in sources[:i]]]:
         raise ConfigError(f"{twice[0]}: is there twice; give each results once")
-    short = [source.resolve().stem if source.is_file() else source.resolve().name for source in sources]
-    return short if len(set(short)) == len(short) else [source.as_posix() for source in sources]
+    parts = [
+        source.resolve().with_suffix("").parts if source.is_file() else source.resolve().parts for source in sources
+    ]
+    for number in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(own[-number:]) for own in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [source.as_posix() for source in sources]  # demo and demo.zip, side by side
