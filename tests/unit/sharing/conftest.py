@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from ssp.paths import Paths
@@ -34,6 +35,7 @@ def stand_ins():
                 f"{module}.write_curve",
                 lambda config, name, paths=None: draw(paths or Paths.of(config).ablation_curves(name)),
             )
+        patch.setattr("ssp.report.accuracy.accuracy_against_parameters", lambda *_: Figure((1, 1)))
         yield
 
 

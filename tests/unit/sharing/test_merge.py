@@ -92,7 +92,7 @@ def test_what_both_have_is_taken_once_and_rows_of_both_are_compared(lab, other_r
 
 def test_tables_and_report_are_made_again_by_the_commands_that_make_them(lab, other_row):
     joined(lab, other_row)
-    before = {path: path.read_bytes() for path in [*OUT.glob("tables/*"), OUT / "report.html"]}
+    before = {path: path.read_bytes() for path in [*OUT.glob("tables/*.*"), OUT / "report.html"]}
     for command in ("tables", "report"):
         done = CliRunner().invoke(app, [command, "--config", str(OUT / "config.yaml")])
         assert done.exit_code == 0, done.exception
