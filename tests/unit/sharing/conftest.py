@@ -24,7 +24,7 @@ def draw(paths):
     return paths
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="package")
 def stand_ins():
     with pytest.MonkeyPatch.context() as patch:
         for module in MODULES:
@@ -39,7 +39,7 @@ def stand_ins():
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def made(tmp_path_factory, stand_ins):
     """A function that gives a folder of results with changes, under a name, made at its first call."""
     known = {}

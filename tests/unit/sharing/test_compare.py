@@ -64,7 +64,7 @@ def test_what_moved_beyond_noise_is_marked_and_the_text_is_100_columns_wide(thre
     assert lines[0] == "better minus three, top-1 in percent"
     rows = {tuple(line.split()[:2]): line for line in lines if line.split()[:1] in (["hmdb51"], ["ssv2"])}
     assert "*" in rows["hmdb51", "ssp"] and "*" in rows["ssv2", "ssp"] and "*" not in rows["hmdb51", "linear"]
-    assert "2 moved beyond noise (*: p < 0.05, adjusted after Holm over 4" in " ".join(done.output.split())
+    assert "2 moved beyond noise (*: p < 0.05, adjusted after Holm over 3" in " ".join(done.output.split())
     assert '  title: "Tried & tested: generated videos, small backbone" > "Better"' in lines
     assert "Hyper-parameters: the same" in lines and "Made by: the same" in lines
 
