@@ -1,6 +1,7 @@
 """Folders of results to share, made once; figures are stand-ins, as drawing takes most of the time."""
 
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def draw(paths):
     return paths
 
 
-@pytest.fixture(autouse=True, scope="package")
+@contextmanager
 def stand_ins():
     with pytest.MonkeyPatch.context() as patch:
         for module in MODULES:
@@ -36,11 +37,17 @@ def stand_ins():
                 lambda config, name, paths=None: draw(paths or Paths.of(config).ablation_curves(name)),
             )
         patch.setattr("ssp.report.accuracy.accuracy_against_parameters", lambda *_: Figure((1, 1)))
+        yield patch
+
+
+@pytest.fixture(autouse=True)
+def drawn():
+    with stand_ins():
         yield
 
 
-@pytest.fixture(scope="package")
-def made(tmp_path_factory, stand_ins):
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
     """A function that gives a folder of results with changes, under a name, made at its first call."""
     known = {}
 
@@ -48,7 +55,7 @@ def made(tmp_path_factory, stand_ins):
         if name not in known:
             folder = tmp_path_factory.mktemp("made") / name
             folder.mkdir()
-            with pytest.MonkeyPatch.context() as patch:
+            with stand_ins() as patch:
                 patch.chdir(folder)
                 known[name] = make_results(**changes).resolve()
         return known[name]
