@@ -164,7 +164,7 @@ def _protocol(sides: list[_Side]) -> Iterator[str]:
             other, known = first.setdefault(section, (side.name, own))
             for key in sorted(own.keys() | known.keys()):
                 if own.get(key) != known.get(key):
-                    was, now = (found.get(key, "its default") for found in (known, own))
+                    was, now = (found.get(key, "not said") for found in (known, own))
                     yield f"{'.'.join(filter(None, (section, key)))}: {was} in {other}, {now} in {side.name}"
 
 
