@@ -76,7 +76,6 @@ class _Side:
     """One of the results."""
 
     name: str
-    folder: Path
     config: Config
 
     @property
@@ -131,7 +130,7 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
         for name, source in zip(names_of(sources), sources, strict=True):
             folder = stack.enter_context(opened(source))
             _check_order(folder, source)
-            sides.append(_Side(name, folder, load_results_config(folder)))
+            sides.append(_Side(name, load_results_config(folder)))
         if conflicts := [*_protocol(sides)]:
             return Merged(conflicts)
         config = _joined(sides, out)
