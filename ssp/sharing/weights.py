@@ -10,5 +10,5 @@ class Weights(StrEnum):
 
     all = "all"
     best = "best"
-    """Of each data set those of the row with the highest mean in the main table, all seeds: none is picked by test."""
+    """Of each data set those of the row with the highest mean in the main table: all seeds, as test picks none."""
     none = "none"
