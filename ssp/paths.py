@@ -201,6 +201,16 @@ class Paths:
         return self.results / "SHA256SUMS"
 
     @property
+    def left_out(self) -> Path:
+        """Which tuned weights were left out when these results were packed."""
+        return self.results / "left_out.json"
+
+    @property
+    def contributors(self) -> Path:
+        """Which results were joined into these, and which record is from where."""
+        return self.results / "contributors.json"
+
+    @property
     def mlflow(self) -> Path:
         """Folder of the MLflow database and artifacts, unless the config names a server."""
         return self.results / "mlflow"

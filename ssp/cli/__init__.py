@@ -18,7 +18,7 @@ import sys
 
 import typer
 
-from ssp.cli import data, results, tuning
+from ssp.cli import data, results, sharing, tuning
 from ssp.errors import SSPError
 from ssp.files import storage_error
 from ssp.training.stopping import CONTINUE, Interrupted
@@ -38,6 +38,7 @@ app.add_typer(data.backbone_commands)
 app.add_typer(tuning.tracking_commands, name="tracking")
 app.add_typer(tuning.commands)
 app.add_typer(results.commands)
+app.add_typer(sharing.commands)
 
 
 class _Stderr(logging.StreamHandler):

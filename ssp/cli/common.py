@@ -27,6 +27,9 @@ StudyNumber = Annotated[
     int | None,
     typer.Option("--study", help="Which of sweep.repeats studies, from 0, where there are several.", metavar="N"),
 ]
+ResultsFolder = Annotated[
+    Path, typer.Argument(help="Folder of results, wherever it lies.", metavar="RESULTS", readable=False)
+]
 CheckpointName = Annotated[str, typer.Option("--checkpoint", help="One of backbone.checkpoints.", metavar="NAME")]
 
 
@@ -37,11 +40,15 @@ def load(
     checkpoint: str | None = None,
     ablation: str | None = None,
     archives: str | None = None,
+    made: bool = False,
 ) -> Config:
-    """Read a config and check names given on the command line against it."""
+    """Read a config and check names given on the command line against it.
+
+    `made`: for a command that needs results alone, and no code of the methods that made them.
+    """
     from ssp.config import load_config
 
-    config = load_config(path)
+    config = load_config(path, made=made)
     for option, name, known in (
         ("--dataset", dataset, config.datasets),
         ("--dataset", archives, config.archived),

@@ -17,6 +17,7 @@ from ssp.cli.common import (
     ConfigPath,
     DatasetName,
     MethodName,
+    ResultsFolder,
     SeedNumber,
     load,
     one_config,
@@ -46,7 +47,7 @@ def tables(
     from ssp.tables import build_tables, print_tables, write_tables
     from ssp.tables.cells import read_partly
 
-    loaded = load(config)
+    loaded = load(config, made=True)
     if partial:
         print_tables(loaded, tables=build_tables(loaded, functools.partial(read_partly, loaded)))
         return
@@ -60,7 +61,7 @@ def report(config: ConfigPath) -> None:
     from ssp.figures.accuracy import write_figures
     from ssp.report import write_report
 
-    loaded = load(config)
+    loaded = load(config, made=True)
     for path in (*write_figures(loaded), write_report(loaded)):
         typer.echo(path)
 
@@ -74,33 +75,12 @@ def status(
     """Say how far a workflow is: done, running (where, how far, time left), failed and why; a terminal stays fresh."""
     from ssp.report.status import read_status, show, status_lines
 
-    loaded = load(one_config(file, config, "ssp status"))
+    loaded = load(one_config(file, config, "ssp status"), made=True)
     status = read_status(loaded)
     if sys.stdout.isatty() and not once:
         status = show(loaded, lambda: not read_status(loaded).running)
     for line in status_lines(status, shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000):
         typer.echo(line)
-
-
-ResultsFolder = Annotated[
-    Path, typer.Argument(help="Folder of results, wherever it lies.", metavar="RESULTS", readable=False)
-]
-
-
-@commands.command(epilog="Example: ssp verify results/demo")
-def verify(folder: ResultsFolder) -> None:
-    """Say whether results go together: tables from records, records from sealed predictions, choices from trials.
-
-    Needs neither data nor GPU. One line for each file that is not as it should be, and exit code 1 then.
-    """
-    from ssp.verify import verify_results
-
-    found = verify_results(folder)
-    for line in found.lines:
-        typer.echo(line)
-    typer.echo(found.told())
-    if found.wrong:
-        raise typer.Exit(1)
 
 
 @commands.command(epilog="Example: ssp trace results/demo --dataset ssv2 --row ssp")
@@ -120,7 +100,7 @@ def seal(config: ConfigPath) -> None:
     """Write SHA256SUMS of the results, as the workflow does at its end; for after a command by hand."""
     from ssp.records.sums import write_sums
 
-    typer.echo(write_sums(load(config)))
+    typer.echo(write_sums(load(config, made=True)))
 
 
 @commands.command(epilog="Example: ssp power --config config/demo.yaml --difference 2")
@@ -133,7 +113,7 @@ def power(
     """Say from the records what differences the tables can find, and how many seeds would find a smaller one."""
     if difference is not None and difference <= 0:
         raise ConfigError(f"--difference: {difference:g} points are no difference; give a positive number")
-    loaded = load(config)
+    loaded = load(config, made=True)
     from ssp.tables.markup import dataframe_to_markdown
     from ssp.tables.power import describe, plan
 
@@ -147,7 +127,7 @@ AblationName = Annotated[str, typer.Argument(help="Ablation, as the config names
 @commands.command(epilog="Example: ssp ablation components --config config/demo.yaml")
 def ablation(name: AblationName, config: ConfigPath) -> None:
     """Make the table of an ablation from the records."""
-    loaded = load(config, ablation=name)
+    loaded = load(config, ablation=name, made=True)
     from ssp.tables.ablations import write_ablation
 
     for path in write_ablation(loaded, name):
@@ -157,7 +137,7 @@ def ablation(name: AblationName, config: ConfigPath) -> None:
 @commands.command(epilog="Example: ssp ablation-curve prompts --config config/demo.yaml")
 def ablation_curve(name: AblationName, config: ConfigPath) -> None:
     """Draw the curve of an ablation over numbers, from its table."""
-    loaded = load(config, ablation=name)
+    loaded = load(config, ablation=name, made=True)
     from ssp.figures.ablation import write_curve
 
     for path in write_curve(loaded, name):

@@ -16,6 +16,7 @@ from ssp.config.plugins import source_names
 from ssp.config.reading import (
     EXTENDS,
     Origin,
+    config_text,
     load_config,
     load_results_config,
     parse_config,
@@ -58,7 +59,7 @@ from ssp.config.sections import (
     Tracking,
     Validation,
 )
-from ssp.config.slices import slice_change, slice_hash, slice_lines
+from ssp.config.slices import deciding, flattened, slice_change, slice_hash, slice_lines
 from ssp.config.words import search_words
 
 __all__ = [
@@ -99,6 +100,9 @@ __all__ = [
     "Sweep",
     "Tracking",
     "Validation",
+    "config_text",
+    "deciding",
+    "flattened",
     "load_config",
     "load_results_config",
     "parse_config",

@@ -10,7 +10,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeInt, ValidationInfo, model_validator
 
 from ssp.config import splits
 from ssp.config.plugins import method_names, source_names
@@ -68,12 +68,15 @@ class Config(Strict):
         return data
 
     @model_validator(mode="after")
-    def _names_resolve(self) -> Config:
-        if wrong := [*self._unknown_names()]:
+    def _names_resolve(self, info: ValidationInfo) -> Config:
+        # Results are shown and checked without the code that made them (`ssp.config.load_results_config`).
+        missing = [] if (info.context or {}).get("made") else [*self._not_installed()]
+        if wrong := [*missing, *self._unknown_names()]:
             raise ValueError("; ".join(wrong))
         return self
 
-    def _unknown_names(self) -> Iterator[str]:
+    def _not_installed(self) -> Iterator[str]:
+        """Methods and sources that there is no code of here."""
         for name, row in self.methods.items():
             if (method := row.method or name) not in method_names():
                 key = (
@@ -82,6 +85,13 @@ class Config(Strict):
                     else f"methods.{name}: unknown method"
                 )
                 yield f"{key}{_known(method, method_names())}"
+        for name, dataset in self.archived.items():  # splits of one say the same
+            if dataset.source not in source_names():
+                known = _known(dataset.source, source_names())
+                yield f"datasets.{name}.source: unknown source '{dataset.source}'{known}"
+
+    def _unknown_names(self) -> Iterator[str]:
+        for name, row in self.methods.items():
             for dataset in row.starts:
                 if dataset not in self.columns:
                     yield f"methods.{name}.starts.{dataset}: no such data set{_known(dataset, [*self.columns])}"
@@ -102,9 +112,6 @@ class Config(Strict):
                     f"datasets.{name}.validation.fraction: 0 leaves no video to choose hyper-parameters on; "
                     "give a share, or sweep.trials: 0, which takes the start of each row"
                 )
-            if dataset.source not in source_names():
-                known = _known(dataset.source, source_names())
-                yield f"datasets.{name}.source: unknown source '{dataset.source}'{known}"
             if dataset.stereo_channels > 1 and dataset.source != "breakfast":
                 yield f"datasets.{name}.stereo_channels: only breakfast has a stereo camera; leave it out"
             yield from (f"datasets.{name}.{problem}" for problem in _wrong_origin(dataset))

@@ -76,13 +76,17 @@ def read_yaml(path: str | Path) -> Any:  # noqa: ANN401 - whatever a YAML file h
         raise ConfigError(f"{path}: not valid YAML{where} ({getattr(error, 'problem', error)})") from None
 
 
-def load_config(path: str | Path) -> Config:
+def load_config(path: str | Path, *, made: bool = False) -> Config:
     """Read and check a config file, with those that it extends.
+
+    Args:
+        path: the file.
+        made: its results are there, so that it may name methods and sources that are not installed here.
 
     Raises:
         ConfigError: a file is missing, not YAML, or wrong in a key that the message names.
     """
-    return parse_config(*resolved(read_yaml(path), path)).placed(origin=Path(path))
+    return parse_config(*resolved(read_yaml(path), path), made=made).placed(origin=Path(path))
 
 
 def load_results_config(folder: str | Path) -> Config:
@@ -91,7 +95,12 @@ def load_results_config(folder: str | Path) -> Config:
     Raises:
         ConfigError: as `load_config`.
     """
-    return load_config(Path(folder) / "config.yaml").placed(home=Path(folder))
+    return load_config(Path(folder) / "config.yaml", made=True).placed(home=Path(folder))
+
+
+def config_text(config: Config) -> str:
+    """The checked copy of a config with all defaults, as YAML: what jobs read, and what lies with the results."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def resolved(data: Any, path: str | Path, below: tuple[Path, ...] = ()) -> tuple[Any, Origin]:  # noqa: ANN401
@@ -146,12 +155,13 @@ def _keys(data: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]: 
         yield from _keys(value, (*above, str(key)))
 
 
-def parse_config(data: Any, origin: str) -> Config:  # noqa: ANN401 - whatever a YAML file holds
+def parse_config(data: Any, origin: str, *, made: bool = False) -> Config:  # noqa: ANN401 - whatever YAML holds
     """Check a config that was already read.
 
     Args:
         data: the parsed YAML.
         origin: name of the file, for the error message; `resolved` has it.
+        made: as `load_config`.
 
     Raises:
         ConfigError: one line with every wrong key and what is expected there.
@@ -160,7 +170,7 @@ def parse_config(data: Any, origin: str) -> Config:  # noqa: ANN401 - whatever a
         found = "empty" if data is None else f"a {type(data).__name__}"
         raise ConfigError(f"{origin}: a config is a mapping of keys, this is {found}")
     try:
-        return Config.model_validate(data)
+        return Config.model_validate(data, context={"made": made})
     except ValidationError as error:
         raise refusal(origin, problems(error, Config)) from None
 

@@ -48,15 +48,20 @@ def slice_hash(plain: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def flattened(plain: dict[str, Any]) -> dict[str, str]:
+    """Every value of a slice as JSON, by its keys: {"recipe.epochs": "10"}."""
+
+    def leaves(value: Any, key: str) -> list[tuple[str, str]]:  # noqa: ANN401 - whatever JSON can hold
+        if isinstance(value, dict) and value:
+            return [leaf for name in value for leaf in leaves(value[name], f"{key}.{name}" if key else name)]
+        return [(key, json.dumps(value, sort_keys=True))]
+
+    return dict(leaves(plain, ""))
+
+
 def slice_lines(plain: dict[str, Any]) -> list[str]:
     """A slice as sorted `key.key = value` lines, so that a difference between two slices names the key."""
-
-    def leaves(value: Any, key: str) -> list[str]:  # noqa: ANN401 - whatever JSON can hold
-        if isinstance(value, dict) and value:
-            return [line for name in value for line in leaves(value[name], f"{key}.{name}" if key else name)]
-        return [f"{key} = {json.dumps(value, sort_keys=True)}"]
-
-    return sorted(leaves(plain, ""))
+    return sorted(f"{key} = {value}" for key, value in flattened(plain).items())
 
 
 def slice_change(old: dict[str, Any], new: dict[str, Any]) -> str:

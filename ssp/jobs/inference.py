@@ -91,11 +91,11 @@ def evaluate_saved(config: Config, dataset: str, method: str, seed: int) -> str:
     return "\n".join([*lines, f"equal to the record; test was read {record.test_readings} times from this choice"])
 
 
-def _unlike(cell: Cell, record: Record) -> str:
-    """What numbers that are not the record's may come from, as the end of an error."""
+def other_environment(cell: Cell, record: Record) -> list[str]:
+    """What here is not as where a record was made, and may round otherwise: device, scan, versions of packages."""
     versions, scan = package_versions(), choose_backend(torch.float32, cell.execution.device).name
     names = record.versions.keys() | versions.keys()
-    other = [
+    return [
         f"{name} {now} (recorded: {then})"
         for name, now, then in (
             ("device", cell.execution.name, record.device),
@@ -104,7 +104,11 @@ def _unlike(cell: Cell, record: Record) -> str:
         )
         if now != then
     ]
-    if other:
+
+
+def _unlike(cell: Cell, record: Record) -> str:
+    """What numbers that are not the record's may come from, as the end of an error."""
+    if other := other_environment(cell, record):
         return f"this is {', '.join(other)}, which may round otherwise: evaluate where it was trained"
     return "device, scan and versions are the record's, so weights, data or code are others; run again: " + train_again(
         cell.config, cell.dataset, cell.method, record.seed

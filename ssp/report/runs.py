@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ssp.records.record import Record
+from ssp.records.shared import load_contributors
 from ssp.report.results import Results, anchor
 
 
@@ -38,7 +39,10 @@ def facts(results: Results) -> list[tuple[str, str]]:
     failed = sum(record.status == "failed" for record in records)
     trials = sum(len(choice.trials) for choice in results.choices.values())
     started = sorted(record.run.started for record in records)
+    joined = load_contributors(config)
+    counts = ", ".join(f"{name} ({count})" for name, count in joined.counts().items()) if joined else ""
     return [
+        *([("joined from", counts)] if joined else []),
         ("data sets", ", ".join(config.datasets)),
         ("methods", ", ".join(config.rows[name].title for name in config.methods)),
         ("backbone", f"VideoMamba, {backbone}, {config.backbone.image_size} px"),

@@ -118,7 +118,7 @@ def cost_cells(config: Config, table: pd.DataFrame) -> tuple[dict[tuple[str, str
 
     def relative(column: str) -> list[Number | None]:
         return [
-            Number("failed", failures[title])
+            Number("–", failures[title])
             if title in failures
             else None
             if _missing(row[column])

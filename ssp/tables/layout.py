@@ -17,6 +17,7 @@ import pandas as pd
 
 from ssp.config import Config, search_words
 from ssp.records import published
+from ssp.records.shared import joined_words
 from ssp.tables import stats, verdict
 from ssp.tables.cells import NOT_YET
 from ssp.tables.claims import AVERAGE
@@ -90,8 +91,8 @@ def drawn_words(config: Config) -> str:
 
 
 def titled(config: Config) -> str:
-    """The config's title as a sentence."""
-    return config.title.rstrip(". ") + "."
+    """The config's title as a sentence, and whose results these are where several were joined."""
+    return " ".join(filter(None, [config.title.rstrip(". ") + ".", joined_words(config)]))
 
 
 def _titles(config: Config) -> list[str]:

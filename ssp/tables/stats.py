@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -231,16 +231,50 @@ def differences(pairs: Sequence[Pair], *, level: float = LEVEL) -> list[Differen
     Raises:
         RecordError: no seed in common, or other videos in the two of a pair.
     """
-    if not pairs:
-        return []
     margins = [[margin(a, b) for a, b in zip(*pair, strict=True)] for pair in pairs]
-    parts = crossed.stack([crossed.average([crossed.decompose(*one) for one in each]) for each in margins])
+    parts = [crossed.average([crossed.decompose(*one) for one in each]) for each in margins]
+    samples = [
+        _Samples([len(sums) for sums, _ in each], sum(len(g) for _, g in each), sum(len(one.videos) for one in pair[0]))
+        for pair, each in zip(pairs, margins, strict=True)
+    ]
+    return _judged(parts, samples, level)
+
+
+def unpaired(pairs: Sequence[tuple[Tally, Tally]], *, level: float = LEVEL) -> list[Difference]:
+    """Differences between two rows that share neither seeds nor, perhaps, videos: as of independent samples.
+
+    `groups` and `videos` of what is found are those of the smaller test set, `seeds` the fewer.
+    """
+    parts, samples = [], []
+    for pair in pairs:
+        first, second = (_accuracy_parts(one, _alike(one)) for one in pair)
+        half = crossed.average([first, replace(second, estimate=-second.estimate)])  # of two: half of their difference
+        scaled = {name: 4 * getattr(half, name) for name in ("seeds", "groups", "noise")}
+        parts.append(replace(half, estimate=2 * half.estimate, **scaled))
+        sizes = (min(len(getattr(one, name)) for one in pair) for name in ("sizes", "videos"))
+        samples.append(_Samples([len(one.units) for one in pair], *sizes))
+    return _judged(parts, samples, level)
+
+
+class _Samples(NamedTuple):
+    """What a difference rests on."""
+
+    seeds: list[int]
+    """Of each data set, or of each of two samples."""
+    groups: int
+    videos: int
+
+
+def _judged(parts: Sequence[crossed.Parts], samples: Sequence[_Samples], level: float) -> list[Difference]:
+    """Intervals and p-values of differences whose parts are known."""
+    if not parts:
+        return []
+    parts = crossed.stack(parts)
     halves = crossed.reach(parts, level)
     halves = np.where(halves > 0, halves, np.nan)  # no spread at all says nothing of other seeds and groups
     p_values = np.nan_to_num(crossed.tail(parts.estimate, parts), nan=1.0)  # one group speaks of no other
     found = []
-    for pair, each, estimate, half, p in zip(pairs, margins, parts.estimate, halves, p_values, strict=True):
-        seeds, groups = [len(sums) for sums, _ in each], sum(len(sizes) for _, sizes in each)
+    for (seeds, groups, videos), estimate, half, p in zip(samples, parts.estimate, halves, p_values, strict=True):
         smallest = 2.0 ** (1 - groups) if sum(seeds) - len(seeds) >= MIN_SEEDS - 1 else float("nan")
         found.append(
             Difference(
@@ -250,7 +284,7 @@ def differences(pairs: Sequence[Pair], *, level: float = LEVEL) -> list[Differen
                 p=smallest if np.isnan(smallest) else float(max(p, smallest)),
                 smallest=smallest,
                 groups=groups,
-                videos=sum(len(one.videos) for one in pair[0]),
+                videos=videos,
                 seeds=min(seeds),
             )
         )

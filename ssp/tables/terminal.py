@@ -15,6 +15,7 @@ from rich.text import Text
 
 from ssp.config import Config, search_words
 from ssp.paths import Paths
+from ssp.records.shared import joined_words
 from ssp.tables.layout import (
     LEVEL,
     PAPER,
@@ -57,6 +58,7 @@ def print_tables(config: Config, console: Console | None = None, tables: LongTab
         f"mean for other {config.units} and other test groups.",
         bold_words(config, tables),
         f"Search for each data set and method: {search_words(config) or 'none'}{epoch_words(config)}.",
+        joined_words(config),
         context(config),
         sign_words(tables),
     ]

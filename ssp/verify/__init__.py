@@ -19,6 +19,7 @@ from ssp.errors import ConfigError
 from ssp.files import file_sha256
 from ssp.paths import Paths
 from ssp.records.explained import explained_datasets
+from ssp.records.shared import check_shared, load_contributors, load_left_out
 from ssp.records.sums import checked_files, read_sums
 from ssp.tables.cells import Reader, read_tested
 from ssp.verify.made import check_made
@@ -42,8 +43,12 @@ def verify_results(folder: Path) -> Verification:
     except ConfigError as error:
         found.add("config.yaml", f"{str(error).partition(': ')[2]}; nothing else can be judged without it")
         return found
-    _check_sums(found, config)
-    _check_names(found, config)
+    left_out: list[str] = []
+    with found.of(Paths.of(config).left_out):
+        left_out = load_left_out(config)
+    _check_sums(found, config, left_out)
+    _check_names(found, config, left_out)
+    _check_shared(found, config)
     read: Reader = cache(partial(read_tested, config))
     check_runs(found, config, read)
     check_made(found, config, read)
@@ -54,7 +59,7 @@ def verify_results(folder: Path) -> Verification:
     return found
 
 
-def _check_sums(found: Verification, config: Config) -> None:
+def _check_sums(found: Verification, config: Config, left_out: list[str]) -> None:
     """Every file against its checksum, where checksums were written."""
     sums, files = None, checked_files(config)
     with found.of(Paths.of(config).sums):
@@ -71,18 +76,33 @@ def _check_sums(found: Verification, config: Config) -> None:
             found.add(name, "not in SHA256SUMS: it came later")
         elif file_sha256(found.folder / name) != sums[name]:
             found.add(name, "changed: not the SHA-256 that SHA256SUMS has")
-    for name in sums.keys() - set(files):
+    for name in sums.keys() - set(files) - set(left_out):
         found.add(name, "missing, but in SHA256SUMS")
     found.counts["files as SHA256SUMS has them"] = sum(name in sums and name not in found.wrong for name in files)
 
 
-def _check_names(found: Verification, config: Config) -> None:
-    """What the config asks for is there, and in its folders nothing else."""
+def _check_shared(found: Verification, config: Config) -> None:
+    """What results that were packed or joined say of that goes with what is there."""
+    paths = Paths.of(config)
+    with found.of(paths.contributors):
+        for path, problem in check_shared(config):
+            found.add(path, problem)
+        if joined := load_contributors(config):
+            found.contributors.update(joined.counts())
+
+
+def _check_names(found: Verification, config: Config, left_out: list[str]) -> None:
+    """What the config asks for is there, but for weights that were left out, and in its folders nothing else."""
     there = set(checked_files(config))
     expected = {path.relative_to(found.folder).as_posix() for path in expected_files(config)}
     may_be = {path.relative_to(found.folder).as_posix() for path in optional_files(config)}
-    for name in expected - there:
+    for name in expected - there - set(left_out):
         found.add(name, "missing")
+    if absent := len((expected - there) & set(left_out)):
+        found.unshown.append(
+            f"that {absent} files of tuned weights are the runs' own: they were left out when this was packed; records "
+            "have their checksums"
+        )
     folders = {name.partition("/")[0] for name in expected | may_be if "/" in name}
     for name in there - expected - may_be:
         if name.partition("/")[0] in folders:

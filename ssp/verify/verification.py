@@ -23,6 +23,8 @@ class Verification:
     """What was checked."""
     readings: Counter = field(default_factory=Counter)
     """Runs by how test was read."""
+    contributors: Counter = field(default_factory=Counter)
+    """Records by who contributed them, where results were joined."""
     unshown: list[str] = field(default_factory=list)
     """What this check cannot show of this folder."""
 
@@ -51,16 +53,19 @@ class Verification:
         """One line for each file that something is wrong with."""
         return [f"{name}: {'; '.join(problems)}" for name, problems in sorted(self.wrong.items())]
 
-    def told(self, width: int = 80) -> str:
-        """What was checked, and what this cannot show."""
+    def told(self, name: object = None, width: int = 80) -> str:
+        """What was checked, and what this cannot show; `name` is what to call it, by default its folder."""
         outcome = f"{len(self.wrong)} files are not as they should be" if self.wrong else "all of this goes together"
 
         def counted(counts: Counter) -> str:
             return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
-        paragraphs = [f"{self.folder}: {outcome}. Checked: {counted(self.counts) or 'nothing'}."]
+        paragraphs = [f"{name or self.folder}: {outcome}. Checked: {counted(self.counts) or 'nothing'}."]
         if self.readings:
             paragraphs.append(f"Runs by how test was read: {counted(self.readings)}.")
+        if self.contributors:
+            told = ", ".join(f"{name} ({count})" for name, count in self.contributors.items())
+            paragraphs.append(f"Records joined from: {told}.")
         lines = [line for text in paragraphs for line in textwrap.wrap(text, width, break_on_hyphens=False)]
         if self.unshown:
             lines.append("Not shown by this check:")

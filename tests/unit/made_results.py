@@ -100,7 +100,7 @@ def make_results(**changes) -> Path:
         choice = choices[dataset, config.rows[method].tuned_as, config.study_of(seed)]
         write_run(config, dataset, method, seed, choice, "out of memory" if failed else None)
     for dataset in config.datasets:
-        weights = load_record(paths.record(dataset, "ssp", 0)).weights_sha256
+        weights = load_record(paths.record(dataset, "ssp", config.seeds[0])).weights_sha256
         write_explained(config, dataset, weights=weights)
     make_tables(config)
     write_text(paths.report, "<h1>Report</h1>\n")

@@ -12,7 +12,11 @@ from scipy.special import softmax
 
 from ssp.config import load_config, slice_hash
 from ssp.data.manifest import manifest_hash
+from ssp.sharing.opening import opened
+from ssp.sharing.pack import pack
+from ssp.sharing.weights import Weights
 from ssp.verify import verify_results
+from ssp.verify.rerun import rerun
 from ssp.verify.trace import trace
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -202,3 +206,12 @@ def test_nothing_half_written_is_left(tiny_run):
 def test_jobs_read_the_checked_config(tiny_run):
     assert load_config(tiny_run.folder / tiny_run.paths.config) == tiny_run.config
     assert yaml.safe_load((tiny_run.folder / tiny_run.paths.config).read_text())["name"] == "tiny"
+
+
+def test_the_results_are_packed_and_a_run_is_trained_again_from_the_archive(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny_run.folder)
+    archive = pack(tiny_run.paths.results, tmp_path / "tiny.zip", Weights.none)
+    with opened(archive) as folder:
+        assert verify_results(folder).wrong == {}
+        outcome = rerun(folder, "ucf101", "linear", 1)
+    assert outcome.same and "predictions: the same, byte by byte" in outcome.lines, outcome.lines

@@ -19,19 +19,8 @@ COMMANDS = {
     "data": {"generate", "fetch", "unpack", "manifest", "frames", "check"},
     "tracking": {"init"},
     None: {"init", "check", "pretrain", "fetch-weights", "sweep", "train", "explain", "costs", "tables", "report"}
-    | {
-        "params",
-        "evaluate",
-        "predict",
-        "power",
-        "new-method",
-        "ablation",
-        "ablation-curve",
-        "verify",
-        "seal",
-        "trace",
-        "status",
-    },
+    | {"params", "evaluate", "predict", "power", "new-method", "ablation", "ablation-curve", "verify", "seal", "trace"}
+    | {"pack", "merge", "compare", "status"},
 }
 
 
@@ -125,14 +114,14 @@ def test_unknown_options_are_refused(monkeypatch, capsys):
 
 
 def test_defects_keep_their_traceback(config_file, monkeypatch):
-    monkeypatch.setattr("ssp.config.load_config", lambda path: 1 / 0)
+    monkeypatch.setattr("ssp.config.load_config", lambda path, **_: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["ssp", "tables", "--config", config_file])
     with pytest.raises(ZeroDivisionError):
         main()
 
 
 def test_ctrl_c_ends_with_130(config_file, monkeypatch, capsys):
-    def interrupt(path):
+    def interrupt(path, **_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ssp.config.load_config", interrupt)

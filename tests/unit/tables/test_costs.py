@@ -95,7 +95,7 @@ def test_a_row_that_could_not_be_measured_stays_with_its_reason():
     lost = {"memory_bytes": None, "step_seconds": [], "inference_seconds": [], "reason": "out of memory: 3 GB"}
     table, text = write(small(), {"full": costs_of("full", **lost)})
     assert table.loc["full", "reason"] == "out of memory: 3 GB" and pd.isna(table.loc["full", "step"])
-    assert cells(text)["full"] == ["180,286", "30.0", "failed [3]", "failed [3]", "failed [3]", "3.00"]
+    assert cells(text)["full"] == ["180,286", "30.0", "– [3]", "– [3]", "– [3]", "3.00"]
     assert "- [3] full was not measured: out of memory: 3 GB" in text
     table, text = write(small(), {"linear": costs_of("linear", **lost)})
     assert table[["step", "memory", "inference"]].isna().all().all() and table.loc["ssp", "step_s"] == 0.6

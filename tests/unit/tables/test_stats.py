@@ -16,7 +16,9 @@ from ssp.tables.stats import (
     smallest_adjusted,
     spread,
     tally,
+    unpaired,
 )
+from tests.unit.tables.simulated import Setting
 
 
 def merged(hits, groups=None):
@@ -302,3 +304,40 @@ def test_smallest_adjusted():
     assert smallest_adjusted([low] * 9 + [2.0**-400] * 18)[0] == pytest.approx(9 * low)
     assert holm([low] * 9 + [1e-9] * 18)[0] == pytest.approx(9 * low)
     assert smallest_adjusted([0.25, float("nan"), 0.5]) == pytest.approx([0.5, float("nan"), 0.5], nan_ok=True)
+
+
+# -- two rows that share no seeds --------------------------------------------------------------------------------------
+
+
+def test_an_unpaired_difference_adds_the_variances_of_two_samples():
+    """Videos alone vary: seeds agree, and each of 50 groups is its own video, so that the error is the binomial one."""
+    rng = np.random.default_rng(0)
+    hits = [rng.random(400) < share for share in (0.7, 0.6)]
+    one, two = (tally({seed: merged(row) for seed in (0, 1, 2)}) for row in hits)
+    (found,) = unpaired([(one, two)])
+    shares = [row.mean() for row in hits]
+    error = np.sqrt(sum(share * (1 - share) / 399 for share in shares))
+    assert found.estimate == pytest.approx(100 * (shares[0] - shares[1]))
+    assert found.high - found.estimate == pytest.approx(196 * error, rel=0.02)
+    assert (found.seeds, found.groups, found.videos) == (3, 400, 400)
+    (back,) = unpaired([(two, one)])
+    assert (back.estimate, back.p) == (-found.estimate, found.p)
+
+
+def test_an_unpaired_difference_needs_as_many_seeds_as_a_paired_one():
+    rng = np.random.default_rng(1)
+    cells = [tally({seed: merged(rng.random(50) < 0.5) for seed in range(n)}) for n in (1, 2, 3)]
+    p_values = [found.p for found in unpaired([(cells[0], cells[0]), (cells[0], cells[2]), (cells[1], cells[1])])]
+    assert np.isnan(p_values[0]) and p_values[2] == 1
+    assert np.isnan(unpaired([(cells[0], cells[2])])[0].low)  # nothing is known of one seed's spread
+    assert unpaired([]) == []
+
+
+@pytest.mark.slow
+def test_an_unpaired_difference_is_no_false_alarm():
+    """The same method, on two test sets, with other seeds: 5 % of p-values below 0.05, up to chance."""
+    rng = np.random.default_rng(2)
+    setting = Setting("demo HMDB51", (55.0,), 1.5)
+    pairs = [(setting.draw(rng, 3)[0], setting.draw(rng, 3)[0]) for _ in range(400)]
+    alarms = np.mean([found.p < 0.05 for found in unpaired(pairs)])
+    assert alarms <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)

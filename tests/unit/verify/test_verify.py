@@ -251,7 +251,7 @@ def test_what_is_no_folder_of_results_is_one_line(tmp_path):
     (tmp_path / "config.yaml").write_text("name: [")
     assert list(wrong(tmp_path)) == ["config.yaml"]
     done = CliRunner().invoke(app, ["verify", str(tmp_path / "no")])
-    assert "no such folder; give one of results" in str(done.exception)
+    assert "no such folder or archive; give one of results" in str(done.exception)
 
 
 def test_the_checksums_are_those_of_coreutils(results):
