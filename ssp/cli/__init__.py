@@ -17,7 +17,7 @@ import sys
 
 import typer
 
-from ssp.cli import data, results, tuning
+from ssp.cli import data, planning, results, tuning
 from ssp.errors import SSPError
 from ssp.files import storage_error
 
@@ -31,6 +31,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(data.start_commands)
+app.add_typer(planning.commands)
 app.add_typer(data.commands, name="data")
 app.add_typer(data.backbone_commands)
 app.add_typer(tuning.tracking_commands, name="tracking")

@@ -8,10 +8,10 @@ Design choices
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from ssp.records.benchmarks import jobs as jobs_of
+from ssp.records.benchmarks import read_benchmark
 from ssp.report import dag
 from ssp.report.results import Results
 
@@ -37,17 +37,9 @@ DOES = {
 }
 
 
-class Job(NamedTuple):
-    """What Snakemake measured of one job; None where the job was too short to be measured."""
-
-    seconds: float
-    memory_mb: float | None
-    cpu_seconds: float | None
-
-
 def content(results: Results) -> dict[str, Any]:
     """The picture of the workflow, and one row per rule."""
-    rows = [_row(results, rule, jobs) for rule, jobs in dag.jobs(results.config).items()]
+    rows = [_row(results, rule, jobs) for rule, jobs in jobs_of(results.config).items()]
     return {"rows": rows, "drawing": dag.drawing({row["rule"]: _label(row) for row in rows})}
 
 
@@ -70,20 +62,6 @@ def _row(results: Results, rule: str, jobs: list[tuple[str, ...]]) -> dict[str, 
         "memory": max(memory, default=None),
         "link": (results.link(folder) + "/" if jobs != [()] else results.link(paths[()])) if measured else "",
     }
-
-
-def read_benchmark(path: Path) -> Job:
-    """The last line of one of Snakemake's benchmark files (a repeated job has one line for each time)."""
-    with path.open(newline="") as file:
-        line = list(csv.DictReader(file, delimiter="\t"))[-1]
-    return Job(float(line["s"]), _known(line["max_rss"]), _known(line["cpu_time"]))
-
-
-def _known(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:  # NA
-        return None
 
 
 def _label(row: dict[str, Any]) -> str:

@@ -14,10 +14,9 @@ from ssp.report import dag, number, svg
 from ssp.report.classes import confusion, picture
 from ssp.report.clips import chosen
 from ssp.report.images import data_uri
-from ssp.report.stages import DOES, duration, read_benchmark
+from ssp.report.stages import DOES, duration
 from ssp.tables.cells import CellResult, collect_cells
 from tests.unit.made_records import make_config, write_cell
-from tests.unit.made_report import write_benchmark
 
 
 def cell(*seeds):
@@ -104,18 +103,6 @@ def test_numbers_for_readers():
     assert [duration(s) for s in (None, 0.04, 59.94, 59.96, 3599, 3600, 7322)] == [
         *("–", "0.0 s", "59.9 s", "1:00 min", "59:59 min", "1:00 h", "2:02 h"),
     ]
-
-
-def test_benchmark_of_a_job_too_short_to_measure(tmp_path):
-    write_benchmark(tmp_path / "job.tsv", 0.2, memory="NA", cpu="NA")
-    assert read_benchmark(tmp_path / "job.tsv") == (0.2, None, None)
-
-
-def test_jobs_of_a_config():
-    jobs = dag.jobs(make_config(datasets=("hmdb51", "ssv2"), methods=("ssp",), seeds=(3, 5)))
-    assert jobs["train"] == [(d, "ssp", f"seed{s}") for d in ("hmdb51", "ssv2") for s in (3, 5)]
-    assert jobs["frames"] == [("hmdb51", "0"), ("ssv2", "0")]
-    assert not {"pretrain", "fetch_weights"} & set(jobs)  # the checkpoint is a local file
 
 
 def test_drawing_has_every_rule_and_arrow_apart():

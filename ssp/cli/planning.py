@@ -1,0 +1,68 @@
+"""`ssp plan` and `ssp rehearse`: before a benchmark is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssp.cli.common import ConfigArgument, ConfigOption, load, one_config
+from ssp.errors import ConfigError
+
+commands = typer.Typer()
+
+
+@commands.command(epilog="Example: ssp plan config/demo.yaml")
+def plan(
+    file: ConfigArgument = None,
+    config: ConfigOption = None,
+    records: Annotated[
+        Path | None,
+        typer.Option(
+            "--records",
+            help="Results that speeds are taken from: of a rehearsal, or of an earlier run.",
+            metavar="FOLDER",
+            readable=False,
+        ),
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option("--budget", help="Propose the largest plan that fits.", metavar="HOURS")
+    ] = None,
+    requests: Annotated[
+        bool, typer.Option("--requests", help="Print time requests for the section `compute`.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Say what a config takes before anything runs: jobs, clips, hours, disk, memory, and what would be cheaper.
+
+    Speeds are those of the config's own results where there are any, else assumed; the first lines say which.
+    """
+    path = one_config(file, config, "ssp plan")
+    if budget is not None and budget <= 0:
+        raise ConfigError(f"--budget: {budget:g} hours are none; give a positive number")
+    if sum((budget is not None, requests, json)) > 1:
+        raise ConfigError("--budget, --requests, --json: give one of them")
+    loaded = load(path)
+    from ssp.config import read_yaml, resolved
+    from ssp.files import json_text
+    from ssp.plan import words
+    from ssp.plan.estimate import estimate
+    from ssp.plan.measured import find_speeds
+
+    plain, _ = resolved(read_yaml(path), path)
+    speeds, reason = find_speeds(loaded, records)
+    found = estimate(loaded, speeds)
+    if requests:
+        if not speeds.measured:
+            raise ConfigError(
+                "--requests: nothing was measured, and time limits must not rest on an assumption; "
+                f"run `ssp rehearse {path}` first, or name results: --records FOLDER"
+            )
+        typer.echo(words.requests(found))
+    elif budget is not None:
+        typer.echo(words.proposal(found, plain, budget))
+    elif json:
+        typer.echo(json_text(words.as_json(found, plain)), nl=False)
+    else:
+        typer.echo(words.told(found, plain, reason))
