@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -66,3 +67,60 @@ def plan(
         typer.echo(json_text(words.as_json(found, plain)), nl=False)
     else:
         typer.echo(words.told(found, plain, reason))
+
+
+@commands.command(epilog="Example: ssp rehearse config/demo.yaml")
+def rehearse(
+    file: ConfigArgument = None,
+    config: ConfigOption = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", help="Where it is run; by default rehearsals/<name>.", metavar="FOLDER"),
+    ] = None,
+    cores: Annotated[int | None, typer.Option("--cores", help="CPU cores; by default all.", metavar="N", min=1)] = None,
+    datasets: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", help="Only this data set; may be given several times.", metavar="NAME"),
+    ] = None,
+) -> None:
+    """Run the whole workflow on a small stand-in of a config, say what breaks, and plan from what was measured.
+
+    Again after a kill it goes on. Exit code 1 where something broke.
+    """
+    path = one_config(file, config, "ssp rehearse")
+    loaded = load(path)
+    import torch
+
+    from ssp.config import parse_config, read_yaml, resolved
+    from ssp.errors import RecordError
+    from ssp.plan import words
+    from ssp.plan.cheaper import without
+    from ssp.plan.estimate import estimate
+    from ssp.plan.measured import find_speeds
+    from ssp.rehearsal.run import prepare, results_of
+    from ssp.rehearsal.run import rehearse as run
+
+    plain, _ = resolved(read_yaml(path), path)
+    for name in datasets or ():
+        if name not in loaded.archived:
+            raise ConfigError(f"--dataset: '{name}' is not in {path}; it has: {', '.join(loaded.archived)}")
+    for name in [*loaded.archived] if datasets else ():
+        if name not in datasets:
+            without(plain, name)
+    chosen = parse_config(plain, str(path)).placed(origin=path)
+    place = folder or Path("rehearsals") / loaded.name
+    small = prepare(plain, chosen, place, torch.cuda.is_available())
+    typer.echo(f"wrote {small.origin}")
+    broken = run(small, place, cores or os.cpu_count() or 1, lambda line: typer.echo(line))
+    results = results_of(small, place)
+    typer.echo("Nothing broke." if not broken else f"{len(broken)} broke:")
+    for one in broken:
+        typer.echo(f"  {one.told()}")
+    try:
+        speeds, _ = find_speeds(chosen, results)
+        typer.echo(f"\nThe plan, from what was measured (again: ssp plan {path} --records {results}):\n")
+        typer.echo(words.told(estimate(chosen, speeds), plain))
+    except RecordError as error:
+        typer.echo(f"No plan: {error}")
+    if broken:
+        raise typer.Exit(1)

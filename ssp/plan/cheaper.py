@@ -12,9 +12,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
-from ssp.config import EXTENDS, Config, parse_config
+from ssp.config import EXTENDS, Config, parse_config, yaml_text
 from ssp.plan.estimate import Estimate, estimate
 from ssp.plan.speeds import Speeds
 
@@ -98,14 +96,6 @@ def fit_budget(config: Config, plain: Plain, speeds: Speeds, hours: float) -> tu
     return tried, True
 
 
-class _Plainly(yaml.SafeDumper):
-    """YAML in which what stands twice is written twice."""
-
-    def ignore_aliases(self, data: object) -> bool:
-        """No anchors."""
-        return True
-
-
 def _apply(config: Config, plain: Plain, speeds: Speeds, taken: list[Step]) -> Saving | None:
     """The plan after some steps, those that change anything; None where none does."""
     changed, now, done = deepcopy(plain), config, []
@@ -116,8 +106,7 @@ def _apply(config: Config, plain: Plain, speeds: Speeds, taken: list[Step]) -> S
     if not done:
         return None
     lines = {EXTENDS: config.origin.name} | _difference(plain, changed)
-    text = yaml.dump(lines, Dumper=_Plainly, sort_keys=False, default_flow_style=None, allow_unicode=True, width=110)
-    return Saving(done, estimate(now, speeds), text)
+    return Saving(done, estimate(now, speeds), yaml_text(lines))
 
 
 def _difference(old: Plain, new: Plain) -> Plain:
@@ -227,18 +216,20 @@ def _costliest(config: Config) -> Iterator[str]:
 
 
 def _without(column: str) -> Change:
-    def change(plain: Plain, config: Config) -> bool:
-        if column not in plain["datasets"] or len(plain["datasets"]) == 1:
-            return False
-        del plain["datasets"][column]
-        for row in plain["methods"].values():
-            if row and row.get("starts"):
-                row["starts"] = {name: start for name, start in row["starts"].items() if name != column}
-        for name, ablation in [*(plain.get("ablations") or {}).items()]:
-            if ablation.get("datasets"):
-                ablation["datasets"] = [other for other in ablation["datasets"] if other != column]
-                if not ablation["datasets"]:
-                    del plain["ablations"][name]
-        return True
+    return lambda plain, config: without(plain, column)
 
-    return change
+
+def without(plain: Plain, column: str) -> bool:
+    """Take a data set out of raw YAML, with all that is said of it elsewhere; whether it was there beside others."""
+    if column not in plain["datasets"] or len(plain["datasets"]) == 1:
+        return False
+    del plain["datasets"][column]
+    for row in plain["methods"].values():
+        if row and row.get("starts"):
+            row["starts"] = {name: start for name, start in row["starts"].items() if name != column}
+    for name, ablation in [*(plain.get("ablations") or {}).items()]:
+        if ablation.get("datasets"):
+            ablation["datasets"] = [other for other in ablation["datasets"] if other != column]
+            if not ablation["datasets"]:
+                del plain["ablations"][name]
+    return True

@@ -81,10 +81,10 @@ def count_rows(
 
 def _known(config: Config, name: str, measured: Costs | None) -> RowFacts | None:
     """What costs say of a row of the same method, options, backbone and size of picture."""
-    backbone = config.costs_slice()["backbone"]
-    if measured is None or any(
-        measured.config["backbone"].get(key) != backbone.get(key) for key in ("architecture", "image_size")
-    ):
+    if measured is None:
+        return None
+    ours, theirs = config.costs_slice()["backbone"], measured.config["backbone"]
+    if any(theirs.get(key) != ours.get(key) for key in ("architecture", "image_size")):
         return None
     row = config.rows[name]
     for costs in measured.rows.values():
