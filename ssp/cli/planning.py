@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ssp.cli.common import ConfigArgument, ConfigOption, load, one_config
-from ssp.errors import ConfigError
+from ssp.errors import ConfigError, SSPError
 
 commands = typer.Typer()
 
@@ -92,7 +92,6 @@ def rehearse(
     import torch
 
     from ssp.config import parse_config, read_yaml, resolved
-    from ssp.errors import RecordError
     from ssp.plan import words
     from ssp.plan.cheaper import without
     from ssp.plan.estimate import estimate
@@ -111,7 +110,7 @@ def rehearse(
     place = folder or Path("rehearsals") / loaded.name
     small = prepare(plain, chosen, place, torch.cuda.is_available())
     typer.echo(f"wrote {small.origin}")
-    broken = run(small, place, cores or os.cpu_count() or 1, lambda line: typer.echo(line))
+    broken = run(small, place, cores or os.cpu_count() or 1, typer.echo)
     results = results_of(small, place)
     typer.echo("Nothing broke." if not broken else f"{len(broken)} broke:")
     for one in broken:
@@ -120,7 +119,7 @@ def rehearse(
         speeds, _ = find_speeds(chosen, results)
         typer.echo(f"\nThe plan, from what was measured (again: ssp plan {path} --records {results}):\n")
         typer.echo(words.told(estimate(chosen, speeds), plain))
-    except RecordError as error:
+    except SSPError as error:
         typer.echo(f"No plan: {error}")
     if broken:
         raise typer.Exit(1)

@@ -5,9 +5,11 @@
   Snakemake measured, as a mean over jobs of its rule.
 - Where a row or a data set was not measured, seconds a FLOP of the nearest that was are taken: the same row elsewhere,
   else rows of the same kind (with or without a backward pass).
-- The interval is the middle 80 % of single epochs around the mean of their cell, and where FLOPs stand in for a
-  measurement the smallest and the largest seconds a FLOP that were measured.
-- Jobs without clips grow with what they read (`size`), less what the quickest of them takes to start.
+- The interval is the middle 80 % of single epochs around the mean of their cell (with one epoch each: of cells around
+  what FLOPs would say), and where FLOPs stand in for a measurement the smallest and the largest seconds a FLOP.
+- Jobs without clips grow with what they read (`size`), less what it takes to start: as long as `tables`, which imports
+  as much and reads little (a pre-training: as a training), and at most `MOSTLY` of their quickest. `costs` takes turns
+  for some seconds, or a few rounds, whichever is longer.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
 from ssp.config import Config, load_results_config
 from ssp.data.manifest import read_manifest
@@ -29,9 +31,10 @@ from ssp.records.choice import Choice
 from ssp.records.costs import Costs
 from ssp.records.record import Record, load_checked, load_records
 
+LEAST, MOST, ENOUGH_S = 5, 40, 10.0  # of `ssp.jobs.costs`, which would import torch; a test compares them
 MIDDLE = 0.1, 0.9  # of single epochs
-# Rules whose quickest job is all but the start of Python; rules whose jobs grow with what they read.
-LIGHT = ("fetch", "generate", "unpack", "manifest", "frames", "keep_manifest", "tables")
+MOSTLY = 0.9  # of a job that was too short to tell start from work
+# Rules whose jobs grow with what they read.
 GROWING = ("generate", "unpack", "manifest", "frames", "pretrain", "costs")
 
 
@@ -42,13 +45,22 @@ def size(config: Config, rule: str, job: tuple[str, ...]) -> float | None:
         return pretrain.clips + pretrain.held_out + 3 * pretrain.steps * pretrain.batch_size
     if rule == "costs":
         recipe = next(iter(config.datasets.values())).recipe
-        return len(config.methods) * recipe.batch_size * recipe.augmentation.repeats
+        return recipe.batch_size * recipe.augmentation.repeats
     dataset = config.columns[job[0]][0] if job[0] in config.columns else job[0]
     if rule in ("unpack", "manifest"):
         expected = config.datasets[dataset].expected
         return (expected.clips if expected else None) or sum(work.videos(config, dataset))
     found = frames(config, dataset)
     return found and found / (config.datasets[dataset].frames.shards if rule == "frames" else 1)
+
+
+def rounds(costs: Costs, larger: float) -> float:
+    """Seconds of the rounds that `costs` takes: steps that are so much larger, then inference as it was."""
+    rows = [row for row in costs.rows.values() if not row.reason]
+    steps, passes = (sum(median(getattr(row, key)) for row in rows) for key in ("step_seconds", "inference_seconds"))
+    return sum(
+        each * (1 + min(MOST, max(LEAST, ENOUGH_S / each))) for each in (larger * steps, passes * costs.clips.inference)
+    )
 
 
 def frames(config: Config, dataset: str) -> float | None:
@@ -120,7 +132,12 @@ class MeasuredSpeeds(Speeds):
         sizes = size(config, rule, job), size(self.config, rule, job if job in found else next(iter(found)))
         if None in sizes or not sizes[1]:
             return None
-        least = min(m.seconds for (of, _), m in self._benchmarks.items() if of in LIGHT)
+        if rule == "costs" and (costs := known_costs(self.config)):
+            turns = rounds(costs, 1.0)
+            return self._spread(max(0.0, seconds - turns) + rounds(costs, sizes[0] / sizes[1]))
+        reading = self._benchmarks.get(("tables", ()))
+        start = self._start["train"] if rule == "pretrain" else reading.seconds if reading else 0.0
+        least = min(start, MOSTLY * min(found.values()))
         return self._spread(least + max(0.0, seconds - least) * sizes[0] / sizes[1])
 
     def memory_mb(self, row: str) -> float | None:
@@ -144,7 +161,12 @@ class MeasuredSpeeds(Speeds):
             # At least half of an epoch is training, however slow a small test was.
             trained[cell] += [max(s - looking, s / 2) / each for s in seconds[1:] or seconds]
         self._trained = {cell: fmean(found) for cell, found in trained.items()}
-        self._ratios = sorted(s / self._trained[cell] for cell, found in trained.items() for s in found)
+        if max(map(len, trained.values())) > 1:
+            self._ratios = sorted(s / self._trained[cell] for cell, found in trained.items() for s in found)
+        else:
+            alike = {cell: self._own.frozen(cell[1]) for cell in trained}
+            means = {kind: fmean(self._trained[c] for c in alike if alike[c] == kind) for kind in set(alike.values())}
+            self._ratios = sorted(self._trained[cell] / means[alike[cell]] for cell in trained)
 
     def _spread(self, seconds: float) -> Span:
         """With the middle of what single epochs took beside the mean."""

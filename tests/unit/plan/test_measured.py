@@ -6,19 +6,21 @@ import pytest
 
 from ssp.errors import ConfigError, RecordError
 from ssp.files import write_text
+from ssp.jobs import costs as measuring
 from ssp.paths import Paths
-from ssp.plan import work
+from ssp.plan import measured, work
 from ssp.plan.estimate import estimate
 from ssp.plan.measured import find_speeds
 from ssp.records.benchmarks import jobs
 from ssp.records.choice import Choice, SweepRun, Trial, save_choice
+from ssp.records.costs import load_costs
 from ssp.records.record import Chosen, Epoch, Run
-from tests.unit.made_records import make_config, write_cell
+from tests.unit.made_records import make_config, write_cell, write_costs
 from tests.unit.made_report import write_benchmark
 
 STEP, LOOK = {"linear": 0.02, "ssp": 0.1}, {"linear": 0.01, "ssp": 0.03}  # seconds a clip
 START, TRIAL, SURPLUS = 7.0, 2.0, 0.5
-OTHERS = {"generate": 4.0, "unpack": 2.0, "manifest": 3.0, "frames": 9.0, "costs": 5.0, "fetch": 1.0}
+OTHERS = {"generate": 4.0, "unpack": 2.0, "manifest": 3.0, "frames": 9.0, "costs": 50.0, "tables": 2.5}
 
 
 @pytest.fixture(autouse=True)
@@ -117,8 +119,9 @@ def test_a_larger_config_is_planned_by_the_same_law():
     larger = config_of(seeds=(0, 1, 2), epochs=7, test=90, sweep={"trials": 9})
     speeds, _ = find_speeds(larger, home)
     plan = estimate(larger, speeds)
-    # What reads videos grows with them, less the second that starts a job; all else is the same law.
-    grown = [(OTHERS[rule] - 1) * (110 / 60 - 1) for rule in ("generate", "unpack", "manifest", "frames")]
+    # What reads videos grows with them, less what starts a job, which `tables` tells; all else is the same law.
+    rules = ("generate", "unpack", "manifest", "frames")
+    grown = [(OTHERS[rule] - min(OTHERS["tables"], 0.9 * OTHERS[rule])) * (110 / 60 - 1) for rule in rules]
     assert 3600 * plan.hours().value == pytest.approx(total(larger) + 2 * sum(grown))
 
 
@@ -173,3 +176,26 @@ def test_a_run_that_went_on_after_a_kill_measures_nothing():
     speeds, _ = find_speeds(config)
     assert speeds.trained("ssv2", "ssp").value == pytest.approx(STEP["ssp"])
     assert "4 trainings" in speeds.told
+
+
+def test_rounds_of_costs_are_counted_as_they_are_taken():
+    assert (measured.LEAST, measured.MOST, measured.ENOUGH_S) == (measuring.LEAST, measuring.MOST, measuring.ENOUGH_S)
+    config = config_of()
+    write_costs(config)  # steps of 0.6 and 0.3 s, inference of 8 clips in 0.16 s each
+    costs = load_costs(config)
+    steps, passes = 0.9, 2 * 0.16
+    assert measured.rounds(costs, 1.0) == pytest.approx(steps * (1 + 10 / steps) + passes * (1 + 10 / passes))
+    assert measured.rounds(costs, 4.0) == pytest.approx(4 * steps * 6 + passes * (1 + 10 / passes))
+
+
+def test_a_pre_training_grows_with_its_steps_and_not_with_its_start():
+    plain = config_of().model_dump(mode="json")
+    pretrain = {"seed": 0, "clips": 100, "held_out": 20, "steps": 10, "batch_size": 10, "lr": 0.1}
+    plain["backbone"]["checkpoints"]["tiny"] = {"num_frames": 8, "pretrain": pretrain}
+    config = write_run(make_config().model_validate(plain))
+    write_benchmark(Paths.of(config).benchmark("pretrain", "tiny"), START + SURPLUS + 42.0)
+    longer = json.loads(json.dumps(plain))
+    longer["backbone"]["checkpoints"]["tiny"]["pretrain"] |= {"clips": 1000, "held_out": 200, "steps": 100}
+    larger = make_config().model_validate(longer)
+    speeds, _ = find_speeds(larger, config.home)
+    assert speeds.job(larger, "pretrain", ("tiny",)).value == pytest.approx(START + SURPLUS + 420.0)
