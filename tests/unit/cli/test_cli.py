@@ -17,20 +17,9 @@ ROOT = Path(__file__).parents[3]
 COMMANDS = {
     "data": {"generate", "fetch", "unpack", "manifest", "frames", "check"},
     "tracking": {"init"},
-    None: {
-        "init",
-        "check",
-        "plan",
-        "pretrain",
-        "fetch-weights",
-        "sweep",
-        "train",
-        "explain",
-        "costs",
-        "tables",
-        "report",
-    }
-    | {"params", "evaluate", "predict", "power", "new-method", "ablation", "ablation-curve", "verify", "seal", "trace"},
+    None: {"init", "plan", "rehearse", "check", "pretrain", "fetch-weights", "sweep", "train", "explain", "costs"}
+    | {"tables", "report", "params", "evaluate", "predict", "power", "new-method", "ablation", "ablation-curve"}
+    | {"verify", "seal", "trace"},
 }
 
 
