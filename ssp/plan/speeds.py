@@ -44,6 +44,8 @@ class Speeds(ABC):
     told: str
     """Where they are from, in words."""
     measured: bool
+    device: str
+    """What the hours are hours of."""
     config: Config
     """What was run when they were measured; of assumed ones what is planned."""
 
@@ -76,6 +78,7 @@ class AssumedSpeeds(Speeds):
     """Those of `ASSUMED`."""
 
     measured = False
+    device = "one H100"
     told = f"assumed, nothing was measured: {ASSUMED}"
 
     def __init__(self, rows: Rows) -> None:

@@ -41,9 +41,8 @@ def as_json(plan: Estimate, plain: Plain) -> dict[str, Any]:
 def told(plan: Estimate, plain: Plain, reason: str | None = None) -> str:
     """A plan for a reader; `reason` is why results that are there were not taken."""
     config, hours = plan.config, plan.hours()
-    device = "GPU-hours" if config.compute.train.gpus else "hours of CPU jobs"
     parts = [
-        f"{config.name}: {plan.jobs():,} jobs, {_span(hours)} {device}",
+        f"{config.name}: {plan.jobs():,} jobs, {_span(hours)} hours on {plan.speeds.device}",
         f"Speeds {plan.speeds.told}." + (f"\n({reason}.)" if reason else ""),
         _table(["stage", *_HEAD], [[stage, *_cells(plan, stage=stage)] for stage in STAGES if plan.jobs(stage=stage)]),
         _table(["data set", *_HEAD], [[name, *_cells(plan, dataset=name)] for name in config.datasets]),

@@ -18,6 +18,7 @@ from ssp.rehearsal.derive import NAME, NOT_REHEARSED, Plain, derive, weights_fil
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG = "snakemake.log"
+EVERY_S = 10  # between two lines that say how far it is
 
 
 def prepare(plain: Plain, config: Config, folder: Path, gpu: bool) -> Config:
@@ -85,13 +86,18 @@ def rehearse(config: Config, folder: Path, cores: int, say: Callable[[str], None
         process = subprocess.Popen(
             command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True
         )
-        for line in process.stdout:
-            log.write(line)
-            log.flush()
-            if " steps (" in line and line.rstrip().endswith("done") and time.monotonic() - last > 10:
-                last = time.monotonic()
-                say(f"{(last - began) / 60:.1f} min: {line.strip()}")
-        process.wait()
+        try:
+            for line in process.stdout:
+                log.write(line)
+                log.flush()
+                if " steps (" in line and line.rstrip().endswith("done") and time.monotonic() - last > EVERY_S:
+                    last = time.monotonic()
+                    say(f"{(last - began) / 60:.1f} min: {line.strip()}")
+        except BaseException:  # Ctrl-C: no job goes on by itself
+            process.terminate()
+            raise
+        finally:
+            process.wait()
     say(f"{(time.monotonic() - began) / 60:.1f} min in all")
     return find_broken(config, folder, process.returncode, (folder / LOG).read_text())
 

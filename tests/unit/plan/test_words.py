@@ -27,7 +27,7 @@ def test_an_assumption_is_said_to_be_one_and_what_is_not_known_too():
     plan, plain = of(make_config(compute={"train": {"gpus": 1}}))
     text = words.told(plan, plain, "results/tried: was measured on cpu")
     assert "Speeds assumed, nothing was measured: one H100" in text and "(results/tried: was measured on cpu.)" in text
-    assert "GPU-hours" in text and "Not known before they were measured, and left out: " in text
+    assert " hours on one H100\n" in text and "Not known before they were measured, and left out: " in text
     assert "at least" in text and "more is not known yet" in text
 
 
