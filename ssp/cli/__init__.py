@@ -18,7 +18,7 @@ import sys
 
 import typer
 
-from ssp.cli import data, results, sharing, tuning
+from ssp.cli import data, planning, results, sharing, tuning
 from ssp.errors import SSPError
 from ssp.files import storage_error
 from ssp.training.stopping import CONTINUE, Interrupted
@@ -33,6 +33,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(data.start_commands)
+app.add_typer(planning.commands)
 app.add_typer(data.commands, name="data")
 app.add_typer(data.backbone_commands)
 app.add_typer(tuning.tracking_commands, name="tracking")

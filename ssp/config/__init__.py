@@ -23,6 +23,7 @@ from ssp.config.reading import (
     read_yaml,
     refusal,
     resolved,
+    yaml_text,
 )
 from ssp.config.rows import Point, Row
 from ssp.config.sections import (
@@ -114,4 +115,5 @@ __all__ = [
     "slice_hash",
     "slice_lines",
     "source_names",
+    "yaml_text",
 ]

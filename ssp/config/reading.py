@@ -76,6 +76,18 @@ def read_yaml(path: str | Path) -> Any:  # noqa: ANN401 - whatever a YAML file h
         raise ConfigError(f"{path}: not valid YAML{where} ({getattr(error, 'problem', error)})") from None
 
 
+class _Dumper(yaml.SafeDumper):
+    """YAML in which what stands twice is written twice, without anchors."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def yaml_text(data: Any) -> str:  # noqa: ANN401 - whatever YAML holds
+    """YAML for a reader: keys in their order, short lists and mappings in one line."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, allow_unicode=True, width=110)
+
+
 def load_config(path: str | Path, *, made: bool = False) -> Config:
     """Read and check a config file, with those that it extends.
 

@@ -86,7 +86,7 @@ class Expected(Strict):
 
 
 class Generate(Strict):
-    """Demo only: a rule generates the archives of this data set from a seed instead of fetching them."""
+    """Demo and rehearsal: a rule generates the archives of this data set from a seed instead of fetching them."""
 
     seed: NonNegativeInt = Field(description="Of the videos; other data sets should have others.")
     train: PositiveInt = Field(description="Training videos over all classes.")
@@ -94,6 +94,12 @@ class Generate(Strict):
     size: tuple[PositiveInt, PositiveInt] = Field(description="Width and height in pixels.")
     seconds: tuple[float, float] = Field(description="Shortest and longest duration.")
     fps: PositiveInt = Field(description="Frames per second.")
+    # Left out of every copy where it is not given: no demo depends on it.
+    classes: PositiveInt | None = Field(
+        default=None,
+        exclude_if=lambda classes: classes is None,
+        description="Rehearsal: classes that the lists name; the first and the last have videos. null: the demo's own.",
+    )
 
 
 class CarvedTest(Strict):
@@ -456,7 +462,7 @@ class Dataset(Strict):
     licence_page: str | None = Field(
         default=None, description="Where a person accepts the licence and downloads archives that have no urls."
     )
-    generate: Generate | None = Field(default=None, description="Demo only: make the archives from a seed.")
+    generate: Generate | None = Field(default=None, description="Demo and rehearsal: make the archives from a seed.")
     split: Annotated[PositiveInt, OfSplits] = Field(
         default=1,
         description="Number of the published split. A list: each is trained on, and tables show the mean over them.",

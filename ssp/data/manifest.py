@@ -133,6 +133,17 @@ def class_count(config: Config, dataset: str) -> int:
     return expected.classes if expected else int(read_manifest(Paths.of(config).manifest(dataset))["label"].max()) + 1
 
 
+def class_names(manifest: pd.DataFrame, classes: int | None = None) -> dict[int, str]:
+    """Names of all classes by number; one that no video is listed of is called by its number.
+
+    Args:
+        manifest: columns label and class_name are read.
+        classes: how many there are; None: as many as have videos.
+    """
+    named = dict(manifest[["label", "class_name"]].drop_duplicates("label").itertuples(index=False))
+    return {label: named.get(label, f"class {label}") for label in range(classes or max(named) + 1)}
+
+
 def own_tree(videos: Path) -> Tree:
     """Own videos: what is in their folder, or in the folder of the CSV that lists them; hidden files are not.
 

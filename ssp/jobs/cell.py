@@ -26,7 +26,7 @@ from ssp.backbone.videomamba import VideoMamba
 from ssp.config import Config, Hyperparameters, Row, slice_hash
 from ssp.data.clips import ClipDataset, load_split
 from ssp.data.frames import FrameStore
-from ssp.data.manifest import class_count, manifest_hash
+from ssp.data.manifest import class_count, class_names, manifest_hash, read_manifest
 from ssp.data.validation import carve_folds, stratified_part
 from ssp.errors import ConfigError
 from ssp.jobs.tracking import TrackedRun
@@ -101,6 +101,12 @@ class Cell:
     def manifest_hash(self) -> str:
         """Hash of what the manifest says."""
         return manifest_hash(self.paths.manifest(self.dataset))
+
+    @cached_property
+    def class_names(self) -> dict[int, str]:
+        """Names of the classes, by number."""
+        classes = class_count(self.config, self.dataset)
+        return class_names(read_manifest(self.paths.manifest(self.dataset)), classes)
 
     @cached_property
     def backbone_hash(self) -> str:

@@ -160,7 +160,7 @@ def predict_video(
     found = predict(model, clips, rows, batch_size=evaluation_batch(settings.recipe), execution=cell.execution)
     logits = torch.tensor(np.stack(found["logits"].to_numpy()), dtype=torch.float64)
     probabilities, classes = logits.softmax(1).mean(0).sort(descending=True, stable=True)
-    names = class_names(cell)
+    names = cell.class_names
     top = [(names[c], p) for c, p in zip(classes.tolist()[:TOP], probabilities.tolist()[:TOP], strict=True)]
     if picture is not None:
         clip = clips[central_view(settings.clips)][0]
@@ -175,9 +175,3 @@ def predict_video(
 def central_view(clips: Clips) -> int:
     """Which of a video's test views is the middle crop of its middle segment."""
     return clips.test_segments // 2 * clips.test_crops + clips.test_crops // 2
-
-
-def class_names(cell: Cell) -> dict[int, str]:
-    """Names of the classes, by number."""
-    manifest = pd.read_parquet(cell.paths.manifest(cell.dataset), columns=["label", "class_name"])
-    return dict(manifest.drop_duplicates("label").itertuples(index=False))

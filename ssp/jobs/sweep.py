@@ -109,7 +109,7 @@ def _search(cell: Cell) -> Choice:
     )
     choice = choose(cell, results, about)
     save_choice(choice, cell.paths.choice(dataset, method, study))
-    for folder in (cell.paths.features(cell.name), _states(cell)):
+    for folder in (cell.paths.features(cell.name), _trial_states(cell)):
         shutil.rmtree(folder, ignore_errors=True)
     if choice.hyperparameters:
         parent.log_params(tracked_params(choice.hyperparameters, trial=choice.trial))
@@ -218,19 +218,19 @@ def _work(cell: Cell, study: optuna.Study, rung: int, slot: int, tracking: Track
     # The run first: a trial that is killed in between runs again, while a run would stay RUNNING for good.
     run.finish("FAILED" if reason else "FINISHED", reason or (state == TrialState.PRUNED and "pruned") or None)
     study.tell(trial, value, state=state)
-    shutil.rmtree(_states(cell) / str(number), ignore_errors=True)
+    shutil.rmtree(_trial_states(cell) / str(number), ignore_errors=True)
 
 
-def _states(cell: Cell) -> Path:
+def _trial_states(cell: Cell) -> Path:
     """What killed trials continue from, a folder for each; removed when it is over."""
     return cell.paths.trial_states(cell.dataset, cell.method, cell.study)
 
 
-def _state(cell: Cell, trial: optuna.Trial, rung: int, fold: int, chosen: Chosen) -> TrainingState:
+def _trial_state(cell: Cell, trial: optuna.Trial, rung: int, fold: int, chosen: Chosen) -> TrainingState:
     """Where a trial goes on that was killed: the next one of its slot, if that is proposed the same."""
     number = _number(cell, rung, trial.user_attrs["slot"])
     identity = slice_hash({"study": trial.study.study_name, "number": number, "chosen": chosen.model_dump(mode="json")})
-    return TrainingState(_states(cell) / str(number) / f"fold{fold}.pt", identity)
+    return TrainingState(_trial_states(cell) / str(number) / f"fold{fold}.pt", identity)
 
 
 def _number(cell: Cell, rung: int, slot: int) -> int:
@@ -252,7 +252,7 @@ def _train(
         curves.append([])
         with _fold_run(tracking, own, cell, run) if folds > 1 else nullcontext(run) as tracked:
             share = model.trunk_is_frozen and shares_features(cell)  # then it is quick, and has no state of its own
-            state = None if share else _state(cell, trial, rung, fold, chosen)
+            state = None if share else _trial_state(cell, trial, rung, fold, chosen)
             epochs = {"epochs": budget.epochs, "share": share, "state": state}
             for epoch in train_epochs(part, model, chosen, seed, tracked, own, **epochs):
                 curves[-1].append(curve(epoch))

@@ -1,7 +1,8 @@
-"""What a job of the workflow took: measured by the job itself at its end, and kept beside its log.
+"""The jobs of the workflow, and what each took: measured by itself at its end, and kept beside its log.
 
 Snakemake's own benchmark files look now and then at what runs, and miss what a job takes between its last look and its
-end: a third of the processor time of a training of twenty seconds.
+end: a third of the processor time of a training of twenty seconds. It need not be there; a test compares the jobs with
+those that it plans.
 """
 
 from __future__ import annotations
@@ -12,7 +13,35 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from ssp.config import Config
 from ssp.files import atomic_path
+from ssp.records.explained import explained_datasets
+
+
+def jobs(config: Config) -> dict[str, list[tuple[str, ...]]]:
+    """The jobs of each rule of a config, by what tells them apart; rules in the order of work."""
+    used = {name: config.backbone.checkpoints[name] for name in {d.checkpoint for d in config.datasets.values()}}
+    found = {
+        "generate": [(name,) for name, dataset in config.archived.items() if dataset.generate],
+        "fetch": [(name,) for name, dataset in config.archived.items() if dataset.archives],
+        "unpack": [(name,) for name, dataset in config.archived.items() if dataset.archives],
+        "manifest": [(name,) for name in config.datasets],
+        "frames": [(name, str(k)) for name, dataset in config.datasets.items() for k in range(dataset.frames.shards)],
+        "build_scan": [()],
+        "pretrain": [(name,) for name, checkpoint in sorted(used.items()) if checkpoint.pretrain],
+        "fetch_weights": [(c.archive.file,) for _, c in sorted(used.items()) if c.archive],
+        "init_tracking": [()],
+        "sweep": [(*cell, *(() if number is None else (str(number),))) for *cell, number in config.studies()],
+        "train": [(dataset, row, f"seed{seed}") for dataset, row, seed in config.runs()],
+        "costs": [()],
+        "tables": [()],
+        "ablation": [(name,) for name in config.ablations],
+        "ablation_curve": [(name,) for name in config.ablations if config.curve_axis(name)],
+        "explain": [(name,) for name in explained_datasets(config)],
+        "keep_manifest": [(name,) for name in config.datasets],
+        "report": [()],
+    }
+    return {rule: jobs for rule, jobs in found.items() if jobs}
 
 
 class Usage(NamedTuple):

@@ -12,9 +12,6 @@ from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
-from ssp.config import Config
-from ssp.records.explained import explained_datasets
-
 NEEDS: dict[str, tuple[str, ...]] = {
     "generate": (),
     "fetch": ("generate",),
@@ -39,32 +36,6 @@ NEEDS: dict[str, tuple[str, ...]] = {
 
 DATA = ("generate", "fetch", "unpack", "manifest", "frames")
 BOX, GAP, ROW = (128, 44), 12, 66  # width and height of a box, space between columns, height of a line
-
-
-def jobs(config: Config) -> dict[str, list[tuple[str, ...]]]:
-    """The jobs of each rule of a config, by what tells them apart; rules in the order of work."""
-    used = {name: config.backbone.checkpoints[name] for name in {d.checkpoint for d in config.datasets.values()}}
-    found = {
-        "generate": [(name,) for name, dataset in config.archived.items() if dataset.generate],
-        "fetch": [(name,) for name, dataset in config.archived.items() if dataset.archives],
-        "unpack": [(name,) for name, dataset in config.archived.items() if dataset.archives],
-        "manifest": [(name,) for name in config.datasets],
-        "frames": [(name, str(k)) for name, dataset in config.datasets.items() for k in range(dataset.frames.shards)],
-        "build_scan": [()],
-        "pretrain": [(name,) for name, checkpoint in sorted(used.items()) if checkpoint.pretrain],
-        "fetch_weights": [(c.archive.file,) for _, c in sorted(used.items()) if c.archive],
-        "init_tracking": [()],
-        "sweep": [(*cell, *(() if number is None else (str(number),))) for *cell, number in config.studies()],
-        "train": [(dataset, row, f"seed{seed}") for dataset, row, seed in config.runs()],
-        "costs": [()],
-        "tables": [()],
-        "ablation": [(name,) for name in config.ablations],
-        "ablation_curve": [(name,) for name in config.ablations if config.curve_axis(name)],
-        "explain": [(name,) for name in explained_datasets(config)],
-        "keep_manifest": [(name,) for name in config.datasets],
-        "report": [()],
-    }
-    return {rule: found[rule] for rule in NEEDS if found[rule]}
 
 
 def edges(rules: Iterable[str]) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ssp.records.usage import jobs as jobs_of
 from ssp.records.usage import read_usage
 from ssp.report import dag
 from ssp.report.results import Results
@@ -38,7 +39,7 @@ DOES = {
 
 def content(results: Results) -> dict[str, Any]:
     """The picture of the workflow, and one row per rule."""
-    rows = [_row(results, rule, jobs) for rule, jobs in dag.jobs(results.config).items()]
+    rows = [_row(results, rule, jobs) for rule, jobs in jobs_of(results.config).items()]
     return {"rows": rows, "drawing": dag.drawing({row["rule"]: _label(row) for row in rows})}
 
 

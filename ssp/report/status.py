@@ -22,7 +22,7 @@ from rich.text import Text
 from ssp.config import Config, load_config
 from ssp.paths import Paths
 from ssp.records.signs import SIGN, Sign, read_sign
-from ssp.report.dag import jobs
+from ssp.records.usage import jobs
 from ssp.report.stages import duration
 
 INTERRUPTED = 130  # exit code of what Ctrl-C has ended

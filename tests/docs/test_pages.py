@@ -10,6 +10,9 @@ import yaml
 from ssp.config import load_config, parse_config
 from ssp.jobs.check import check_training
 from ssp.methods.registry import method_names
+from ssp.plan.estimate import estimate
+from ssp.plan.rows import count_rows
+from ssp.plan.speeds import AssumedSpeeds
 from tests.docs.reading import PAGES, ROOT, anchors, blocks, links, name
 
 
@@ -39,28 +42,29 @@ def test_the_readme_is_short_and_says_what_has_not_been_run():
     assert "No published data set has been run yet" in "\n".join(text.splitlines()[:15])
 
 
-@pytest.fixture(scope="module")
-def paper_cost():
-    spec = importlib.util.spec_from_file_location("paper_cost", ROOT / "benchmarks" / "paper_cost.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_cost_is_that_of_the_paper_config(paper_cost):
+def test_the_cost_is_that_of_the_paper_config():
     config = load_config(ROOT / "config" / "paper.yaml")
+    plan = estimate(config, AssumedSpeeds(count_rows(config)))
     cells = len(config.datasets) * len(config.methods)
     asked = f"{cells * config.sweep.repeats} searches and {cells * len(config.seeds)} trainings"
-    again = "estimate its cost anew: python benchmarks/paper_cost.py"
-    *rows, sums = [line.split("|")[2:-1] for line in paper_cost.table(config).splitlines() if line.startswith("|")][2:]
+    again = "estimate its cost anew: ssp plan config/paper.yaml"
+
+    def hours(**of):
+        """Of the rows of the tables by stage, then of ablations, then of all."""
+        found = [
+            sum(plan.hours(stage=stage, row=row, **of).value for row in config.methods)
+            for stage in ("search", "training", "testing")
+        ]
+        found.append(sum(plan.hours(row=row, **of).value for row in config.rows if row not in config.methods))
+        return "".join(f" {number:,.0f} |" for number in (*found, sum(found)))
+
     texts = {page: " ".join((ROOT / page).read_text().split()) for page in ("README.md", "docs/cluster.md")}
+    together = hours().split("|")[-2].strip()
     for page, text in texts.items():
         assert asked in text, f"{page}: config/paper.yaml asks for {asked}; {again}"
-        assert f"{sums[-1].strip()} H100-hours" in text or f"{'|'.join(sums)}|" in text, f"{page}: {again}"
-    assert all(f"{'|'.join(row)}|" in texts["docs/cluster.md"] for row in rows), f"docs/cluster.md: {again}"
-    assert f"**the config** |{'|'.join(sums)}|" in (ROOT / "docs" / "protocol.md").read_text(), (
-        f"docs/protocol.md: {again}"
-    )
+        assert f"{together} H100-hours" in text or f"| all |{hours()}" in text, f"{page}: {again}"
+    assert all(f" |{hours(dataset=name)}" in texts["docs/cluster.md"] for name in config.datasets), again
+    assert f"**the config** |{hours()}" in (ROOT / "docs" / "protocol.md").read_text(), f"docs/protocol.md: {again}"
 
 
 def test_the_example_of_rows_and_ablations_is_one():

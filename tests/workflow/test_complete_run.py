@@ -12,6 +12,10 @@ from scipy.special import softmax
 
 from ssp.config import load_config, slice_hash
 from ssp.data.manifest import manifest_hash
+from ssp.plan.estimate import estimate
+from ssp.plan.measured import find_speeds
+from ssp.records.usage import jobs as jobs_of
+from ssp.records.usage import read_usage
 from ssp.sharing.opening import opened
 from ssp.sharing.pack import pack
 from ssp.sharing.weights import Weights
@@ -197,6 +201,25 @@ def test_it_goes_together_and_a_copy_anywhere_does(tiny_run, tmp_path):
         assert found.counts["weights"] == found.counts["records with their predictions"] == len(tiny_run.config.runs())
         assert found.readings["once"] == len(tiny_run.config.runs())
     assert "recomputed" in trace(copy, "ucf101", "ssp")
+
+
+def test_half_of_the_run_plans_the_whole_within_30_percent(tiny_run, tmp_path, monkeypatch):
+    """One seed of two, and what its jobs took; then all that all took."""
+    home = tmp_path / "half"
+    whole = tiny_run.folder / tiny_run.config.home
+    shutil.copytree(whole, home, ignore=shutil.ignore_patterns("mlflow", "seed1.*"))
+    plain = yaml.safe_load((home / "config.yaml").read_text()) | {"seeds": [0]}
+    (home / "config.yaml").write_text(yaml.safe_dump(plain))
+    monkeypatch.chdir(tiny_run.folder)
+    config = load_config(whole / "config.yaml")
+    speeds, _ = find_speeds(config, home)
+    plan = estimate(config, speeds)
+    assert plan.jobs() == sum(tiny_run.done.jobs.values()) - tiny_run.done.jobs["all"]
+    paths = (tiny_run.paths.usage(rule, *job) for rule, found in jobs_of(config).items() for job in found)
+    written = [tiny_run.folder / path for path in paths if (tiny_run.folder / path).is_file()]
+    assert len(written) > 40
+    measured = sum(read_usage(path).s for path in written)
+    assert 3600 * plan.hours().value == pytest.approx(measured, rel=0.3)
 
 
 def test_nothing_half_written_is_left(tiny_run):

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from ssp.config import load_config
+from ssp.records.usage import jobs as jobs_of
 from ssp.report import dag
 from ssp.report.stages import DOES
 from tests.workflow.running import ROOT, TINY
@@ -32,7 +33,7 @@ def test_the_drawing_is_the_dag(run, path):
     graph = {(names[start], names[end]) for start, end in re.findall(r"(\d+) -> (\d+)", done.out)}
     graph = {edge for edge in graph if "all" not in edge}
     assert len(graph) > 8
-    jobs = dag.jobs(load_config(path))
+    jobs = jobs_of(load_config(path))
     assert set(dag.edges(jobs)) == _reduced(graph)
     assert set(jobs) == {rule for edge in graph for rule in edge} <= set(DOES)
 
@@ -42,4 +43,4 @@ def test_the_jobs_are_those_that_snakemake_plans(run, path):
     done = run("-n", "--configfile", path)
     planned = dict(done.jobs)
     del planned["all"]
-    assert {rule: len(jobs) for rule, jobs in dag.jobs(load_config(path)).items()} == planned
+    assert {rule: len(jobs) for rule, jobs in jobs_of(load_config(path)).items()} == planned

@@ -78,16 +78,19 @@ def generate_archives(config: Config, dataset: str) -> list[Path]:
 def _check(config: Config, dataset: str) -> None:
     chosen = config.archived[dataset]
     generate, expected, source = chosen.generate, chosen.expected, chosen.source
-    made = {"classes": CLASSES[source], "train": generate.train, "test": generate.test}
+    classes = generate.classes or CLASSES[source]
+    made = {"classes": classes, "train": generate.train, "test": generate.test}
     for key, number in made.items():
         wanted = getattr(expected, key)
         if wanted != number:
             raise ConfigError(
                 f"datasets.{dataset}.expected.{key}: {wanted}, but {number} are generated; make them equal"
             )
-    least = 2 * CLASSES[source]
-    if min(generate.train, generate.test) < least:
+    least = 2 * min(2, classes) if generate.classes else 2 * classes
+    if generate.train < least or (generate.test < least and not generate.classes):
         raise ConfigError(f"datasets.{dataset}.generate: train and test must be at least {least}, two videos a class")
+    if source == "breakfast" and generate.test < classes:
+        raise ConfigError(f"datasets.{dataset}.generate.test: names alone say which classes there are; give {classes}")
     if generate.size[0] % 2 or generate.size[1] % 2 or min(generate.size) < 32:
         raise ConfigError(f"datasets.{dataset}.generate.size: width and height must be even and at least 32")
     if not 0 < generate.seconds[0] <= generate.seconds[1]:

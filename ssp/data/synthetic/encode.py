@@ -27,6 +27,7 @@ class Format:
     options: tuple[tuple[str, str], ...] = ()
 
 
+PIXELS = 40 * 32  # of the pictures that the bytes a frame below are for
 # HMDB51, UCF101, Breakfast: MPEG-4 part 2.
 AVI = Format("avi", "mpeg4", quantiser=(4, 31), overhead=7500, frame_bytes=(260, 420))
 # Something-Something V2: VP9, at the encoder's fastest.
@@ -53,7 +54,7 @@ def encode(frames: np.ndarray, fps: int, form: Format, fullness: float) -> bytes
         ValueError: the clip does not fit even at the coarsest quantiser.
     """
     low, high = form.frame_bytes
-    per_pixel = frames.shape[1] * frames.shape[2] / 1280  # the table above is for 40 x 32 pixels
+    per_pixel = frames.shape[1] * frames.shape[2] / PIXELS
     size = form.overhead + round(len(frames) * (low + fullness * (high - low)) * per_pixel)
     finest, coarsest = form.quantiser
     for quantiser in range(finest, coarsest + 1, 1 if form.codec == "mpeg4" else 4):

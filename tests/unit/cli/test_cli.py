@@ -1,5 +1,6 @@
 """The command line: every command explains itself, mistakes are one line, and nothing is imported for a --help."""
 
+import json
 import os
 import signal
 import subprocess
@@ -18,9 +19,9 @@ ROOT = Path(__file__).parents[3]
 COMMANDS = {
     "data": {"generate", "fetch", "unpack", "manifest", "frames", "check"},
     "tracking": {"init"},
-    None: {"init", "check", "pretrain", "fetch-weights", "sweep", "train", "explain", "costs", "tables", "report"}
-    | {"params", "evaluate", "predict", "power", "new-method", "ablation", "ablation-curve", "verify", "seal", "trace"}
-    | {"pack", "merge", "compare", "status"},
+    None: {"init", "plan", "rehearse", "check", "pretrain", "fetch-weights", "sweep", "train", "explain", "costs"}
+    | {"tables", "report", "params", "evaluate", "predict", "power", "new-method", "ablation", "ablation-curve"}
+    | {"verify", "seal", "trace", "pack", "merge", "compare", "status"},
 }
 
 
@@ -106,6 +107,32 @@ def test_a_mistake_is_one_line_and_exit_code_1(config_file, monkeypatch, capsys,
     assert captured.out == ""
     assert captured.err.startswith("error: ") and line in captured.err
     assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "ssp plan: give one config file"),
+        (["no.yaml"], "no.yaml: cannot be read"),
+        (["tiny.yaml", "--budget", 0], "--budget: 0 hours are none; give a positive number"),
+        (["tiny.yaml", "--json", "--requests"], "--budget, --requests, --json: give one of them"),
+        (["tiny.yaml", "--requests"], "--requests: nothing was measured"),
+        (["tiny.yaml", "--records", "nowhere"], "nowhere: no config.yaml; give a folder of results"),
+    ],
+)
+def test_a_plan_that_cannot_be_made_is_one_line(config_file, monkeypatch, capsys, arguments, line):
+    assert call(monkeypatch, "plan", *arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1 and line in captured.err
+
+
+def test_a_plan_is_printed_in_words_and_as_json(config_file, monkeypatch, capsys):
+    assert call(monkeypatch, "plan", config_file) == 0
+    assert "Speeds assumed, nothing was measured" in capsys.readouterr().out
+    assert call(monkeypatch, "plan", config_file, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["speeds"]["measured"] is False
+    assert call(monkeypatch, "plan", config_file, "--budget", "100") == 0
+    assert "the whole config fits" in capsys.readouterr().out
 
 
 def test_unknown_options_are_refused(monkeypatch, capsys):

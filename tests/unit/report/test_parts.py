@@ -105,13 +105,6 @@ def test_numbers_for_readers():
     ]
 
 
-def test_jobs_of_a_config():
-    jobs = dag.jobs(make_config(datasets=("hmdb51", "ssv2"), methods=("ssp",), seeds=(3, 5)))
-    assert jobs["train"] == [(d, "ssp", f"seed{s}") for d in ("hmdb51", "ssv2") for s in (3, 5)]
-    assert jobs["frames"] == [("hmdb51", "0"), ("ssv2", "0")]
-    assert not {"pretrain", "fetch_weights"} & set(jobs)  # the checkpoint is a local file
-
-
 def test_drawing_has_every_rule_and_arrow_apart():
     labels = {rule: "1 job <1 s" for rule in dag.NEEDS}
     drawn = ET.fromstring(str(dag.drawing(labels)))

@@ -231,6 +231,29 @@ def test_groups_share_a_backdrop_and_never_straddle_train_and_test(source):
     assert len(set.union(*scenes.values())) == sum(map(len, scenes.values()))  # no two groups share one
 
 
+STAND_IN = {"hmdb51": 51, "ucf101": 101, "ssv2": 174, "breakfast": 10}
+
+
+@pytest.mark.parametrize("source", sorted(STAND_IN))
+def test_a_stand_in_lists_all_classes_and_has_videos_of_two(source, tmp_path):
+    classes = STAND_IN[source]
+    tests = classes if source == "breakfast" else 2
+    made = DEMO | {"train": 4, "test": tests, "classes": classes}
+    planned = plan(source, Generate(**made))
+    for name, content in planned.annotations.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    files = [clip.path for clip in planned.clips] + list(planned.annotations)
+    listing = read_listing(source, Tree(tmp_path, files), 1)
+    assert len(listing.classes) == classes
+    counts = Counter((entry.split, entry.label) for entry in listing.entries)
+    trained = {label: count for (split, label), count in counts.items() if split == "train"}
+    assert sorted(trained.values()) == [2, 2] and sum(counts.values()) == 4 + tests
+    assert {clip.label for clip in planned.clips} <= set(range(CLASSES[source]))
+    if source in ("ucf101", "ssv2"):  # numbered as listed
+        assert set(trained) == {0, classes - 1}
+
+
 def test_segment_sampling_of_ssv2_like_videos_takes_the_same_frames_both_ways():
     # Else what is left out is the end of a scene, or of its reverse the beginning, and middles are a frame apart: cues
     # that need no order.
