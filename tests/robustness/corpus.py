@@ -85,8 +85,10 @@ CONFIGS = [
     ),
     Case("config: missing key", setting("sweep.trials", None), TABLES, (CONFIG, "sweep.trials: missing")),
     Case("config: wrong type", setting("sweep.trials", "many"), TABLES, (CONFIG, "sweep.trials", "'many'")),
-    Case("config: unknown method", setting("methods.lora99", {}), TABLES, (CONFIG, "methods.lora99", "known: ")),
-    Case("config: unknown source", _other_source("imagenet"), TABLES, (CONFIG, "datasets.ucf101.source", "'imagenet'")),
+    Case("config: unknown method", setting("methods.lora99", {}), "check", (CONFIG, "methods.lora99", "known: ")),
+    Case(
+        "config: unknown source", _other_source("imagenet"), "check", (CONFIG, "datasets.ucf101.source", "'imagenet'")
+    ),
     Case(
         "config: unknown quirk value",
         setting("quirks.merge_ids", "both"),
