@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ssp.data import headers
 from ssp.data.check import check_dataset
 from ssp.data.frames import extract_shard, load_split
-from ssp.data.manifest import COLUMNS, manifest_hash, read_manifest, write_manifest
+from ssp.data.manifest import COLUMNS, class_names, manifest_hash, read_manifest, write_manifest
 from ssp.data.validation import carve
 from ssp.errors import DataError
 from ssp.paths import Paths
@@ -291,3 +291,9 @@ def test_splits_share_what_was_unpacked(tmp_path, files):
     assert not tests["ucf101-split1"] & tests["ucf101-split2"] and all(map(len, tests.values()))
     assert paths.videos("ucf101").is_dir() and not paths.videos("ucf101-split1").exists()
     assert "fit for use" in check_dataset(config, "ucf101-split2")
+
+
+def test_a_class_that_no_video_is_listed_of_is_called_by_its_number():
+    listed = pd.DataFrame({"label": [2, 0, 2], "class_name": ["swim", "run", "swim"]})
+    assert class_names(listed, 4) == {0: "run", 1: "class 1", 2: "swim", 3: "class 3"}
+    assert class_names(listed) == {0: "run", 1: "class 1", 2: "swim"}
