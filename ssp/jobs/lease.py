@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ssp.files import atomic_path, process_lives, write_text
+from ssp.files import atomic_path, process_lives, write_text, writing
 
 BEGAN = "SSP_WORKFLOW_BEGAN"  # environment variable of the workflow's jobs: Unix time
 HEARTBEAT_S = 15.0
@@ -79,12 +79,18 @@ def _this() -> str:
 
 
 def _taken(holder: Path) -> bool:
-    holder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with holder.open("x") as file:
-            file.write(_this())
-    except FileExistsError:
-        return False
+    with writing(holder):
+        holder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = holder.open("x")
+        except FileExistsError:
+            return False
+        try:
+            with file:
+                file.write(_this())
+        except OSError:  # a full disk
+            holder.unlink()
+            raise
     return True
 
 

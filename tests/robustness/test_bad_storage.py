@@ -26,7 +26,7 @@ COMMANDS = {  # command: the folder that cannot be written, and what must be nam
     "data manifest --dataset ucf101": ("data/ucf101", "data/ucf101/manifest"),
     "data frames --dataset ucf101 --shard 0": ("data/ucf101/frames", "data/ucf101/frames/shard-0"),
     "tracking init": ("results", "results/tiny/mlflow"),
-    f"sweep {CELL}": ("results/tiny/state", "results/tiny/state/sweeps/ucf101/linear.journal"),
+    f"sweep {CELL}": ("results/tiny/state", "results/tiny/state/leases/sweeps/ucf101/linear.json/holder"),
     f"train {CELL} --seed 0": ("results/tiny", "results/tiny/"),
     "costs": ("results/tiny", "results/tiny/costs.json"),
     "tables": ("results/tiny/tables", "results/tiny/tables/"),
