@@ -15,11 +15,12 @@ import pandas as pd
 from scipy.special import softmax
 
 from ssp.config import Config
+from ssp.data.manifest import class_names, read_manifest
 from ssp.errors import ConfigError, RecordError
 from ssp.figures.attention import Shown, draw_explanations, frames_of
 from ssp.files import atomic_path, file_sha256, write_json
 from ssp.jobs.cell import Cell
-from ssp.jobs.inference import central_view, class_names, saved_model
+from ssp.jobs.inference import central_view, saved_model
 from ssp.methods.observe import explain_clip
 from ssp.records.explained import Explained, ExplainedClip, Origin
 from ssp.records.predictions import merge_views
@@ -91,7 +92,7 @@ def choose_videos(videos: pd.DataFrame) -> list[str]:
 def _explain(cell: Cell, seed: int, predictions: pd.DataFrame) -> tuple[list[ExplainedClip], list[Shown]]:
     """Facts and pictures of the chosen videos."""
     model, _ = saved_model(cell, seed)
-    clips, names = cell.clips("test"), class_names(cell)
+    clips, names = cell.clips("test"), class_names(read_manifest(cell.paths.manifest(cell.dataset)))
     view = central_view(clips.clips)
     places = {video: place for place, video in enumerate(cell.rows("test")["id"])}
     facts, shown = [], []

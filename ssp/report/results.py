@@ -10,7 +10,7 @@ import pandas as pd
 
 from ssp.config import Config
 from ssp.data.frames import FrameStore, load_split
-from ssp.data.manifest import content_hash, read_manifest
+from ssp.data.manifest import class_names, content_hash, read_manifest
 from ssp.errors import RecordError
 from ssp.figures.style import COLOURS
 from ssp.paths import Paths
@@ -105,4 +105,4 @@ def _class_names(config: Config, dataset: str, cells: list[CellResult]) -> dict[
     known = {record.manifest_hash for cell in cells if cell.dataset == dataset for record in cell.records.values()}
     if known != {content_hash(manifest)}:
         raise RecordError(f"{path}: not the manifest that the records were made with; keep that again: {again}")
-    return dict(sorted(manifest.drop_duplicates("label")[["label", "class_name"]].itertuples(index=False)))
+    return class_names(manifest)
