@@ -9,10 +9,11 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from ssp.figures.style import COLOURS, STYLE, save_figure
 
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800)  # seconds that people count in
 COLOURED, GREY = 6, "#b8b8b8"  # classes with a colour; more could not be told apart
 
 
@@ -51,14 +52,14 @@ def timeline(windows: pd.DataFrame, title: str) -> Figure:
     axis.set_ylim(0, 100)
     axis.set_xlabel("time (minutes:seconds)")
     axis.set_ylabel("probability (%)")
-    axis.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 1.5, 2, 3, 5, 6, 10]))
+    axis.xaxis.set_major_locator(MultipleLocator(_between_ticks(axis.get_xlim()[1] - axis.get_xlim()[0])))
     axis.xaxis.set_major_formatter(FuncFormatter(_clock))
     axis.grid(axis="x", visible=False)
     axis.set_title(f"{title}: most probable class of each window", loc="left", parse_math=False)
     handles = [Patch(color=colour, label=_name(name)) for name, colour in colours.items()]
     if len(lasting) > COLOURED:
         handles.append(Patch(color=GREY, label=f"{len(lasting) - COLOURED} other classes"))
-    legend = figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     for text in legend.get_texts():
         text.set_parse_math(False)  # a class may be called anything
     return figure
@@ -68,6 +69,11 @@ def _name(name: str) -> str:
     """A class in the legend; one that begins with an underscore would be left out."""
     short = name if len(name) <= 40 else f"{name[:39]}…"
     return f" {short}" if short.startswith("_") else short
+
+
+def _between_ticks(seconds: float) -> float:
+    """Seconds from one tick to the next: ten of them, or a few less."""
+    return next((step for step in TICKS if seconds <= 10 * step), 3600 * -(-seconds // 36000))
 
 
 def _clock(seconds: float, place: int | None = None) -> str:

@@ -153,7 +153,7 @@ class Predictor:
             One row a window, in order: start and end in seconds, class, probability.
 
         Raises:
-            VideoError, DataError, ConfigError: as `predict`; or there is no frame rate, or a window or a step is shorter
+            VideoError, DataError, ConfigError: as `predict`; or there is no frame rate, or a window or step is shorter
                 than a frame.
         """
         is_file = isinstance(video, str | Path)
