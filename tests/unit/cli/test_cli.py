@@ -23,6 +23,7 @@ COMMANDS = {
         "params",
         "evaluate",
         "predict",
+        "export",
         "power",
         "new-method",
         "ablation",

@@ -1,4 +1,4 @@
-"""Results of a tiny benchmark, trained by the real code: a method that folds into the backbone and one that does not."""
+"""Results of a tiny benchmark, trained by the real code: of a method that folds into the backbone, and of SSP."""
 
 import contextlib
 from types import SimpleNamespace

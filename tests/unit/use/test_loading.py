@@ -69,7 +69,10 @@ def test_what_the_results_do_not_have(trained, wanted, line):
 
 
 def test_no_results(tmp_path):
-    for folder, line in ((tmp_path / "no", "no folder; give results"), (tmp_path, "neither config.yaml of results nor")):
+    for folder, line in (
+        (tmp_path / "no", "no folder; give results"),
+        (tmp_path, "neither config.yaml of results nor"),
+    ):
         with pytest.raises(ConfigError) as raised:
             ssp.load(folder, "ucf101", "ssp")
         assert str(raised.value).startswith(f"{folder}: {line}")

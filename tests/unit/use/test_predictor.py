@@ -48,9 +48,7 @@ def test_a_video_is_read_like_a_test_video(predictor, trained):
     settings = trained.config.datasets["ucf101"]
     rows = pd.DataFrame([{"row": 0, "id": "a", "label": 0, "group": ""}])
     for video in trained.videos[:3]:
-        clips = ClipDataset(
-            rows, WholeVideo(iterate_frames(video)), settings.clips, image_size=32, mode="test", seed=0
-        )
+        clips = ClipDataset(rows, WholeVideo(iterate_frames(video)), settings.clips, image_size=32, mode="test", seed=0)
         logits = predict(predictor.model, clips, rows, batch_size=4, execution=predictor.execution)["logits"]
         expected = torch.tensor(np.stack(logits), dtype=torch.float64).softmax(1).mean(0)
         named = predictor.predict(video, top=100)
@@ -69,7 +67,9 @@ def test_classes_have_the_names_of_the_manifest(predictor, trained):
 
 def test_frames_are_named_like_the_file_that_they_are_from(predictor, trained):
     frames = np.stack(list(iterate_frames(trained.videos[0])))
-    assert predictor.predict(frames) == predictor.predict(trained.videos[0]) == predictor.predict(str(trained.videos[0]))
+    assert (
+        predictor.predict(frames) == predictor.predict(trained.videos[0]) == predictor.predict(str(trained.videos[0]))
+    )
 
 
 def test_many_videos_and_a_broken_one_among_them(predictor, trained, tmp_path):
