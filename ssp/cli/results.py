@@ -1,4 +1,4 @@
-"""What is made from finished runs: tables, report, counts, and predictions by saved weights."""
+"""What is made from finished runs: tables, report, counts, predictions by saved weights, and exports of them."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def predict(
     top: Annotated[int, typer.Option("--top", help="How many classes.", metavar="K", min=1)] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON for each video.")] = False,
     window: Annotated[
-        float | None, typer.Option("--window", help="Name each stretch of so long.", metavar="SECONDS")
+        float | None, typer.Option("--window", help="Name each stretch of so long; of a pipe, too.", metavar="SECONDS")
     ] = None,
     step: Annotated[
         float | None,
