@@ -41,6 +41,7 @@ class Asked:
     explain: Path | None = None
 
     def __post_init__(self) -> None:
+        files = self.files  # before a model is read, which takes longer
         if self.window is None and (self.step is not None or self.out is not None):
             raise ConfigError("--step, --out: they are of windows; give --window, too")
         if self.is_stream:
@@ -51,13 +52,12 @@ class Asked:
         elif self.window is not None:
             if self.out is None:
                 raise ConfigError("--window: give --out, too, a folder for the CSV and the PNG of each video")
-            places = self.places
-            if len(set(places.values())) < len(places):
+            if len(set(self.places.values())) < len(files):
                 raise ConfigError(
                     f"--out: videos of the same name would go to one file in {self.out}; give one at a time"
                 )
         if self.explain is not None:
-            if len(self.files) > 1 or self.window is not None:
+            if len(files) > 1 or self.window is not None:
                 raise ConfigError("--explain: one picture is of one video, as a whole; give one, without --window")
             if self.explain.suffix.lower() != ".png":
                 raise ConfigError(f"--explain: {self.explain}: the picture is a PNG; give a name that ends in .png")
