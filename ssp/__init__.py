@@ -8,6 +8,7 @@ from typing import Any
 
 _LAZY = {
     "build_model": "ssp.methods.build",
+    "load": "ssp.use.loading",
     "load_weights": "ssp.backbone.checkpoint",
     "parameter_counts": "ssp.methods.parameters",
 }

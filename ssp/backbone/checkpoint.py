@@ -207,6 +207,30 @@ def load_tuned(model: VideoMamba, path: str | Path) -> dict[str, str]:
     return metadata
 
 
+def save_whole(model: VideoMamba, path: str | Path) -> None:
+    """Write all of a model's parameters as safetensors; what to build around them is for the caller to keep."""
+    state = {name: parameter.detach().cpu().contiguous() for name, parameter in model.named_parameters()}
+    write_safetensors(state, path, {"format": "pt"})
+
+
+def load_whole(model: VideoMamba, path: str | Path) -> None:
+    """Put all parameters, as `save_whole` wrote them, into a model built in the same way.
+
+    Layers get the biases that folding a method into the backbone has left in the file and the model was built without.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or keys do not match; nothing is loaded then.
+    """
+    state, layers = read_checkpoint(path), dict(model.named_modules())
+    for name in state.keys() - dict(model.named_parameters()).keys():
+        owner, _, last = name.rpartition(".")
+        if last == "bias" and getattr(layers.get(owner), "bias", model) is None:
+            layers[owner].bias = torch.nn.Parameter(torch.empty_like(state[name]), requires_grad=False)
+    if problem := _difference(state, dict(model.named_parameters()), optional=set()):
+        raise CheckpointError(f"{path}: does not fit this model: {problem}")
+    _copy(state, model)
+
+
 def _difference(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], optional: set[str]) -> str:
     """What keeps the state from fitting, naming the keys; empty if it fits."""
     problems = {

@@ -1,4 +1,4 @@
-"""What is made from finished runs: tables, report, counts, and predictions by saved weights."""
+"""What is made from finished runs: tables, report, counts, predictions by saved weights, and exports of them."""
 
 from __future__ import annotations
 
@@ -183,18 +183,72 @@ def evaluate(config: ConfigPath, dataset: DatasetName, method: MethodName, seed:
 
 @commands.command(epilog="Example: ssp predict clip.mp4 --config config/demo.yaml --dataset ssv2 --method ssp --seed 0")
 def predict(
-    video: Annotated[Path, typer.Argument(help="A video file.", metavar="VIDEO", readable=False)],
-    config: ConfigPath,
-    dataset: DatasetName,
-    method: MethodName,
+    videos: Annotated[
+        list[Path],
+        typer.Argument(help="Video files, and folders: all videos below them.", metavar="VIDEO...", readable=False),
+    ],
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Config file.", metavar="FILE", readable=False)
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--from", help="In its place results, wherever they lie, or an export.", metavar="FOLDER"),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Data set, as the config names it.", metavar="NAME")
+    ] = None,
+    method: Annotated[str | None, typer.Option("--method", help="Row of the config.", metavar="NAME")] = None,
     seed: SeedNumber = 0,
+    top: Annotated[int, typer.Option("--top", help="How many classes.", metavar="K", min=1)] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON for each video.")] = False,
+    window: Annotated[
+        float | None, typer.Option("--window", help="Name each stretch of so long; of a pipe, too.", metavar="SECONDS")
+    ] = None,
+    step: Annotated[
+        float | None,
+        typer.Option("--step", help="From one window to the next; by default --window.", metavar="SECONDS"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where a window's CSV and PNG go.", metavar="FOLDER")
+    ] = None,
     explain: Annotated[
         Path | None, typer.Option("--explain", help="Draw what SSP attends to, as a PNG.", metavar="OUT.png")
     ] = None,
 ) -> None:
-    """Name the most probable classes of a video, by saved weights; --explain draws what SSP attends to in it."""
-    loaded = load(config, dataset, method)
-    from ssp.jobs.inference import predict_video
+    """Name the most probable classes of videos, by saved weights; or of each window of long ones, over time.
 
-    for name, probability in predict_video(loaded, dataset, method, seed, video, explain):
-        typer.echo(f"{100 * probability:6.2f} %  {name}")
+    A video that cannot be read says why and stops no other; the exit code is 1 then.
+    """
+    from ssp.use.command import Asked, answers, chosen_predictor
+
+    loaded = load(config, dataset, method) if config else None
+    asked = Asked(videos, top=top, window=window, step=step, out=out, explain=explain)
+    wrong = 0
+    for answer in answers(chosen_predictor(asked, loaded, folder, dataset, method, seed), asked):
+        wrong += answer.error is not None
+        if as_json:
+            typer.echo(answer.json())
+        elif answer.error is not None:
+            typer.secho(f"error: {answer.error}", fg=typer.colors.RED, err=True)
+        else:
+            typer.echo(answer.text(named=len(asked.files) > 1))
+    if wrong:
+        raise typer.Exit(1)
+
+
+@commands.command(
+    epilog="Example: ssp export --config config/demo.yaml --dataset ssv2 --method ssp --seed 0 --out ssp_on_ssv2"
+)
+def export(
+    config: ConfigPath,
+    dataset: DatasetName,
+    method: MethodName,
+    out: Annotated[Path, typer.Option("--out", help="A new folder.", metavar="FOLDER")],
+    seed: SeedNumber = 0,
+) -> None:
+    """Write a tuned model that needs neither results nor data: weights (safetensors), config.json and a model card."""
+    loaded = load(config, dataset, method)
+    from ssp.use.export import write_export
+    from ssp.use.run import load_run
+
+    typer.echo(write_export(load_run(loaded, dataset, method, seed), out))

@@ -126,11 +126,15 @@ def content_hash(manifest: pd.DataFrame) -> str:
 def class_count(config: Config, dataset: str) -> int:
     """Classes of a data set, outputs of the head: as the config says, or as the manifest of own videos has them.
 
+    Where the data are gone, the manifest that is kept with results says it.
+
     Raises:
         DataError: the config does not say it, and there is no manifest yet.
     """
-    expected = config.datasets[dataset].expected
-    return expected.classes if expected else int(read_manifest(Paths.of(config).manifest(dataset))["label"].max()) + 1
+    if expected := config.datasets[dataset].expected:
+        return expected.classes
+    path, kept = Paths.of(config).manifest(dataset), Paths.of(config).kept_manifest(dataset)
+    return int(read_manifest(kept if kept.is_file() and not path.is_file() else path)["label"].max()) + 1
 
 
 def class_names(manifest: pd.DataFrame, classes: int | None = None) -> dict[int, str]:

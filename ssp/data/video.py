@@ -131,6 +131,73 @@ def iterate_frames(
         raise VideoError(f"{path}: the segment begins at frame {first}, the video has {index + 1}; mend its start")
 
 
+def sample_frames(
+    path: str | Path, choose: Callable[[int], Iterable[int]], short_side: int | None = None
+) -> tuple[int, dict[int, np.ndarray]]:
+    """Decode a video to its end, and keep the frames that are chosen from as many as there are.
+
+    Args:
+        path: a video file.
+        choose: from the number of frames to the numbers of those that are kept.
+        short_side: as `read_frames`.
+
+    Returns:
+        How many frames there are, and the chosen ones by number: uint8 (H, W, 3) RGB, upright.
+
+    Raises:
+        VideoError: the file cannot be decoded to its end.
+    """
+    length, done = probe(path).frames, 0
+    while done != length:  # once, unless the header announced another number
+        length, wanted, kept = done or length, set(choose(done or length)), {}
+        with contextlib.closing(_decode(path, short_side, wanted.__contains__)) as decoded:
+            for index, frame in decoded:
+                done = index + 1
+                if frame is not None:
+                    kept[index] = frame
+    return length, kept
+
+
+@contextlib.contextmanager
+def read_stream(path: str | Path, short_side: int | None = None) -> Iterator[tuple[float, Iterator[np.ndarray]]]:
+    """Frames a second, and the frames as they come, of what cannot be read twice: a pipe that a video is written into.
+
+    The container must be one that can be written into a pipe (Matroska, MPEG-TS, ...).
+
+    Args:
+        path: of the pipe, such as /dev/stdin.
+        short_side: as `read_frames`.
+
+    Raises:
+        VideoError: it holds no video or announces no frame rate; while reading: what comes cannot be decoded.
+    """
+    with _opened(path) as container:
+        stream = _best_stream(path, container)
+        fps = float(stream.average_rate or stream.guessed_rate or 0)
+        if not fps:
+            raise VideoError(f"{path}: announces no frame rate; write one into the stream")
+
+        def frames() -> Iterator[np.ndarray]:
+            for frame in container.decode(stream):
+                size, turns = _shrunk(frame.width, frame.height, short_side), round(frame.rotation / 90) % 4
+                rgb = frame.reformat(*size, format="rgb24", interpolation="BILINEAR").to_ndarray()
+                yield np.rot90(rgb, turns) if turns else rgb
+
+        yield fps, frames()
+
+
+def shrink(frame: np.ndarray, short_side: int | None) -> np.ndarray:
+    """A frame, uint8 (H, W, 3) RGB, with the size that a decoded one has with this `short_side`."""
+    height, width = frame.shape[:2]
+    size = _shrunk(width, height, short_side)
+    if size == (width, height):
+        return frame
+    import av
+
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+    return picture.reformat(*size, interpolation="BILINEAR").to_ndarray()
+
+
 def probe(path: str | Path) -> Probe:
     """Read the header of a video, quickly: no frame is decoded where the container has no rotation.
 
@@ -281,11 +348,18 @@ def _video_streams(container: Any) -> list[Any]:  # noqa: ANN401
 
 @contextlib.contextmanager
 def _open(path: str | Path) -> Iterator[Any]:
-    """A PyAV container whose errors are VideoErrors that name the file."""
-    import av
-
+    """The container of a file, whose errors are VideoErrors that name the file."""
     if not Path(path).is_file():
         raise VideoError(f"{path}: no such file; fetch or unpack it first")
+    with _opened(path) as container:
+        yield container
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    """A PyAV container, of a file or not."""
+    import av
+
     try:
         with av.open(str(path)) as container:
             yield container

@@ -1,40 +1,26 @@
-"""Saved weights put to use: test them again, or name the classes of a video (and draw what SSP attends to in it).
+"""The model of a finished run: built as its record says, from the same backbone file, with the tuned weights on top.
 
-Design choices
-- The model is built as the run's record says, from the same backbone file, and the tuned weights go on top.
-- A single video is sampled, cropped and averaged over views exactly like a test video: it is a test set of one.
+Here it reads test again; `ssp.use` puts it to work on other videos.
 """
 
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import torch
 
 from ssp.backbone.checkpoint import load_tuned
 from ssp.backbone.videomamba import VideoMamba
 from ssp.config import Clips, Config
-from ssp.data import read_frames
-from ssp.data.clips import ClipDataset
-from ssp.data.video import probe
-from ssp.errors import ConfigError, RecordError
-from ssp.figures.attention import Shown, draw_explanations, frames_of
-from ssp.files import atomic_path
+from ssp.errors import CheckpointError, ConfigError, RecordError
 from ssp.jobs.cell import Cell, predict_test
-from ssp.methods.observe import check_explainable, explain_clip
-from ssp.methods.registry import load_method
 from ssp.records.predictions import merge_views, metrics
 from ssp.records.readings import count_rereading, load_readings
 from ssp.records.record import Record, load_record, package_versions
 from ssp.records.runs import read_run, train_again
 from ssp.scan import choose_backend
-from ssp.training.evaluate import evaluation_batch, predict
 
 log = logging.getLogger(__name__)
-TOP = 5
 
 
 def saved_model(cell: Cell, seed: int) -> tuple[VideoMamba, Record]:
@@ -42,7 +28,7 @@ def saved_model(cell: Cell, seed: int) -> tuple[VideoMamba, Record]:
 
     Raises:
         RecordError: there is no record, it says that the run failed, or that it started from another backbone.
-        CheckpointError: weights are missing or do not fit.
+        CheckpointError: tuned weights or backbone are missing or do not fit.
     """
     if seed not in cell.config.seeds:
         raise ConfigError(f"--seed: {seed} is not in config '{cell.config.name}'; it has: {cell.config.seeds}")
@@ -50,6 +36,12 @@ def saved_model(cell: Cell, seed: int) -> tuple[VideoMamba, Record]:
     record = load_record(cell.paths.record(cell.dataset, cell.method, seed), again)
     if record.hyperparameters is None or record.status != "ok":
         raise RecordError(f"{cell.name} seed {seed} has no weights: the run failed ({record.reason})")
+    backbone, name = cell.backbone_file(), cell.config.datasets[cell.dataset].checkpoint
+    if not backbone.is_file():
+        raise CheckpointError(
+            f"{backbone.absolute()}: no such file, but {cell.name} was tuned from this backbone; put it there, or mend "
+            f"backbone.checkpoints.{name} in {cell.config.origin}"
+        )
     if record.backbone_hash not in (None, cell.backbone_hash):
         raise RecordError(
             f"{cell.backbone_file()}: not the weights that {cell.name} seed {seed} was trained from; put those back, "
@@ -113,63 +105,6 @@ def _unlike(cell: Cell, record: Record) -> str:
     return "device, scan and versions are the record's, so weights, data or code are others; run again: " + train_again(
         cell.config, cell.dataset, cell.method, record.seed
     )
-
-
-class _OneVideo:
-    """A frame store of one video file, decoded when it is read."""
-
-    def __init__(self, path: Path, short_side: int | None) -> None:
-        self.path, self.short_side = path, short_side
-        self.frames = probe(path).frames
-
-    def length(self, row: int) -> int:
-        return self.frames
-
-    def read(self, row: int, indices: list[int]) -> np.ndarray:
-        return read_frames(self.path, indices, self.short_side)
-
-
-def predict_video(
-    config: Config, dataset: str, method: str, seed: int, video: Path, picture: Path | None = None
-) -> list[tuple[str, float]]:
-    """The most probable classes of a video, with probabilities (mean over the test views of each one's softmax).
-
-    With `picture`, what SSP attends to in the central view is drawn there (PNG).
-
-    Raises:
-        VideoError: the file cannot be decoded.
-        ConfigError: a picture is asked for, of another method than SSP or not as a PNG.
-    """
-    cell = Cell(config, dataset, method)
-    if picture is not None:
-        check_explainable(load_method(method)(cell.options({})))
-        if picture.suffix.lower() != ".png":
-            raise ConfigError(f"--explain: {picture}: the picture is a PNG; give a name that ends in .png")
-    settings = config.datasets[dataset]
-    store = _OneVideo(video, settings.frames.short_side)
-    model, _ = saved_model(cell, seed)
-    rows = pd.DataFrame([{"row": 0, "id": str(video), "label": 0, "group": ""}])
-    clips = ClipDataset(
-        rows,
-        store,
-        settings.clips,
-        image_size=config.backbone.image_size,
-        mode="test",
-        seed=0,
-    )
-    found = predict(model, clips, rows, batch_size=evaluation_batch(settings.recipe), execution=cell.execution)
-    logits = torch.tensor(np.stack(found["logits"].to_numpy()), dtype=torch.float64)
-    probabilities, classes = logits.softmax(1).mean(0).sort(descending=True, stable=True)
-    names = cell.class_names
-    top = [(names[c], p) for c, p in zip(classes.tolist()[:TOP], probabilities.tolist()[:TOP], strict=True)]
-    if picture is not None:
-        clip = clips[central_view(settings.clips)][0]
-        with cell.execution.autocast():
-            explanation = explain_clip(model, clip)
-        title = f"{video.name}: {top[0][0]} ({100 * top[0][1]:.0f} %)"
-        with atomic_path(picture) as temporary:
-            temporary.write_bytes(draw_explanations([Shown(explanation, frames_of(clip), title)]))
-    return top
 
 
 def central_view(clips: Clips) -> int:

@@ -7,16 +7,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import typer
+import yaml
 from PIL import Image
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import ssp
 from ssp.backbone.checkpoint import save_tuned
 from ssp.cli import app
 from ssp.cli.common import load
+from ssp.data.manifest import manifest_hash
+from ssp.files import write_text
+from ssp.jobs.cell import new_model
+from ssp.paths import Paths
 from ssp.tables import write_tables
 from tests.docs.reading import PAGES, ROOT, blocks, commands, name
 from tests.unit.made_records import make_config, write_all
@@ -178,9 +185,29 @@ def a_users_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_video(Path("clip.mp4"), scene(40, width=320, height=240))
     config = make_config(datasets=("hmdb51",), methods=("ssp", "linear"))
-    write_all(config)
+    write_all(config, {"hmdb51": give_the_weights(config)})
     write_tables(config)
     return tmp_path
+
+
+def give_the_weights(config):
+    """What a run leaves besides its record, with random weights; returns the hash of the manifest."""
+    paths = Paths.of(config)
+    plain = config.model_dump(mode="json")
+    write_text(paths.config, yaml.safe_dump(plain, sort_keys=False))
+    rows = [
+        {"id": f"{label}.avi", "path": f"{label}.avi", "label": label, "class_name": f"class {label}", "split": "test"}
+        for label in range(6)
+    ]
+    other = {"group": "g", "frames": 8, "fps": 8.0, "width": 32, "height": 32, "codec": "h264", "sha256": "0" * 64}
+    manifest = pd.DataFrame(rows).assign(**other)
+    paths.kept_manifest("hmdb51").parent.mkdir(parents=True)
+    manifest.to_parquet(paths.kept_manifest("hmdb51"), index=False)
+    model = new_model(config, "hmdb51", "ssp", {})
+    bare = {name: value for name, value in model.state_dict().items() if name not in model.added}
+    save_file(bare, config.backbone.checkpoints["tiny"].local)
+    save_tuned(model, paths.weights("hmdb51", "ssp", 0), {})
+    return manifest_hash(paths.kept_manifest("hmdb51"))
 
 
 def give_the_published_backbone():

@@ -97,7 +97,7 @@ VIDEOS = [
         "video: a folder",
         lambda b: (b / "clip.avi").mkdir(),
         _predict("clip.avi"),
-        ("clip.avi: no such file",),
+        ("clip.avi: no video below it",),
         heals=False,
     ),
     Case(

@@ -29,6 +29,7 @@ PARAMETERS = {
     "vpt": Parameters(total=190_000, trainable=9_064, extra=8_350, head=650),
     "full": Parameters(total=181_000, trainable=181_000, extra=0, head=650),
     "linear": Parameters(total=181_000, trainable=714, extra=0, head=650),
+    "bitfit": Parameters(total=182_000, trainable=2_714, extra=1_000, head=650),
 }
 
 
@@ -117,7 +118,7 @@ def write_cell(config, dataset, method, seed, hits=None, reason=None, name="v{:0
         write_costs(config)
 
 
-TIMES = {"linear": 1.0, "vpt": 1.5, "ssp": 2.0, "full": 3.0}  # of a step, in units of a linear probe's
+TIMES = {"linear": 1.0, "bitfit": 1.2, "vpt": 1.5, "ssp": 2.0, "full": 3.0}  # of a step, in units of a linear probe's
 
 
 def costs_of(method, options=None, **changes):

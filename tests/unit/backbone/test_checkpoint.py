@@ -11,10 +11,12 @@ import torch
 from safetensors.torch import save_file
 
 from ssp import build_model, load_weights
+from ssp.backbone.checkpoint import load_whole, save_whole
 from ssp.errors import CheckpointError
+from ssp.methods.registry import load_method, method_names
 
 SMALL = {"embed_dim": 16, "depth": 2, "patch_size": 8}
-OPTIONS = {"ssp": {"inner_dim": 6, "attn_dim": 8}}
+OPTIONS = {"ssp": {"inner_dim": 6, "attn_dim": 8}, "stop": {"heads": 4}}
 
 
 def model(method="linear", frames=4, img_size=32, classes=5, seed=0):
@@ -282,3 +284,27 @@ def test_missing_file_and_folder(tmp_path):
 def test_file_with_something_else_than_a_state_dict(tmp_path):
     torch.save([1, 2], tmp_path / "list.pth")
     assert refusal(model(), tmp_path / "list.pth") == f"{tmp_path}/list.pth: holds a list, not a state dict"
+
+
+# Whole models.
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_a_whole_model_comes_back_folded_or_not(method, tmp_path):
+    saved = model(method, seed=2).eval()
+    if load_method(method).mergeable:
+        saved.method.merge(saved)
+    save_whole(saved, tmp_path / "whole.safetensors")
+    loaded = model(saved.method.name, seed=3).eval()
+    load_whole(loaded, tmp_path / "whole.safetensors")
+    video = torch.randn(2, 3, 4, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(saved(video), loaded(video))
+
+
+def test_a_whole_model_of_another_kind_is_refused(tmp_path):
+    save_whole(model("ssp"), tmp_path / "whole.safetensors")
+    with pytest.raises(CheckpointError, match=r"whole.safetensors: does not fit this model: unexpected .*inner_prompt"):
+        load_whole(model("linear"), tmp_path / "whole.safetensors")
+    with pytest.raises(CheckpointError, match="no such file"):
+        load_whole(model("linear"), tmp_path / "none.safetensors")

@@ -18,6 +18,7 @@ from ssp.data.manifest import (
     build_manifest,
     carve_splits,
     class_count,
+    class_names,
     own_tree,
     read_manifest,
     write_manifest,
@@ -156,6 +157,7 @@ def test_manifest_and_frames_of_a_folder_that_stays_as_it_is(tmp_path, videos):
     assert report["expected"] is None
     assert report["found"] == {"classes": 2, "train": 6, "test": 2, "clips": 8}
     assert class_count(config, "mine") == 2
+    assert class_names(manifest) == {0: "run", 1: "walk"}
     assert findings(check_dataset(config, "mine")) == []
 
 

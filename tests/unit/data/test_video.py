@@ -1,14 +1,16 @@
 """`read_frames` returns exactly the asked frames, from whichever reader, and says what is wrong with a file."""
 
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ssp.data import VideoError, read_frames
-from ssp.data.video import iterate_frames, probe
+from ssp.data.video import iterate_frames, probe, read_stream, sample_frames, shrink
 from tests.unit.made_videos import (
     SHARED_VIDEOS,
     cut_without_encoding,
@@ -266,6 +268,51 @@ def test_where_decord_stops_pyav_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(decord, "VideoReader", StopsAfterThree)
     np.testing.assert_array_equal(np.stack(list(iterate_frames(path))), np.stack(decode_all(path)))
     assert len(delivered) == 3
+
+
+@pytest.mark.parametrize("announced", [3, 9, 30])
+def test_frames_are_chosen_from_as_many_as_there_are(tmp_path, reader, monkeypatch, announced):
+    path = write_video(tmp_path / "a.mp4", scene(9), "libx264")
+    frames, header = decode_all(path), probe(path)
+    monkeypatch.setattr("ssp.data.video.probe", lambda path: header._replace(frames=announced))
+    length, kept = sample_frames(path, lambda length: [0, length - 1, length // 2])
+    assert length == 9 and sorted(kept) == [0, 4, 8]
+    assert all(np.array_equal(kept[index], frames[index]) for index in kept)
+
+
+def test_chosen_frames_are_shrunk_and_damage_is_an_error(tmp_path):
+    path = write_video(tmp_path / "a.mp4", scene(9), "libx264")
+    _, kept = sample_frames(path, range, short_side=24)
+    assert [kept[index].shape for index in range(9)] == [(24, 32, 3)] * 9
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(VideoError, match=r"a\.mp4"):
+        sample_frames(path, range)
+
+
+def test_a_frame_in_memory_shrinks_like_a_decoded_one(tmp_path):
+    path = write_video(tmp_path / "a.mkv", scene(3), "ffv1", pixels="bgr0")
+    for frame, small in zip(iterate_frames(path), iterate_frames(path, 20), strict=True):
+        assert np.array_equal(shrink(frame, 20), small) and shrink(frame, 48) is shrink(frame, None) is frame
+
+
+def test_a_pipe_is_read_once_as_it_comes(tmp_path):
+    path = write_video(tmp_path / "a.mkv", scene(9))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(path.read_bytes()), daemon=True)
+    writer.start()
+    with read_stream(pipe) as (fps, frames):
+        assert fps == 12
+        assert all(np.array_equal(*pair) for pair in zip(frames, decode_all(path), strict=True))
+    writer.join(timeout=60)
+    with read_stream(path, 24) as (_, frames):
+        assert next(frames).shape == (24, 32, 3)
+
+
+def test_a_pipe_without_a_video_is_a_video_error(tmp_path):
+    (tmp_path / "text").write_bytes(b"no video")
+    with pytest.raises(VideoError, match="text: cannot be decoded"), read_stream(tmp_path / "text"):
+        pass
 
 
 def test_importing_the_package_loads_neither_torch_nor_a_decoder():
