@@ -67,7 +67,7 @@ def run_sweep(config: Config, dataset: str, method: str, study: int | None = Non
         RecordError: the study's journal is damaged.
         StorageError: a file cannot be written.
     """
-    cell = Cell(config, dataset, method, study)
+    cell = Cell(config, dataset, method, study, job="sweep")
     if study not in config.study_numbers:
         known = ", ".join(map(str, config.study_numbers))
         fix = f"give one of {known}" if config.sweep.repeats > 1 else "leave it out, there is one study"
@@ -324,7 +324,7 @@ def _worker(
 
     if torch.cuda.is_available():
         torch.cuda.set_device(place % torch.cuda.device_count())
-    owner, cell, tracking = os.getppid(), Cell(config, dataset, method, number), Tracking(config)
+    owner, cell, tracking = os.getppid(), Cell(config, dataset, method, number, job="sweep"), Tracking(config)
     study = open_study(cell, rung)
     while os.getppid() == owner:
         try:
