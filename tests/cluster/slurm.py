@@ -51,8 +51,12 @@ class Slurm:
     def jobs(self) -> list[dict[str, str]]:
         """All jobs as `scontrol show job` has them, finished ones too; in the order of their submission."""
         lines = self.ask("scontrol", "show", "job", "--oneliner").splitlines()
-        found = [dict(re.findall(r"(\S+?)=(.*?)(?= \S+?=|$)", line)) for line in lines if "JobId=" in line]
+        found = [dict(re.findall(r"(\S+?)=(.*?) *(?= \S+?=|$)", line)) for line in lines if "JobId=" in line]
         return sorted(found, key=lambda job: int(job["JobId"]))
+
+    def of(self, cell: str) -> list[dict[str, str]]:
+        """Jobs of one cell, named as in their comment."""
+        return [job for job in self.jobs() if job["Comment"] == cell]
 
     def start_snakemake(self, folder: Path, *args: str | Path) -> "Snakemake":
         """The Snakefile with profiles/slurm, in a folder which is its working directory."""
@@ -161,7 +165,7 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
 SlurmUser=root
 SlurmdUser=root
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=20
 CredType=cred/munge
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 ProctrackType=proctrack/linuxproc
@@ -184,8 +188,9 @@ SlurmctldLogFile={folder}/ctld.log
 SlurmdSpoolDir={folder}/spool.%n
 SlurmdPidFile={folder}/%n.pid
 SlurmdLogFile={folder}/%n.log
-{nodes}PartitionName=small Nodes={",".join(NODES)} Default=YES MaxTime=120
-PartitionName=large Nodes={NODES[1]} MaxTime=240
+{nodes}PartitionName=one Nodes={",".join(NODES)} MaxCPUsPerNode=1 MaxTime=120 Default=YES
+PartitionName=other Nodes={",".join(NODES)} MaxCPUsPerNode=1 MaxTime=120
+PartitionName=closed Nodes={",".join(NODES)} State=DOWN
 """
     )
     return path
