@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tests.cluster.slurm import Slurm, missing, running
+from tests.workflow.killing import RESULTS
 from tests.workflow.running import TINY, Done, snakemake
 
 CONFIG = "tiny.yaml"
@@ -24,30 +25,36 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
 
 @pytest.fixture(scope="session")
 def local(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a finished run on this machine: one data set and two rows of tiny.yaml, with epochs enough to be met."""
+    """Folder of a run on this machine, up to the tables: one cell of tiny.yaml, with epochs enough to be met."""
     folder = tmp_path_factory.mktemp("local")
     plain = yaml.safe_load(TINY.read_text())
     plain["datasets"] = {"breakfast": plain["datasets"]["breakfast"]}
     plain["datasets"]["breakfast"]["recipe"]["epochs"] = 20
-    plain |= {"methods": {name: plain["methods"][name] for name in ("linear", "ssp")}, "seeds": [0], "explained": None}
+    plain |= {"methods": {"ssp": plain["methods"]["ssp"]}, "seeds": [0], "explained": None}
     plain["compute"] = {
         "data": {"mem_mb": 1500, "runtime": 20},
-        "pretrain": {"mem_mb": 1600, "runtime": 30},
-        "train": {"mem_mb": 1800, "runtime": 40},
-        "sweep": {"mem_mb": 1700},
+        "train": {"mem_mb": 3000, "runtime": 40},
+        "sweep": {"mem_mb": 2500},
     }
     del plain["ablations"]
     (folder / CONFIG).write_text(yaml.safe_dump(plain, sort_keys=False))
-    return _finished(folder, snakemake(folder, "--cores", "2", "--configfile", folder / CONFIG))
+    return _finished(folder, snakemake(folder, "tables", "--cores", "2", "--configfile", folder / CONFIG))
 
 
 @pytest.fixture(scope="session")
 def through_slurm(slurm: Slurm, local: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the same run through profiles/slurm, from the list of videos on: videos themselves are copied."""
+    """Folder of the same run through profiles/slurm: all but the list of videos and the backbone."""
     folder = tmp_path_factory.mktemp("cluster")
-    shutil.copy(local / CONFIG, folder)
-    shutil.copytree(local / "data", folder / "data", ignore=shutil.ignore_patterns("manifest*", "frames", "*shard*"))
-    return _finished(folder, slurm.snakemake(folder, "--configfile", CONFIG))
+    for name in (CONFIG, RESULTS / "scan.done", RESULTS / "backbone"):
+        _copy(local / name, folder / name)
+    _copy(local / "data", folder / "data", ignore=shutil.ignore_patterns("frames"))
+    return _finished(folder, slurm.snakemake(folder, "tables", "--configfile", CONFIG))
+
+
+def _copy(source: Path, target: Path, **options: object) -> None:
+    """With times: what is older than what it is made from is made again."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, target, **options) if source.is_dir() else shutil.copy2(source, target)
 
 
 def _finished(folder: Path, done: Done) -> Path:

@@ -21,7 +21,7 @@ from tests.workflow.running import ROOT, Done
 
 NODES = ("n1", "n2")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
-LIMIT_S = 240  # for anything that is waited for
+LIMIT_S = 400  # for anything that is waited for
 
 
 def missing() -> str:

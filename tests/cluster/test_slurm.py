@@ -72,20 +72,16 @@ def test_a_run_through_slurm_has_the_bytes_of_a_local_one(local, through_slurm):
 
 def test_each_job_asks_for_what_the_config_says(slurm, through_slurm):
     """As Slurm has it; GPUs in `test_a_mistake_...`."""
-    asked = {job["Comment"]: (job["MinMemoryNode"], job["TimeLimit"], job["NumCPUs"]) for job in slurm.jobs()}
     expected = {
-        "rule_build_scan": ("1500M", "00:20:00", "1"),
-        "rule_manifest_wildcards_breakfast": ("1500M", "00:20:00", "1"),
-        "rule_frames_wildcards_breakfast_0": ("1500M", "00:20:00", "1"),
-        "rule_pretrain_wildcards_f4": ("1600M", "00:30:00", "1"),
-        "rule_costs": ("1800M", "00:40:00", "1"),
+        "rule_frames_wildcards_breakfast_0": ("1500M", "00:20:00", "1", "one"),  # the default partition
+        "rule_costs": ("3000M", "00:40:00", "1", "one"),
+        "rule_sweep_wildcards_breakfast_ssp": ("2500M", "00:40:00", "1", "one"),
+        "rule_train_wildcards_breakfast_ssp_0": ("3000M", "00:40:00", "1", "one"),
     }
-    for row in ("linear", "ssp"):
-        expected[f"rule_sweep_wildcards_breakfast_{row}"] = ("1700M", "00:40:00", "1")
-        expected[f"rule_train_wildcards_breakfast_{row}_0"] = ("1800M", "00:40:00", "1")
-    assert {comment: asked[comment] for comment in expected} == expected
+    keys = ("MinMemoryNode", "TimeLimit", "NumCPUs", "Partition")
+    jobs = [job for job in slurm.jobs() if job["Comment"] in expected]
+    assert {job["Comment"]: tuple(job[key] for key in keys) for job in jobs} == expected
     assert all(job["JobName"].startswith("ssp_") for job in slurm.jobs())
-    assert all(job["Partition"] == "one" for job in slurm.of("rule_costs"))  # the default
 
 
 def test_a_sweep_with_workers_asks_for_all_of_them(slurm: Slurm, through_slurm: Path, tmp_path: Path):
@@ -101,7 +97,7 @@ def test_a_sweep_with_workers_asks_for_all_of_them(slurm: Slurm, through_slurm: 
     (job,) = (job for job in slurm.jobs() if job["Partition"] == "closed")
     slurm.ask("scancel", job["JobId"])
     asked = (job["NumCPUs"], job["MinMemoryNode"], job["TimeLimit"], job["JobState"])
-    assert asked == ("2", "3400M", "00:05:00", "PENDING")
+    assert asked == ("2", "5000M", "00:05:00", "PENDING")
     assert "gres/gpu=1" in job["TRES"]
 
 
@@ -139,7 +135,7 @@ def test_a_workflow_that_is_killed_and_started_again_trains_nothing_twice(slurm:
     _assert_trained_once(folder, seeds)
     for job in slurm.jobs():  # more partitions than the profile's take nothing from what the rules say
         if job["Partition"] == "other":
-            assert (job["MinMemoryNode"], job["TimeLimit"]) == ("1800M", "00:40:00")
+            assert (job["MinMemoryNode"], job["TimeLimit"]) == ("3000M", "00:40:00")
 
 
 def test_a_cancelled_and_a_requeued_training_go_on_after_their_last_epoch(slurm: Slurm, through_slurm: Path):
@@ -153,7 +149,7 @@ def test_a_cancelled_and_a_requeued_training_go_on_after_their_last_epoch(slurm:
     assert done.code == 0, done.err[-3000:]
     cancelled, again = slurm.of(_comment(4))
     assert (cancelled["JobState"], again["JobState"]) == ("CANCELLED", "COMPLETED")
-    assert again["MinMemoryNode"] == "1800M"  # more memory is no cure for that
+    assert again["MinMemoryNode"] == "3000M"  # more memory is no cure for that
     (requeued,) = slurm.of(_comment(5))
     assert (requeued["JobState"], requeued["Restarts"]) == ("COMPLETED", "1")
     for seed in seeds:
@@ -170,7 +166,7 @@ def test_a_mistake_is_not_tried_again_and_gpus_are_asked_for_by_model(slurm: Slu
     )
     assert done.code != 0
     jobs = slurm.of(_comment(6))
-    assert [(job["Partition"], job["MinMemoryNode"]) for job in jobs] == [("other", "1800M")] * 2
+    assert [(job["Partition"], job["MinMemoryNode"]) for job in jobs] == [("other", "3000M")] * 2
     assert all("gres/gpu=1" in job["TRES"] for job in jobs), jobs
     said = [line for line in _log(folder, 6).splitlines() if "error: " in line]
     assert len(said) == 2 and said[1] == f"{said[0]} (as before; not tried again)"
