@@ -61,11 +61,7 @@ def retries_of_sweeps():
 
     On a machine of one's own nothing ends a job that takes its time.
     """
-    if workflow.local_exec:
-        return None
-    trainings = max(cfg.trainings_of_a_study(dataset) for dataset in cfg.datasets)
-    tries = math.ceil(cfg.compute.train.runtime * trainings / cfg.compute.sweep.runtime)
-    return workflow.execution_settings.retries + max(0, tries - 1)
+    return None if workflow.local_exec else workflow.execution_settings.retries + cfg.tries_of_a_sweep() - 1
 
 
 def section(slice_of, key):

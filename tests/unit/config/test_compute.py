@@ -20,3 +20,11 @@ def test_a_copy_of_the_config_asks_for_the_same():
     config = make_config(compute={"train": {"gpus": 1, "loader_workers": 3}, "sweep": {"runtime": 7}})
     assert Config.model_validate(config.model_dump(mode="json")).compute == config.compute
     assert config.compute.sweep.loader_workers == 3
+
+
+def test_a_sweep_gets_as_many_tries_as_its_time_takes():
+    for runtime, tries in ((100, 3), (300, 1), (1000, 1), (99, 4)):
+        config = make_config(sweep={"trials": 3}, compute={"train": {"runtime": 100}, "sweep": {"runtime": runtime}})
+        assert config.trainings_of_a_study("ssv2") == 3
+        assert config.tries_of_a_sweep() == tries
+    assert make_config(sweep={"trials": 0}).tries_of_a_sweep() == 1
