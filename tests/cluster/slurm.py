@@ -1,4 +1,4 @@
-"""A private Slurm on this machine: two virtual nodes on loopback, with stand-ins for GPUs, and Snakemake beside it.
+"""A private Slurm on this machine: two virtual nodes on loopback, each a partition, with stand-ins for GPUs.
 
 As root alone: the daemons run as root, and device files are made. What they keep lies in one folder, and no setting of
 the machine is touched. Two nodes share the machine's host name, so a lease's holder is always on "this" host.
@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.workflow.running import ROOT, Done
@@ -42,6 +42,7 @@ class Slurm:
 
     folder: Path
     environment: dict[str, str]
+    started: list["Snakemake"] = field(default_factory=list)
 
     def ask(self, *command: str) -> str:
         """What one of Slurm's commands says."""
@@ -60,7 +61,8 @@ class Slurm:
 
     def start_snakemake(self, folder: Path, *args: str | Path) -> "Snakemake":
         """The Snakefile with profiles/slurm, in a folder which is its working directory."""
-        return Snakemake(self, folder, args)
+        self.started.append(Snakemake(self, folder, args))
+        return self.started[-1]
 
     def snakemake(self, folder: Path, *args: str | Path) -> Done:
         """The same, until it has ended."""
@@ -122,6 +124,8 @@ def running(folder: Path) -> Iterator[Slurm]:
         wait_for(lambda: set(slurm.ask("sinfo", "-h", "-N", "-o", "%T").split()) == {"idle"}, "idle nodes")
         yield slurm
     finally:
+        for start in slurm.started:
+            start.kill()
         subprocess.run(["scancel", "--user", "root"], env=environment, check=False)
         wait_for(lambda: not slurm.ask("squeue", "-h"), "no jobs")
         for file in reversed(pid_files):
@@ -155,7 +159,7 @@ def _configure(folder: Path) -> Path:
     ports = [_free_port() for _ in range(3)]
     host = socket.gethostname().split(".")[0]
     nodes = "".join(
-        f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=8000 Gres=gpu:fake:2\n"
+        f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=9000 Gres=gpu:fake:2\n"
         for node, port in zip(NODES, ports[1:], strict=True)
     )
     path = folder / "slurm.conf"
@@ -188,8 +192,8 @@ SlurmctldLogFile={folder}/ctld.log
 SlurmdSpoolDir={folder}/spool.%n
 SlurmdPidFile={folder}/%n.pid
 SlurmdLogFile={folder}/%n.log
-{nodes}PartitionName=one Nodes={",".join(NODES)} MaxCPUsPerNode=1 MaxTime=120 Default=YES
-PartitionName=other Nodes={",".join(NODES)} MaxCPUsPerNode=1 MaxTime=120
+{nodes}PartitionName=one Nodes={NODES[0]} MaxTime=120 Default=YES
+PartitionName=other Nodes={NODES[1]} MaxTime=120
 PartitionName=closed Nodes={",".join(NODES)} State=DOWN
 """
     )

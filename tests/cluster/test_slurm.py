@@ -98,11 +98,11 @@ def test_a_sweep_with_workers_asks_for_all_of_them(slurm: Slurm, through_slurm: 
     slurm.ask("scancel", job["JobId"])
     asked = (job["NumCPUs"], job["MinMemoryNode"], job["TimeLimit"], job["JobState"])
     assert asked == ("2", "5000M", "00:05:00", "PENDING")
-    assert "gres/gpu=1" in job["TRES"]
+    assert job["TresPerJob"] == "gres:gpu:1"
 
 
 def test_a_workflow_that_is_killed_and_started_again_trains_nothing_twice(slurm: Slurm, through_slurm: Path):
-    """Two trainings run and one is queued; their duplicates wait, and one of these fails when the first is done."""
+    """Two trainings run and one is queued; duplicates wait, and one of these is cancelled when the first is done."""
     folder, seeds = through_slurm, [1, 2, 3]
     first = slurm.start_snakemake(folder, *_targets(folder, seeds))
     wait_for(lambda: sum(map(bool, (_holder(folder, seed) for seed in seeds))) == 2, "two trainings")
@@ -166,8 +166,8 @@ def test_a_mistake_is_not_tried_again_and_gpus_are_asked_for_by_model(slurm: Slu
     )
     assert done.code != 0
     jobs = slurm.of(_comment(6))
-    assert [(job["Partition"], job["MinMemoryNode"]) for job in jobs] == [("other", "3000M")] * 2
-    assert all("gres/gpu=1" in job["TRES"] for job in jobs), jobs
+    asked = [(job["Partition"], job["MinMemoryNode"], job["TresPerJob"]) for job in jobs]
+    assert asked == [("other", "3000M", "gres:gpu:fake:1")] * 2
     said = [line for line in _log(folder, 6).splitlines() if "error: " in line]
     assert len(said) == 2 and said[1] == f"{said[0]} (as before; not tried again)"
     assert "compute.train.gpus: 1 asked for, but torch sees no GPU here" in said[0]
@@ -175,10 +175,10 @@ def test_a_mistake_is_not_tried_again_and_gpus_are_asked_for_by_model(slurm: Slu
 
 def test_a_training_that_is_killed_for_memory_gets_more_up_to_the_cap(slurm: Slurm, through_slurm: Path):
     done = slurm.snakemake(
-        through_slurm, *_targets(through_slurm, [7]), "compute={train: {mem_mb: 900}, max_mem_mb: 1700}"
+        through_slurm, *_targets(through_slurm, [7]), "compute={train: {mem_mb: 1000}, max_mem_mb: 1900}"
     )
     assert done.code == 0, done.err[-3000:]
     killed, again = slurm.of(_comment(7))
-    assert (killed["JobState"], killed["MinMemoryNode"], again["MinMemoryNode"]) == ("FAILED", "900M", "1700M")
+    assert (killed["JobState"], killed["MinMemoryNode"], again["MinMemoryNode"]) == ("FAILED", "1000M", "1900M")
     assert (killed["TimeLimit"], again["TimeLimit"]) == ("00:40:00", "00:40:00")
     _assert_trained_once(through_slurm, [7])
