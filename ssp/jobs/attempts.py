@@ -11,6 +11,7 @@ Design choices
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import subprocess
@@ -26,34 +27,32 @@ _SHORT_OF = {"OUT_OF_MEMORY": {MEMORY}, "FAILED": {MEMORY}, "TIMEOUT": {TIME}, "
 
 
 def begin(log: Path, config: Path) -> str | None:
-    """Note that an attempt begins; the first of a start of the workflow has a new log, each next one goes on in it.
+    """Note that an attempt begins.
 
     Args:
-        log: of the job.
+        log: of the job. Snakemake removes it when the next attempt begins, so it gets a second name.
         config: copy of the config, which is written when a workflow starts.
 
     Returns:
         What to fail with at once, as an earlier attempt has: a mistake of the user.
     """
-    history, said = _history(log), None
-    if history.exists() and (not config.exists() or history.stat().st_mtime >= config.stat().st_mtime):
-        lines = _read(log)
-        said = next((line["said"] for line in lines if line.get("end") == MISTAKE), None)
-        where = f", batch job {_batch_job()}" if _batch_job() else ""
-        with log.open("a") as file:
-            file.write(f"== another attempt: process {os.getpid()}{where}\n")
-    else:
-        history.unlink(missing_ok=True)
-        with suppress(FileNotFoundError):
-            os.truncate(log, 0)
+    history = _history(log)
+    if history.exists() and config.exists() and history.stat().st_mtime < config.stat().st_mtime:
+        history.unlink()
+    said = next((line["said"] for line in _read(log) if line.get("end") == MISTAKE), None)
     _note(log, {"begin": os.getpid(), "job": _batch_job()})
+    with suppress(OSError):  # there is none, or a disk without hard links
+        os.link(log, log.with_name(f"{log.stem}.attempt-{_batch_job() or os.getpid()}.log"))
     return said
 
 
 def end(log: Path, error: BaseException | None) -> None:
-    """Note how the attempt of this process has ended: with what error, or without."""
+    """Note how the attempt of this process has ended: with what error, or without; then no other log matters."""
     reason, cause = _reason(error)
     _note(log, {"end": reason, "of": os.getpid(), "job": _batch_job()} | ({"said": str(cause)} if cause else {}))
+    if reason == SUCCESS:
+        for other in log.parent.glob(f"{glob.escape(log.stem)}.attempt-*.log"):
+            other.unlink(missing_ok=True)
 
 
 def growth(log: Path) -> dict[str, int]:

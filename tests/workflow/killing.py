@@ -37,7 +37,7 @@ UNLIKE = ("logs/", "mlflow/", "state/", "report.html", "costs.json", "tables/cos
 MOMENTS = {"trial": 0.3, "epoch": 0.3, "evaluation": 0.3}  # short within long jobs, met by what they write; seconds
 LIMIT_S = 1800  # for one start of the workflow
 _JOB = re.compile(r"^(?:Job|\s+jobid:) (\d+)")
-_LOG = re.compile(r"^Shell command: .* >> \S*/logs/(\S+)\.log 2>&1$")
+_LOG = re.compile(r"^Shell command: .* > \S*/logs/(\S+)\.log 2>&1$")
 _FINISHED = re.compile(r"^Finished jobid: (\d+)")
 
 

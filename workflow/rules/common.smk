@@ -22,11 +22,10 @@ wildcard_constraints:
 def ssp(*commands):
     """Shell command that calls the library. Interpreter and config file are no params, as they decide no result.
 
-    It is run by `ssp.jobs.run`, which measures it (Snakemake's `benchmark` misses most of a short job) and begins the log
-    anew, but for a retry.
+    It is run by `ssp.jobs.run`, which measures it: Snakemake's `benchmark` misses most of a short job.
     """
     calls = " && ".join(f"{PYTHON} -m ssp.jobs.run {{log}} {command} --config {paths.config}" for command in commands)
-    return f"{{{{ {calls}; }}}} >> {{log}} 2>&1"
+    return f"{{{{ {calls}; }}}} > {{log}} 2>&1"
 
 
 def asked_for(kind, *log, workers=1, resumes=False):

@@ -50,22 +50,30 @@ def leaving(error):
         return leaves
 
 
-def test_a_first_attempt_has_a_new_log_and_grows_nothing(job):
+def attempt(log, config, said):
+    """As Snakemake and the job do it."""
+    log.unlink(missing_ok=True)
+    log.write_text(said)
+    return begin(log, config)
+
+
+def test_a_first_attempt_grows_nothing(job):
     log, config = job
-    log.write_text("of the start before\n")
-    os.utime(log, (1, 1))
     assert growth(log) == {MEMORY: 1, TIME: 1}
-    assert begin(log, config) is None
-    assert log.read_text() == ""
+    assert attempt(log, config, "first\n") is None
 
 
-def test_a_retry_goes_on_in_the_log(job):
+def test_each_attempt_has_a_log_until_one_succeeds(job, monkeypatch):
     log, config = job
-    begin(log, config)
-    log.write_text("first\n")
-    end(log, RuntimeError("no luck"))
-    assert begin(log, config) is None
-    assert log.read_text() == f"first\n== another attempt: process {os.getpid()}\n"
+    for number in ("12", "13", "14"):
+        monkeypatch.setenv("SLURM_JOB_ID", number)
+        attempt(log, config, f"{number}\n")
+        if number == "13":
+            end(log, RuntimeError("no luck"))
+    logs = {path.name: path.read_text() for path in log.parent.glob("*.log")}
+    assert logs == {"job.log": "14\n"} | {f"job.attempt-{number}.log": f"{number}\n" for number in (12, 13, 14)}
+    end(log, None)
+    assert [path.name for path in log.parent.glob("*.log")] == ["job.log"]
 
 
 @pytest.mark.parametrize(
