@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.workflow.running import ROOT, Done
 
-NODES = ("n1", "n2")
+NODES = {"n1": 2, "n2": 3}  # CPUs: those of the machine, whatever Slurm is told
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
 LIMIT_S = 400  # for anything that is waited for
 
@@ -159,8 +159,9 @@ def _configure(folder: Path) -> Path:
     ports = [_free_port() for _ in range(3)]
     host = socket.gethostname().split(".")[0]
     nodes = "".join(
-        f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=9000 Gres=gpu:fake:2\n"
-        for node, port in zip(NODES, ports[1:], strict=True)
+        f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory=9000 "
+        "Gres=gpu:fake:2\n"
+        for (node, cpus), port in zip(NODES.items(), ports[1:], strict=True)
     )
     path = folder / "slurm.conf"
     path.write_text(
@@ -192,8 +193,8 @@ SlurmctldLogFile={folder}/ctld.log
 SlurmdSpoolDir={folder}/spool.%n
 SlurmdPidFile={folder}/%n.pid
 SlurmdLogFile={folder}/%n.log
-{nodes}PartitionName=one Nodes={NODES[0]} MaxTime=120 Default=YES
-PartitionName=other Nodes={NODES[1]} MaxTime=120
+{nodes}PartitionName=one Nodes=n1 MaxTime=120 Default=YES
+PartitionName=other Nodes=n2 MaxTime=120
 PartitionName=closed Nodes={",".join(NODES)} State=DOWN
 """
     )

@@ -120,7 +120,13 @@ def test_a_workflow_that_is_killed_and_started_again_trains_nothing_twice(slurm:
     assert slurm.snakemake(folder, "--unlock", *_targets(folder, seeds)).code == 0
     # In another partition there is room for the duplicates at once.
     again = slurm.start_snakemake(folder, *_targets(folder, seeds), "--default-resources", "slurm_partition=other")
-    wait_for(lambda: all("waiting for process" in _log(folder, seed) for seed in holders), "duplicates that wait")
+
+    def duplicates_wait() -> bool:
+        for holder in (folder / RESULTS / "state/leases/records").rglob("holder"):
+            os.utime(holder)  # stopped processes give no sign of life, and would be followed after a while
+        return all("waiting for process" in _log(folder, seed) for seed in holders)
+
+    wait_for(duplicates_wait, "duplicates that wait")
     failing, other = holders
     (duplicate,) = _begun(folder, failing)
     os.kill(duplicate["begin"], signal.SIGSTOP)
