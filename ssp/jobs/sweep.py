@@ -34,6 +34,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,11 +74,11 @@ def run_sweep(config: Config, dataset: str, method: str, study: int | None = Non
         fix = f"give one of {known}" if config.sweep.repeats > 1 else "leave it out, there is one study"
         raise ConfigError(f"--study: {fix} (sweep.repeats of config '{config.name}')")
     path = cell.paths.choice(dataset, method, study)
-    with lease(cell.paths.lease(path), [path]) as wanted:
-        return _search(cell) if wanted else load_choice(path, config, dataset, method, study)
+    with lease(cell.paths.lease(path), [path]) as draft:
+        return _search(cell, draft / path.name) if draft else load_choice(path, config, dataset, method, study)
 
 
-def _search(cell: Cell) -> Choice:
+def _search(cell: Cell, file: Path) -> Choice:
     """The search, by the one process that is at it."""
     started, clock = datetime.now(UTC), time.perf_counter()
     config, dataset, method, study = cell.config, cell.dataset, cell.method, cell.study
@@ -106,7 +107,7 @@ def _search(cell: Cell) -> Choice:
         tracking_uri=tracking.public_uri,
     )
     choice = choose(cell, results, about)
-    save_choice(choice, cell.paths.choice(dataset, method, study))
+    save_choice(choice, file)
     shutil.rmtree(cell.paths.features(cell.name), ignore_errors=True)
     if choice.hyperparameters:
         parent.log_params(tracked_params(choice.hyperparameters, trial=choice.trial))
