@@ -6,6 +6,7 @@ from xdist.scheduler import LoadScopeScheduling
 # What takes seconds or minutes to make, once in a process, and the files whose tests need it. By file: pytest-xdist 3.8
 # does not act on its mark `xdist_group` under pytest 9.2, whose node ids it cannot change.
 SHARED = {
+    "tests/cluster/test_slurm.py": "Slurm",
     "tests/workflow/test_complete_run.py": "the complete small run",
     "tests/workflow/test_rerun.py": "the complete small run",
     "tests/robustness/test_parallel_writers.py": "all processors",

@@ -278,6 +278,11 @@ class Config(Strict):
         epochs, folds = self.datasets[dataset].recipe.epochs, self.datasets[dataset].validation.folds
         return folds * sum(rung.trials * rung.epochs * rung.videos for rung in self.rungs(dataset)) / epochs
 
+    def tries_of_a_sweep(self) -> int:
+        """How many times `compute.sweep.runtime` the longest study takes at most, one trial after another."""
+        longest = max(map(self.trainings_of_a_study, self.datasets))
+        return max(1, ceil(longest * self.compute.train.runtime / self.compute.sweep.runtime))
+
     # Slices: plain JSON-able dicts, the part of the config that decides the outcome of a kind of job. What has its
     # default is left out, so that a key that is new in the models changes no slice of a config without it.
 

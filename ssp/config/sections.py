@@ -519,11 +519,28 @@ class Compute(Strict):
 
 
 class ComputePlan(Strict):
-    """What each stage of the workflow asks for; retries ask for more memory and time."""
+    """What each kind of job asks for; a job that was short of memory or time is tried again with more of it."""
 
-    data: Compute = Field(default=Compute(), description="Generating, unpacking, listing, decoding.")
+    data: Compute = Field(default=Compute(), description="Generating, unpacking, listing, decoding, compiling.")
     pretrain: Compute = Field(default=Compute(), description="Pre-training of a demo's backbone.")
-    train: Compute = Field(default=Compute(), description="Sweeps, trainings (runtime: of one), explanations.")
+    train: Compute = Field(default=Compute(), description="Trainings, costs, explanations; runtime: of one training.")
+    sweep: Compute = Field(
+        default=None,
+        description="Sweeps; each key that is left out is as `train` has it. Threads, memory and loader_workers are "
+        "those of each of `sweep.workers`, who share the GPUs; runtime is for one try, as the next goes on.",
+    )
+    max_mem_mb: PositiveInt | None = Field(
+        default=None, description="What tries after too little memory grow to at most; null: no end."
+    )
+    max_runtime: PositiveInt | None = Field(
+        default=None, description="Minutes that tries after too little time grow to at most; null: no end."
+    )
+
+    @model_validator(mode="after")
+    def _sweeps_as_trainings(self) -> ComputePlan:
+        given = self.sweep.model_dump(exclude_unset=True) if self.sweep else {}
+        object.__setattr__(self, "sweep", self.train.model_copy(update=given))  # frozen for all others
+        return self
 
 
 class Quirks(Strict):

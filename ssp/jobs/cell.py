@@ -57,6 +57,8 @@ class Cell:
     """Which of the folds is validation."""
     share: float = 1.0
     """Of the training videos."""
+    job: Literal["train", "sweep"] = "train"
+    """Whose threads, GPUs and loader processes (`compute`) it has."""
 
     def __post_init__(self) -> None:
         for kind, name, known in (
@@ -125,7 +127,8 @@ class Cell:
     @cached_property
     def execution(self) -> Execution:
         """Device, precision, threads."""
-        return Execution.of(self.config.compute.train, self.config.datasets[self.dataset].recipe.precision)
+        compute = getattr(self.config.compute, self.job)
+        return Execution.of(compute, self.config.datasets[self.dataset].recipe.precision)
 
     def rows(self, split: Split) -> pd.DataFrame:
         """Videos of a split; read once."""

@@ -6,9 +6,10 @@ Design choices
 - Who comes second waits. Where the first finishes it has what the first has made, and need not do it again.
 - A holder is dead when its process is gone from this host, or when its lease lies untouched for `GRACE_S`.
 - Snakemake removes the outputs of a job before it starts, and again when it fails, also those that another process has
-  written there: the same job of a workflow that was killed and started again. So each output has a second link, beside
-  the lease, and a job gets back what was finished since its workflow began, instead of making it twice. A workflow that
-  was killed goes on when it is started again. What is older than it is made anew: somebody asked for that.
+  written there: the same job of a workflow that was killed and started again. So outputs are drafted beside the lease,
+  appear in their place when all is done, and stay beside the lease under a second link: a job gets back what was
+  finished since its workflow began, instead of making it twice. A workflow that was killed goes on when it is started
+  again. What is older than it is made anew: somebody asked for that.
 """
 
 from __future__ import annotations
@@ -39,18 +40,19 @@ def begin(mark: Path, anew: bool) -> None:
 
 
 @contextmanager
-def lease(place: Path, outputs: Sequence[Path]) -> Iterator[bool]:
+def lease(place: Path, outputs: Sequence[Path]) -> Iterator[Path | None]:
     """Hold a place while the block runs; waits as long as another process holds it.
 
     Args:
         place: folder of the lease; a job that must run once at a time has one of its own.
-        outputs: files that the block writes, the one that says it is complete last.
+        outputs: files that the block makes, the one that says it is complete last.
 
     Yields:
-        Whether there is something to do: not where another process has just done it, and the outputs are there.
+        Folder that the block writes the outputs into, by their names; None where another process has just done it, and
+        the outputs are there.
     """
     since = float(os.environ.get(BEGAN, time.time()))
-    holder, told = place / "holder", None
+    holder, draft, told = place / "holder", place / "draft", None
     while not _taken(holder):
         if (other := _whose(holder)) != told and (told := other):
             log.info("waiting for %s, which is at it", other)
@@ -62,11 +64,16 @@ def lease(place: Path, outputs: Sequence[Path]) -> Iterator[bool]:
     try:
         if _given_back(place, outputs, since):
             log.info("%s: another process has made it meanwhile", outputs[-1])
-            yield False
+            yield None
         else:
-            yield True
-            _keep(place, outputs)
+            draft.mkdir(exist_ok=True)
+            yield draft
+            for output in outputs:
+                os.replace(draft / output.name, place / output.name)
+            for output in outputs:
+                _link(place / output.name, output)
     finally:
+        shutil.rmtree(draft, ignore_errors=True)
         over.set()
         beat.join()
         if _whose(holder) == _this():
@@ -138,11 +145,6 @@ def _beat(holder: Path, over: threading.Event) -> None:
             os._exit(1)
         with suppress(OSError):
             os.utime(holder)
-
-
-def _keep(place: Path, outputs: Sequence[Path]) -> None:
-    for output in outputs:
-        _link(output, place / output.name)
 
 
 def _given_back(place: Path, outputs: Sequence[Path], since: float) -> bool:

@@ -56,14 +56,13 @@ def run_pretrain(config: Config, checkpoint: str, state_every: int = STATE_EVERY
             f"backbone.checkpoints.{checkpoint}: nothing to pre-train; pre-trained are: {', '.join(known) or 'none'}"
         )
     paths, path = Paths.of(config), Paths.of(config).backbone(checkpoint)
-    with lease(paths.lease(path), [paths.backbone_report(checkpoint), path]) as wanted:
-        if wanted:
-            with stoppable():
-                _pretrain(config, checkpoint, state_every)
+    with lease(paths.lease(path), [paths.backbone_report(checkpoint), path]) as draft, stoppable():
+        if draft:
+            _pretrain(config, checkpoint, state_every, draft)
     return path
 
 
-def _pretrain(config: Config, checkpoint: str, state_every: int) -> None:
+def _pretrain(config: Config, checkpoint: str, state_every: int, draft: Path) -> None:
     """The training, by the one process that is at it."""
     chosen, path = config.backbone.checkpoints[checkpoint], Paths.of(config).backbone(checkpoint)
     settings = chosen.pretrain
@@ -85,9 +84,9 @@ def _pretrain(config: Config, checkpoint: str, state_every: int) -> None:
     report |= {"train_loss": losses[-1], "settings": settings.model_dump(mode="json"), "identity": identity}
     report["config_hash"] = slice_hash(config.backbone_slice(checkpoint))
     report["run"] = {"seconds": round(time.time() - started, 1), "device": execution.name}
-    write_json(Paths.of(config).backbone_report(checkpoint), report)
+    write_json(draft / Paths.of(config).backbone_report(checkpoint).name, report)
     weights = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if not is_head(n)}
-    write_safetensors(weights, path, {"identity": identity})
+    write_safetensors(weights, draft / path.name, {"identity": identity})
     state.path.unlink(missing_ok=True)
 
 

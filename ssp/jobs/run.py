@@ -1,7 +1,7 @@
 """`python -m ssp.jobs.run LOG COMMAND ...`: one command of `ssp` as a job of the workflow.
 
-The same command, forked from a process that has imported all it needs where there is one (`ssp.jobs.warm`); what it
-took is written beside its log, and while it runs, how far it is (`ssp.records.signs`).
+The same command, forked from a process that has imported all it needs where there is one (`ssp.jobs.warm`). What it
+took and how it ended is written beside its log, and while it runs, how far it is (`ssp.records.signs`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from ssp.jobs import attempts
 from ssp.jobs.lease import BEGAN
 from ssp.jobs.warm import hand_over
 from ssp.paths import began_mark
@@ -20,23 +21,30 @@ from ssp.records.usage import write_usage
 
 
 def run(log: str, command: list[str], began: float) -> None:
-    """Run a command, and write down what it took.
+    """Run a command, and write down what it took and how it ended.
 
     Args:
         log: file that its output goes to.
         command: arguments of `ssp`; the last is the config.
         began: Unix time.
     """
-    from ssp.cli import main
-
+    mistake, error = attempts.begin(Path(log), Path(command[-1])), None
     with suppress(FileNotFoundError):
         os.environ[BEGAN] = str(began_mark(Path(command[-1])).stat().st_mtime)
     sys.argv = ["ssp", *command]
     try:
+        if mistake:
+            sys.exit(f"error: {mistake} (as before; not tried again)")
+        from ssp.cli import main
+
         with telling(Path(log).with_suffix(SIGN), began):
             main()
+    except BaseException as problem:
+        error = problem
+        raise
     finally:
         write_usage(Path(log).with_suffix(".tsv"), began)
+        attempts.end(Path(log), error)
 
 
 if __name__ == "__main__":

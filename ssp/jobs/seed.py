@@ -85,12 +85,12 @@ def train_cell(config: Config, dataset: str, method: str, seed: int) -> Record:
     if seed not in seeds:
         raise ConfigError(f"config '{config.name}': no seed {seed}; it has: {', '.join(map(str, seeds))}")
     predictions, record = cell.paths.predictions(dataset, method, seed), cell.paths.record(dataset, method, seed)
-    with lease(cell.paths.lease(record), [predictions, record]) as wanted, stoppable():
-        return _run_seed(cell, seed) if wanted else load_record(record)
+    with lease(cell.paths.lease(record), [predictions, record]) as draft, stoppable():
+        return _run_seed(cell, seed, draft) if draft else load_record(record)
 
 
-def _run_seed(cell: Cell, seed: int) -> Record:
-    """The run, by the one process that is at it."""
+def _run_seed(cell: Cell, seed: int, draft: Path) -> Record:
+    """The run, by the one process that is at it; predictions and record go into a folder, until all is done."""
     started, clock = datetime.now(UTC), time.perf_counter()
     config, dataset, method = cell.config, cell.dataset, cell.method
     choice = _take_over(cell, load_choice(cell.choice_file, config, dataset, cell.row.tuned_as, cell.study))
@@ -114,13 +114,13 @@ def _run_seed(cell: Cell, seed: int) -> Record:
         # The weights file of a failed cell: no tensors, and the reason.
         about = _about(cell, seed) | {"status": "failed", "reason": outcome.reason}
         write_safetensors({}, cell.paths.weights(dataset, method, seed), about)
-    predictions = cell.paths.predictions(dataset, method, seed)
+    predictions = draft / cell.paths.predictions(dataset, method, seed).name
     write_predictions(outcome.predictions, predictions)
     seconds = time.perf_counter() - clock + sum(epoch.seconds_before for epoch in outcome.epochs)
     about = _run(outcome, started, seconds, cell.execution.device, run, tracking.public_uri)
     record = _with_readings(cell, _record(cell, choice, seed, outcome, about, predictions))
-    save_record(record, cell.paths.record(dataset, method, seed))
-    _track_result(cell, record, run)
+    save_record(record, draft / cell.paths.record(dataset, method, seed).name)
+    _track_result(cell, record, run, predictions)
     state.path.unlink(missing_ok=True)
     return record
 
@@ -222,7 +222,9 @@ def _record(cell: Cell, choice: Choice, seed: int, outcome: _Outcome, run: Run, 
         parameters=outcome.parameters,
         metrics=outcome.metrics,
         curves=[curve(epoch) for epoch in outcome.epochs],
-        predictions=PredictionsFile(path=predictions.as_posix(), sha256=file_sha256(predictions)),
+        predictions=PredictionsFile(
+            path=cell.paths.predictions(cell.dataset, cell.method, seed).as_posix(), sha256=file_sha256(predictions)
+        ),
         weights_sha256=file_sha256(cell.paths.weights(cell.dataset, cell.method, seed)),
         run=run,
     )
@@ -254,14 +256,13 @@ def _run(outcome: _Outcome, started: datetime, seconds: float, device: torch.dev
     )
 
 
-def _track_result(cell: Cell, record: Record, run: TrackedRun) -> None:
+def _track_result(cell: Cell, record: Record, run: TrackedRun, predictions: Path) -> None:
     """Close the MLflow run with what the record says."""
     if record.metrics and record.parameters:
         measured = {f"test_{k}": v for k, v in record.metrics.model_dump().items() if not k.startswith("val_")}
         measured |= {f"parameters_{k}": v for k, v in record.parameters.model_dump().items()}
         measured |= {"seconds": record.run.seconds, "peak_memory_mb": record.run.peak_memory_mb}
         run.log_metrics(measured, record.epochs)
-    place = (cell.dataset, cell.method, record.seed)
-    run.log_artifact(cell.paths.weights(*place))
-    run.log_artifact(cell.paths.predictions(*place))
+    run.log_artifact(cell.paths.weights(cell.dataset, cell.method, record.seed))
+    run.log_artifact(predictions)
     run.finish("FAILED" if record.reason else "FINISHED", record.reason)

@@ -69,17 +69,17 @@ def run_sweep(config: Config, dataset: str, method: str, study: int | None = Non
         RecordError: the study's journal is damaged.
         StorageError: a file cannot be written.
     """
-    cell = Cell(config, dataset, method, study)
+    cell = Cell(config, dataset, method, study, job="sweep")
     if study not in config.study_numbers:
         known = ", ".join(map(str, config.study_numbers))
         fix = f"give one of {known}" if config.sweep.repeats > 1 else "leave it out, there is one study"
         raise ConfigError(f"--study: {fix} (sweep.repeats of config '{config.name}')")
     path = cell.paths.choice(dataset, method, study)
-    with lease(cell.paths.lease(path), [path]) as wanted, stoppable():
-        return _search(cell) if wanted else load_choice(path, config, dataset, method, study)
+    with lease(cell.paths.lease(path), [path]) as draft, stoppable():
+        return _search(cell, draft / path.name) if draft else load_choice(path, config, dataset, method, study)
 
 
-def _search(cell: Cell) -> Choice:
+def _search(cell: Cell, file: Path) -> Choice:
     """The search, by the one process that is at it."""
     started, clock = datetime.now(UTC), time.perf_counter()
     config, dataset, method, study = cell.config, cell.dataset, cell.method, cell.study
@@ -108,7 +108,7 @@ def _search(cell: Cell) -> Choice:
         tracking_uri=tracking.public_uri,
     )
     choice = choose(cell, results, about)
-    save_choice(choice, cell.paths.choice(dataset, method, study))
+    save_choice(choice, file)
     for folder in (cell.paths.features(cell.name), _trial_states(cell)):
         shutil.rmtree(folder, ignore_errors=True)
     if choice.hyperparameters:
@@ -346,7 +346,7 @@ def _worker(
 
     if torch.cuda.is_available():
         torch.cuda.set_device(place % torch.cuda.device_count())
-    owner, cell, tracking = os.getppid(), Cell(config, dataset, method, number), Tracking(config)
+    owner, cell, tracking = os.getppid(), Cell(config, dataset, method, number, job="sweep"), Tracking(config)
     study = open_study(cell, rung)
     with stoppable(), suppress(Interrupted):
         while os.getppid() == owner:

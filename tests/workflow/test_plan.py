@@ -1,5 +1,6 @@
 """Every shipped config plans without data, without torch, and leaves nothing behind; a bad one gets one line."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,13 @@ def test_every_job_that_calls_the_library_names_the_environment_of_the_config():
     for rules in (ROOT / "workflow" / "rules").glob("*.smk"):
         for rule in rules.read_text().split("\nrule ")[1:]:
             assert ("shell:" in rule) == ("conda:\n        ENVIRONMENT" in rule), rule.split(":")[0]
+
+
+def test_every_job_of_a_cluster_says_what_it_asks_for():
+    """Nothing is left to default resources, which a user's own would replace."""
+    for rules in (ROOT / "workflow" / "rules").glob("*.smk"):
+        for rule in re.split(r"\n *rule ", rules.read_text())[1:]:
+            assert ("localrule: True" in rule) != (" threads:" in rule and "**asked_for(" in rule), rule.split(":")[0]
 
 
 @pytest.mark.parametrize("directive", ["log", "message", "output"])

@@ -12,6 +12,9 @@ rule build_scan:
         paths.log("build_scan"),
     conda:
         ENVIRONMENT
+    threads: cfg.compute.data.threads
+    resources:
+        **asked_for("data", "build_scan"),
     message:
         "Compiling the selective scan for this CPU"
     shell:
@@ -30,9 +33,7 @@ rule pretrain:
         ENVIRONMENT
     threads: cfg.compute.pretrain.threads
     resources:
-        mem_mb=growing(cfg.compute.pretrain.mem_mb),
-        runtime=growing(cfg.compute.pretrain.runtime),
-        gpu=cfg.compute.pretrain.gpus,
+        **asked_for("pretrain", "pretrain", "{backbone}"),
     params:
         config=lambda wildcards: slice_lines(cfg.backbone_slice(wildcards.backbone)),
     message:

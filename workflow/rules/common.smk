@@ -28,14 +28,39 @@ def ssp(*commands):
     return f"{{{{ {calls}; }}}} > {{log}} 2>&1"
 
 
-def growing(amount):
-    """Resource that each retry gets once more of: a job that ran out of memory or time succeeds the next time."""
-    return lambda wildcards, attempt: amount * attempt
+def asked_for(kind, *log, workers=1, resumes=False):
+    """Resources of a job: what `compute.<kind>` says, and once more of what earlier attempts were short of.
+
+    Args:
+        kind: section of `compute`.
+        log: the parts of the job's log, beside which its attempts are written down.
+        workers: processes that need the memory each.
+        resumes: whether an attempt goes on where the one before was; time enough for all is then never needed at once.
+    """
+    compute = getattr(cfg.compute, kind)
+
+    def growing(what, amount, cap):
+        def grown(wildcards, attempt):
+            if attempt == 1:  # what is told beside the log may be of an earlier start of the workflow
+                return amount
+            file = Path(str(paths.log(*log)).format_map(dict(wildcards.items())))
+            return max(amount, min(amount * growth(file)[what], cap or math.inf))
+
+        return grown
+
+    return {
+        "mem_mb": growing(MEMORY, compute.mem_mb * workers, cfg.compute.max_mem_mb),
+        "runtime": compute.runtime if resumes else growing(TIME, compute.runtime, cfg.compute.max_runtime),
+        "gpu": compute.gpus,
+    }
 
 
-def full_trainings(dataset):
-    """What a study's trials take, in trainings of all epochs on all videos, rounded up."""
-    return max(1, math.ceil(cfg.trainings_of_a_study(dataset)))
+def retries_of_sweeps():
+    """How often a sweep may go on where its time was up, beside the retries that every job has; None: these alone.
+
+    On a machine of one's own nothing ends a job that takes its time.
+    """
+    return None if workflow.local_exec else workflow.execution_settings.retries + cfg.tries_of_a_sweep() - 1
 
 
 def section(slice_of, key):

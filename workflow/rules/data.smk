@@ -17,8 +17,7 @@ rule generate:
         ENVIRONMENT
     threads: cfg.compute.data.threads
     resources:
-        mem_mb=growing(cfg.compute.data.mem_mb),
-        runtime=growing(cfg.compute.data.runtime),
+        **asked_for("data", "generate", "{dataset}"),
     params:
         config=lambda wildcards: slice_lines(cfg.archive_slice(wildcards.dataset)),
     message:
@@ -61,8 +60,7 @@ rule unpack:
         ENVIRONMENT
     threads: cfg.compute.data.threads
     resources:
-        mem_mb=growing(cfg.compute.data.mem_mb),
-        runtime=growing(cfg.compute.data.runtime),
+        **asked_for("data", "unpack", "{dataset}"),
     params:
         config=lambda wildcards: slice_lines(cfg.archive_slice(wildcards.dataset)),
     message:
@@ -83,8 +81,7 @@ rule manifest:
         ENVIRONMENT
     threads: cfg.compute.data.threads
     resources:
-        mem_mb=growing(cfg.compute.data.mem_mb),
-        runtime=growing(cfg.compute.data.runtime),
+        **asked_for("data", "manifest", "{dataset}"),
     params:
         config=lambda wildcards: slice_lines(cfg.manifest_slice(wildcards.dataset)),
     message:
@@ -108,8 +105,7 @@ rule frames:
         ENVIRONMENT
     threads: cfg.compute.data.threads
     resources:
-        mem_mb=growing(cfg.compute.data.mem_mb),
-        runtime=growing(cfg.compute.data.runtime),
+        **asked_for("data", "frames", "{dataset}", "{shard}"),
     params:
         config=lambda wildcards: slice_lines(cfg.frames_slice(wildcards.dataset)),
     message:

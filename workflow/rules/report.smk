@@ -32,9 +32,7 @@ rule costs:
         ENVIRONMENT
     threads: cfg.compute.train.threads
     resources:
-        mem_mb=growing(cfg.compute.train.mem_mb),
-        runtime=growing(cfg.compute.train.runtime),
-        gpu=cfg.compute.train.gpus,
+        **asked_for("train", "costs"),
     params:
         config=slice_lines(cfg.costs_slice()),
     message:
@@ -140,9 +138,7 @@ if cfg.explained:
             ENVIRONMENT
         threads: cfg.compute.train.threads
         resources:
-            mem_mb=growing(cfg.compute.train.mem_mb),
-            runtime=growing(cfg.compute.train.runtime),
-            gpu=cfg.compute.train.gpus,
+            **asked_for("train", "explain", "{dataset}"),
         params:
             row=cfg.explained,
             seed=cfg.seeds[0],

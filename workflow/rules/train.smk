@@ -28,9 +28,7 @@ rule train:
         ENVIRONMENT
     threads: cfg.compute.train.threads
     resources:
-        mem_mb=growing(cfg.compute.train.mem_mb),
-        runtime=growing(cfg.compute.train.runtime),
-        gpu=cfg.compute.train.gpus,
+        **asked_for("train", "train", "{dataset}", "{method}", "seed{seed}", resumes=True),
     params:
         dataset=section(cfg.cell_slice, "dataset"),
         backbone=section(cfg.cell_slice, "backbone"),

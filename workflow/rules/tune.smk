@@ -46,13 +46,12 @@ rule sweep:
         paths.choice("{dataset}", "{method}", *STUDY),
     log:
         paths.log("sweep", "{dataset}", "{method}", *STUDY),
+    retries: retries_of_sweeps()
     conda:
         ENVIRONMENT
-    threads: cfg.compute.train.threads
+    threads: cfg.compute.sweep.threads * cfg.sweep.workers
     resources:
-        mem_mb=growing(cfg.compute.train.mem_mb),
-        runtime=lambda wildcards, attempt: attempt * cfg.compute.train.runtime * full_trainings(wildcards.dataset),
-        gpu=cfg.compute.train.gpus,
+        **asked_for("sweep", "sweep", "{dataset}", "{method}", *STUDY, workers=cfg.sweep.workers, resumes=True),
     params:
         dataset=section(cfg.sweep_slice, "dataset"),
         backbone=section(cfg.sweep_slice, "backbone"),

@@ -22,7 +22,7 @@ with lease.lease(folder / "lease", [folder / "out.txt"]) as wanted:
         with (folder / "made.txt").open("a") as log:
             log.write("once\\n")
         time.sleep(seconds)
-        (folder / "out.txt").write_text("result")
+        (wanted / "out.txt").write_text("result")
 print("made" if wanted else "given")
 """
 ELSEWHERE = "process 1 on elsewhere, batch job 7"
@@ -57,9 +57,10 @@ def quick(monkeypatch):
 def make(folder, content="result"):
     with lease(folder / "lease", [folder / "a.txt", folder / "b.txt"]) as wanted:
         if wanted:
-            (folder / "a.txt").write_text(content)
-            (folder / "b.txt").write_text(content)
-    return wanted
+            for name in ("a.txt", "b.txt"):
+                (wanted / name).write_text(content)
+                (folder / name).unlink(missing_ok=True)  # as a failing duplicate does meanwhile
+    return bool(wanted)
 
 
 def test_of_many_at_once_one_works_and_all_have_its_result(tmp_path):
@@ -149,8 +150,8 @@ def test_a_killed_workflow_goes_on_with_its_time(tmp_path):
 
 
 def test_a_failure_releases_and_keeps_nothing(tmp_path, quick):
-    with pytest.raises(RuntimeError), lease(tmp_path / "lease", [tmp_path / "b.txt"]):
-        (tmp_path / "b.txt").write_text("half")
+    with pytest.raises(RuntimeError), lease(tmp_path / "lease", [tmp_path / "b.txt"]) as draft:
+        (draft / "b.txt").write_text("half")
         raise RuntimeError
     assert not list((tmp_path / "lease").iterdir())
     assert make(tmp_path)

@@ -280,3 +280,16 @@ def test_a_trial_that_is_asked_to_stop_goes_on_with_its_next_step(tiny, monkeypa
     assert essence(resumed) == essence(whole)
     states = Paths.of(config).trial_states("ucf101", "vpt")
     assert not states.exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_sweep_has_what_compute_sweep_says_and_a_training_what_train_says(tiny, monkeypatch, workers):
+    """Told by GPUs, of which there is none here: they are missed where they are asked for."""
+    gpu_less = {"compute__train__gpus": 1, "compute__sweep__gpus": 0}
+    config = tiny(**gpu_less, sweep__trials=1, sweep__workers=workers)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert run_sweep(config, "ucf101", "linear").status == "ok"
+    with pytest.raises(ConfigError, match="sees no GPU"):
+        _ = Cell(config, "ucf101", "linear").execution
+    with pytest.raises(ConfigError, match="sees no GPU"):
+        run_sweep(tiny(compute__train__gpus=1), "ucf101", "linear")

@@ -1,0 +1,64 @@
+"""A Slurm for the whole session, and the same small workflow run on this machine and through it."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cluster.slurm import Slurm, missing, running
+from tests.workflow.killing import RESULTS
+from tests.workflow.running import TINY, Done, snakemake
+
+CONFIG = "tiny.yaml"
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    """Two virtual nodes."""
+    if why := missing():
+        pytest.skip(f"no Slurm can be started here: {why}")
+    with running(tmp_path_factory.mktemp("slurm")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def local(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run on this machine, up to the tables: one cell of tiny.yaml, with epochs enough to be met."""
+    folder = tmp_path_factory.mktemp("local")
+    plain = yaml.safe_load(TINY.read_text())
+    plain["datasets"] = {"breakfast": plain["datasets"]["breakfast"]}
+    plain["datasets"]["breakfast"]["recipe"]["epochs"] = 20
+    plain |= {"methods": {"ssp": plain["methods"]["ssp"]}, "seeds": [0], "explained": None}
+    plain["compute"] = {
+        "data": {"mem_mb": 1500, "runtime": 20},
+        "train": {"mem_mb": 3000, "runtime": 40},
+        "sweep": {"mem_mb": 2500},
+    }
+    del plain["ablations"]
+    (folder / CONFIG).write_text(yaml.safe_dump(plain, sort_keys=False))
+    return _finished(folder, snakemake(folder, "tables", "--cores", "2", "--configfile", folder / CONFIG))
+
+
+@pytest.fixture(scope="session")
+def through_slurm(slurm: Slurm, local: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the same run through profiles/slurm: all but the list of videos and the backbone."""
+    folder = tmp_path_factory.mktemp("cluster")
+    for name in (CONFIG, RESULTS / "scan.done", RESULTS / "backbone"):
+        _copy(local / name, folder / name)
+    _copy(local / "data", folder / "data", ignore=shutil.ignore_patterns("frames"))
+    return _finished(folder, slurm.snakemake(folder, "tables", "--configfile", CONFIG))
+
+
+def _copy(source: Path, target: Path, **options: object) -> None:
+    """With times: what is older than what it is made from is made again."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, target, **options) if source.is_dir() else shutil.copy2(source, target)
+
+
+def _finished(folder: Path, done: Done) -> Path:
+    if done.code:
+        logs = "\n".join(f"== {log}\n{log.read_text()[-2000:]}" for log in folder.glob("results/tiny/logs/**/*.log"))
+        pytest.fail(f"the run failed\n{done.err[-6000:]}\n{logs[-20000:]}", pytrace=False)
+    return folder

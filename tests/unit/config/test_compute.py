@@ -1,0 +1,30 @@
+"""What sweeps ask for where the config says little about them."""
+
+from ssp.config import Config
+from ssp.config.sections import ComputePlan
+from tests.unit.made_records import make_config
+
+
+def test_sweeps_ask_for_what_trainings_do_but_for_what_is_said():
+    plan = ComputePlan.model_validate({"train": {"gpus": 1, "mem_mb": 9000}, "sweep": {"mem_mb": 7000, "threads": 2}})
+    assert plan.sweep == plan.train.model_copy(update={"mem_mb": 7000, "threads": 2})
+    assert plan.sweep.gpus == 1
+    for nothing in ({}, {"sweep": None}, {"sweep": {}}):
+        plan = ComputePlan.model_validate({"train": {"gpus": 1}} | nothing)
+        assert plan.sweep == plan.train
+    assert ComputePlan().sweep == ComputePlan().train
+
+
+def test_a_copy_of_the_config_asks_for_the_same():
+    """Jobs read a copy, in which everything is said."""
+    config = make_config(compute={"train": {"gpus": 1, "loader_workers": 3}, "sweep": {"runtime": 7}})
+    assert Config.model_validate(config.model_dump(mode="json")).compute == config.compute
+    assert config.compute.sweep.loader_workers == 3
+
+
+def test_a_sweep_gets_as_many_tries_as_its_time_takes():
+    for runtime, tries in ((100, 3), (300, 1), (1000, 1), (99, 4)):
+        config = make_config(sweep={"trials": 3}, compute={"train": {"runtime": 100}, "sweep": {"runtime": runtime}})
+        assert config.trainings_of_a_study("ssv2") == 3
+        assert config.tries_of_a_sweep() == tries
+    assert make_config(sweep={"trials": 0}).tries_of_a_sweep() == 1
