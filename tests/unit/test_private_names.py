@@ -63,11 +63,11 @@ def test_no_private_name_of_the_library_is_used():
         "from ssp.module import _unheard_of",
         "monkeypatch.setattr(module, '_unheard_of', None)",
         "monkeypatch.setattr('ssp.module._unheard_of', None)",
-        "Thing()._state = 1",
+        "Thing()._unsaid = 1",
     ],
 )
 def test_a_private_name_is_found(line):
-    library = "def _unheard_of(x):\n    _local = x\n\nclass Thing:\n    def __init__(self):\n        self._state = 0\n"
-    assert defined(library) == {"_unheard_of", "_state"}
+    library = "def _unheard_of(x):\n    _local = x\n\nclass Thing:\n    def __init__(self):\n        self._unsaid = 0\n"
+    assert defined(library) == {"_unheard_of", "_unsaid"}
     assert len(used(line, defined(library))) == 1
-    assert not used("self._state = _local; other._local; '_unheard_of_too'", defined(library))
+    assert not used("self._unsaid = _local; other._local; '_unheard_of_too'", defined(library))
