@@ -43,8 +43,8 @@ class Warm:
         self.environment = plain | {ADDRESS: str(self.address)}
         until(self.address.exists)
 
-    def job(self, *command, **more):
-        run = [sys.executable, "-m", "ssp.jobs.run", "job.log", *command]
+    def job(self, *command, log="job.log", **more):
+        run = [sys.executable, "-m", "ssp.jobs.run", log, *command]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(run, cwd=self.folder, env=self.environment | more, **pipes)
 
@@ -100,7 +100,7 @@ def test_a_job_is_the_same_command_and_does_not_import(warm):
 
 
 def test_a_job_fails_as_the_command_fails(warm):
-    done = warm.job("params", "--config", "nothing.yaml")
+    done = warm.job("params", "--config", "nothing.yaml", log="wrong.log")
     out, err = done.communicate()
     assert (out, done.returncode) == ("", 1)
     assert err.startswith("error: nothing.yaml: cannot be read") and err.count("\n") == 1
@@ -108,7 +108,7 @@ def test_a_job_fails_as_the_command_fails(warm):
 
 def test_folder_and_environment_are_those_of_the_job(warm):
     (warm.folder / "own.yaml").write_text("nonsense: 1\n")
-    done = warm.job("check", "own.yaml", TMPDIR="/somewhere")
+    done = warm.job("check", "own.yaml", log="check.log", TMPDIR="/somewhere")
     assert "own.yaml: nonsense: " in done.communicate()[1]
 
 
