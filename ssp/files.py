@@ -33,6 +33,7 @@ _FIXES = {
     errno.EPERM: _RIGHT,
 }
 _TEMPORARY = re.compile(r"\.(.+)\.\d+(?:@[^@]+)?\.tmp")
+SILENT_S = 180.0  # after which who should give a sign is dead: on network disks one's age may be a minute off
 _LONG_S = 3600.0  # without a byte written: nobody is at it any more
 _FULL = 1 << 16  # bytes: less than this is free on a full disk
 
@@ -118,11 +119,25 @@ def remove_leftovers(path: str | Path) -> None:
 
 
 def _may_be_written(leftover: Path, pid: str, host: str | None) -> bool:
-    """By a process that lives here, or on another host, where only time tells."""
-    if host in (None, socket.gethostname()):
-        return int(pid) != os.getpid() and host is not None and process_lives(int(pid))
+    """By another process than this one."""
+    if host is None or (int(pid), host) == (os.getpid(), socket.gethostname()):
+        return False
+    return writer_lives(leftover, int(pid), host, _LONG_S)
+
+
+def writer_lives(path: Path, pid: int, host: str, silent_s: float) -> bool:
+    """Whether the process that writes a file may live: on this host it is looked for, on another only time tells.
+
+    Args:
+        path: the file.
+        pid: number of the process.
+        host: where it runs.
+        silent_s: seconds without a byte written after which a process of another host is taken for dead.
+    """
+    if host == socket.gethostname():
+        return process_lives(pid)
     with suppress(FileNotFoundError):
-        return time.time() - leftover.stat().st_mtime < _LONG_S
+        return time.time() - path.stat().st_mtime < silent_s
     return False
 
 
@@ -168,3 +183,8 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     elif os.path.lexists(path):  # on a read-only disk even removing nothing is an error
         path.unlink()
+
+
+def batch_job() -> str | None:
+    """Number of the batch job that this process is of."""
+    return os.environ.get("SLURM_JOB_ID")

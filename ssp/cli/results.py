@@ -76,10 +76,9 @@ def status(
     from ssp.report.status import read_status, show, status_lines
 
     loaded = load(one_config(file, config, "ssp status"), made=True)
-    status = read_status(loaded)
-    if sys.stdout.isatty() and not once:
-        status = show(loaded, lambda: not read_status(loaded).running)
-    for line in status_lines(status, shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000):
+    on_terminal = sys.stdout.isatty()
+    status = show(loaded, lambda now: not now.running) if on_terminal and not once else read_status(loaded)
+    for line in status_lines(status, shutil.get_terminal_size().columns if on_terminal else 1000):
         typer.echo(line)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ssp.errors import SSPError, StorageError
+from ssp.files import batch_job
 
 MISTAKE, MEMORY, TIME, ERROR, SUCCESS = "mistake", "memory", "time", "error", "success"
 # States of Slurm's jobs that were killed (`squeue`, JOB STATE CODES); more memory or time is a cure for these alone.
@@ -40,16 +41,16 @@ def begin(log: Path, config: Path) -> str | None:
     if history.exists() and config.exists() and history.stat().st_mtime < config.stat().st_mtime:
         history.unlink()
     said = next((line["said"] for line in _read(log) if line.get("end") == MISTAKE), None)
-    _note(log, {"begin": os.getpid(), "job": _batch_job()})
+    _note(log, {"begin": os.getpid(), "job": batch_job()})
     with suppress(OSError):  # there is none, or a disk without hard links
-        os.link(log, log.with_name(f"{log.stem}.attempt-{_batch_job() or os.getpid()}.log"))
+        os.link(log, log.with_name(f"{log.stem}.attempt-{batch_job() or os.getpid()}.log"))
     return said
 
 
 def end(log: Path, error: BaseException | None) -> None:
     """Note how the attempt of this process has ended: with what error, or without; then no other log matters."""
     reason, cause = _reason(error)
-    _note(log, {"end": reason, "of": os.getpid(), "job": _batch_job()} | ({"said": str(cause)} if cause else {}))
+    _note(log, {"end": reason, "of": os.getpid(), "job": batch_job()} | ({"said": str(cause)} if cause else {}))
     if reason == SUCCESS:
         for other in log.parent.glob(f"{glob.escape(log.stem)}.attempt-*.log"):
             other.unlink(missing_ok=True)
@@ -82,10 +83,6 @@ def _note(log: Path, line: dict[str, Any]) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     with _history(log).open("a") as file:
         file.write(json.dumps(line) + "\n")
-
-
-def _batch_job() -> str | None:
-    return os.environ.get("SLURM_JOB_ID")
 
 
 def _reason(error: BaseException | None) -> tuple[str, BaseException | None]:

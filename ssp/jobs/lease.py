@@ -4,7 +4,7 @@ Design choices
 - A lease is a file in the results folder, which names host, process and batch job. To make it is to hold it: of several
   one wins that, on network disks without locks too. Its holder touches it while it lives.
 - Who comes second waits. Where the first finishes it has what the first has made, and need not do it again.
-- A holder is dead when its process is gone from this host, or when its lease lies untouched for `GRACE_S`.
+- A holder is dead when its process is gone from this host, or when its lease lies untouched for `SILENT_S`.
 - Snakemake removes the outputs of a job before it starts, and again when it fails, also those that another process has
   written there: the same job of a workflow that was killed and started again. So outputs are drafted beside the lease,
   appear in their place when all is done, and stay beside the lease under a second link: a job gets back what was
@@ -24,11 +24,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ssp.files import atomic_path, process_lives, write_text, writing
+from ssp.files import SILENT_S, atomic_path, batch_job, process_lives, write_text, writing
 
 BEGAN = "SSP_WORKFLOW_BEGAN"  # environment variable of the workflow's jobs: Unix time
 HEARTBEAT_S = 15.0
-GRACE_S = 180.0  # what one host knows of a file on a network disk may be a minute old
 LOOK_S = 2.0  # of who waits
 log = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ def lease(place: Path, outputs: Sequence[Path]) -> Iterator[Path | None]:
 
 
 def _this() -> str:
-    job = os.environ.get("SLURM_JOB_ID")
+    job = batch_job()
     return f"process {os.getpid()} on {socket.gethostname()}" + (f", batch job {job}" if job else "")
 
 
@@ -116,7 +115,7 @@ def _cleared(holder: Path, dead: str) -> bool:
         alone.mkdir()
     except FileExistsError:  # another is at it, or was killed at it
         with suppress(OSError):
-            if time.time() - alone.stat().st_mtime > GRACE_S:
+            if time.time() - alone.stat().st_mtime > SILENT_S:
                 alone.rmdir()
         return False
     try:
@@ -133,7 +132,7 @@ def _is_dead(holder: Path, whose: str) -> bool:
     if host == socket.gethostname() and pid.isdigit() and not process_lives(int(pid)):
         return True
     with suppress(FileNotFoundError):
-        return time.time() - holder.stat().st_mtime > GRACE_S
+        return time.time() - holder.stat().st_mtime > SILENT_S
     return False
 
 
@@ -141,7 +140,7 @@ def _beat(holder: Path, over: threading.Event) -> None:
     """Touch the lease until it is over. A process that was suspended for long may have lost it: it must not go on."""
     while not over.wait(HEARTBEAT_S):
         if (other := _whose(holder)) not in (None, _this()):
-            log.error("%s has taken over, as this process had not been heard of for %.0f s", other, GRACE_S)
+            log.error("%s has taken over, as this process had not been heard of for %.0f s", other, SILENT_S)
             os._exit(1)
         with suppress(OSError):
             os.utime(holder)

@@ -9,18 +9,16 @@ import json
 import os
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ssp.files import process_lives, write_json
+from ssp.files import SILENT_S, batch_job, write_json, writer_lives
 from ssp.progress import Step, latest
 
 SIGN = ".now"  # ending of the file
 EVERY_S = 2.0
-SILENT_S = 180.0
 
 
 class Sign(NamedTuple):
@@ -38,7 +36,7 @@ class Sign(NamedTuple):
 @contextmanager
 def telling(path: Path, began: float) -> Iterator[None]:
     """Write signs of life while the block runs."""
-    about = {"host": socket.gethostname(), "pid": os.getpid(), "job": os.environ.get("SLURM_JOB_ID"), "began": began}
+    about = {"host": socket.gethostname(), "pid": os.getpid(), "job": batch_job(), "began": began}
     over = threading.Event()
 
     def tell() -> None:
@@ -63,8 +61,6 @@ def read_sign(path: Path) -> Sign | None:
     try:
         told = json.loads(path.read_bytes())
         sign = Sign(**told | {"step": Step(*told["step"]) if told["step"] else None})
-        silent = time.time() - path.stat().st_mtime > SILENT_S
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    dead = not process_lives(sign.pid) if sign.host == socket.gethostname() else silent
-    return None if dead else sign
+    return sign if writer_lives(path, sign.pid, sign.host, SILENT_S) else None

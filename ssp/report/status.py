@@ -26,6 +26,7 @@ from ssp.records.usage import jobs
 from ssp.report.stages import duration
 
 INTERRUPTED = 130  # exit code of what Ctrl-C has ended
+RESULTS = ("sweep", "train")  # rules whose failures are results
 UNMEASURED = ("build_scan", "keep_manifest")  # rules whose jobs are over in no time, and leave no word
 
 
@@ -73,9 +74,9 @@ def read_status(config: Config) -> Status:
             log, name = paths.log(rule, *job), " ".join((rule, *job))
             if sign := read_sign(log.with_suffix(SIGN)):
                 running.append(Running(name, sign))
-            elif _is_over(paths, rule, job):
+            elif (result := _output(paths, rule, job)).exists():
                 done += 1
-                if reason := _reason(paths, rule, job):
+                if rule in RESULTS and (reason := _reason(result)):
                     failed.append((name, reason))
             elif log.exists() and (last := _last_line(log)):
                 failed.append((name, f"stopped; {log} ends with: {last}"))
@@ -83,22 +84,19 @@ def read_status(config: Config) -> Status:
     return Status(stages, running, failed)
 
 
-def _is_over(paths: Paths, rule: str, job: tuple[str, ...]) -> bool:
-    output = _output(paths, rule, job)
-    return output.exists() if output else paths.usage(rule, *job).exists()
-
-
-def _output(paths: Paths, rule: str, job: tuple[str, ...]) -> Path | None:
+def _output(paths: Paths, rule: str, job: tuple[str, ...]) -> Path:
+    """What is there when a job is over: its result, or of the other rules what it has written down of itself."""
     if rule == "sweep":
         return paths.choice(*job)
-    return paths.record(*job[:2], job[2].removeprefix("seed")) if rule == "train" else None
+    if rule == "train":
+        return paths.record(*job[:2], job[2].removeprefix("seed"))
+    return paths.usage(rule, *job)
 
 
-def _reason(paths: Paths, rule: str, job: tuple[str, ...]) -> str | None:
+def _reason(result: Path) -> str | None:
     """Why a search or a training failed whose failure is a result."""
-    output = _output(paths, rule, job)
     with suppress(OSError, ValueError):
-        return json.loads(output.read_bytes()).get("reason") if output else None
+        return json.loads(result.read_bytes()).get("reason")
     return None
 
 
@@ -120,12 +118,11 @@ def status_lines(status: Status, width: int) -> list[str]:
     return [line if len(line) <= width else line[: width - 1] + "…" for line in lines]
 
 
-def show(config: Config, over: Callable[[], bool]) -> Status:
+def show(config: Config, over: Callable[[Status], bool]) -> Status:
     """Show the status on a terminal, again and again until it is over; returns the last."""
-    console, status = Console(stderr=True), read_status(config)
+    console = Console(stderr=True)
     with Live(console=console, transient=True, auto_refresh=False) as live:
-        while not over():
-            status = read_status(config)
+        while not over(status := read_status(config)):
             lines = status_lines(status, console.width)
             live.update(Text("\n".join(lines[-max(4, console.height - 1) :])), refresh=True)
             time.sleep(1)
@@ -144,7 +141,7 @@ def follow(config: Config, command: list[str]) -> int:
     with said.open("w") as file:
         workflow = subprocess.Popen(command, stderr=file)
         try:
-            show(config, lambda: workflow.poll() is not None)
+            show(config, lambda _: workflow.poll() is not None)
         except KeyboardInterrupt:  # which the workflow has got, too
             print("Interrupted; jobs save how far they are ...", file=sys.stderr)
             workflow.wait()

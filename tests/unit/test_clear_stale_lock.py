@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ssp.jobs.lease import GRACE_S
+from ssp.files import SILENT_S
 
 SCRIPT = Path(__file__).resolve().parents[2] / "workflow" / "scripts" / "clear_stale_lock.py"
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked up in /proc")
@@ -81,4 +81,4 @@ def test_a_lock_is_kept_while_a_training_on_another_machine_lives(lock, tmp_path
 
 
 def test_it_waits_as_long_as_leases_do():
-    assert f"SILENT_S = {GRACE_S}" in SCRIPT.read_text()
+    assert f"SILENT_S = {SILENT_S}" in SCRIPT.read_text()

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-SILENT_S = 180.0  # ssp.jobs.lease.GRACE_S; this runs before anything is installed
+SILENT_S = 180.0  # ssp.files.SILENT_S; this runs before anything is installed
 
 
 def running_here(folder: Path, proc: Path = Path("/proc")) -> list[str]:

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from ssp.jobs.lease import BEGAN, GRACE_S, begin, lease
+from ssp.files import SILENT_S
+from ssp.jobs.lease import BEGAN, begin, lease
 
 WORKER = """
 import sys, time
@@ -91,7 +92,7 @@ def test_a_holder_on_another_host_is_followed_when_it_is_silent(tmp_path):
         os.utime(holder)
         time.sleep(0.1)
     assert waiting.poll() is None and holder.read_text() == ELSEWHERE
-    os.utime(holder, (0, time.time() - GRACE_S - 1))
+    os.utime(holder, (0, time.time() - SILENT_S - 1))
     assert ended(waiting) == "made"
 
 
@@ -99,7 +100,7 @@ def test_the_clearing_of_a_killed_process_stops_nobody_for_ever(tmp_path):
     holder = tmp_path / "lease" / "holder"
     (tmp_path / "lease" / "clearing").mkdir(parents=True)
     holder.write_text(f"process 999999999 on {socket.gethostname()}")
-    os.utime(tmp_path / "lease" / "clearing", (0, time.time() - GRACE_S - 1))
+    os.utime(tmp_path / "lease" / "clearing", (0, time.time() - SILENT_S - 1))
     assert ended(start(tmp_path)) == "made"
 
 
@@ -107,7 +108,7 @@ def test_a_holder_lives_as_long_as_it_works(tmp_path):
     first = start(tmp_path, 1.5)
     holder = tmp_path / "lease" / "holder"
     until((tmp_path / "made.txt").exists)
-    os.utime(holder, (0, time.time() - GRACE_S - 1))
+    os.utime(holder, (0, time.time() - SILENT_S - 1))
     until(lambda: time.time() - holder.stat().st_mtime < 10)
     assert ended(first) == "made"
 
