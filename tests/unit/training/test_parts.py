@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssp.config import Augmentation, Compute
-from ssp.errors import ConfigError
-from ssp.training.execution import Execution, derive_seed
+from ssp.config import Augmentation
 from ssp.training.mixing import Mix, draw_mix, draw_step, mixed_targets, neighbours
 from ssp.training.optim import Schedule, decays, make_optimizer, set_learning_rate
 from tests.unit.toy import FRAMES, SIZE, small_model
@@ -166,27 +164,3 @@ def test_schedule_warms_up_and_falls_to_zero():
     assert all(a >= b for a, b in pairwise(rates[10:])) and 0 < rates[-1] < 0.01
     assert Schedule(1.0, 4, 0)(0) == 1.0
     assert math.isclose(Schedule(1.0, 2, 2)(1), 1.0)
-
-
-def test_seeds_are_distinct_and_the_same_everywhere():
-    assert derive_seed(0, "order", 1) == 452969769437431254
-    assert len({derive_seed(seed, name, i) for seed in range(10) for name in "ab" for i in range(10)}) == 200
-    assert derive_seed(1, 23) != derive_seed(12, 3)
-
-
-def test_execution_keeps_to_what_the_job_declared(monkeypatch):
-    before = torch.get_num_threads()
-    try:
-        execution = Execution.of(Compute(threads=1), "auto")
-        assert torch.get_num_threads() == 1
-        assert (execution.device.type, execution.bfloat16, execution.name) == ("cpu", False, "cpu")
-        layer, x = torch.nn.Linear(2, 2), torch.zeros(1, 2)
-        with execution.autocast():
-            assert layer(x).dtype == torch.float32
-        with Execution.of(Compute(threads=1), "bfloat16").autocast():
-            assert layer(x).dtype == torch.bfloat16
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        with pytest.raises(ConfigError, match=r"compute\.train\.gpus: 1 asked for, but torch sees no GPU"):
-            Execution.of(Compute(gpus=1), "auto")
-    finally:
-        torch.set_num_threads(before)

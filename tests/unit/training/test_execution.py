@@ -1,0 +1,67 @@
+"""How a job computes: `ssp.training.execution`."""
+
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from ssp.config import Compute
+from ssp.errors import ConfigError
+from ssp.training.execution import Execution, derive_seed
+
+STEPS = """
+import resource, sys
+import torch
+from ssp.config import Compute
+from ssp.training.execution import Execution
+
+def step():  # tensors of a small model, freed all at once
+    tensors = [torch.ones(2**20) for _ in range(32)]
+
+if "job" in sys.argv:
+    Execution.of(Compute(), "float32")
+step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc hands freed memory back; others were not tried")
+def test_memory_is_kept_from_step_to_step():
+    """128 MB are touched in each of ten steps; a job has the system clear their pages once, not ten times."""
+    pages = 2**27 / resource.getpagesize()
+    faults = {
+        how: int(subprocess.run([sys.executable, "-c", STEPS, how], capture_output=True, check=True).stdout)
+        for how in ("job", "plain")
+    }
+    if faults["plain"] < 5 * pages:
+        pytest.skip("the system clears pages by the megabyte here")
+    assert faults["job"] < pages / 10
+
+
+def test_seeds_are_distinct_and_the_same_everywhere():
+    assert derive_seed(0, "order", 1) == 452969769437431254
+    assert len({derive_seed(seed, name, i) for seed in range(10) for name in "ab" for i in range(10)}) == 200
+    assert derive_seed(1, 23) != derive_seed(12, 3)
+
+
+def test_execution_keeps_to_what_the_job_declared(monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        execution = Execution.of(Compute(threads=1), "auto")
+        assert torch.get_num_threads() == 1
+        assert (execution.device.type, execution.bfloat16, execution.name) == ("cpu", False, "cpu")
+        layer, x = torch.nn.Linear(2, 2), torch.zeros(1, 2)
+        with execution.autocast():
+            assert layer(x).dtype == torch.float32
+        with Execution.of(Compute(threads=1), "bfloat16").autocast():
+            assert layer(x).dtype == torch.bfloat16
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        with pytest.raises(ConfigError, match=r"compute\.train\.gpus: 1 asked for, but torch sees no GPU"):
+            Execution.of(Compute(gpus=1), "auto")
+    finally:
+        torch.set_num_threads(before)
