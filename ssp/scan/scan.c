@@ -6,12 +6,11 @@
  * - Where a chunk's d A may leave the range of the exponent, a slower variant of the loop clamps it; everywhere else
  *   the clamp is not paid for.
  * - The backward recomputes a chunk's decays and states from the kept one, then runs the adjoint down the chunk.
- * - Sums over channels (gradients of B and C) are kept as vectors over all channels of a task, and added up
- *   across lanes once per chunk.
+ * - Sums over channels (gradients of B and C) are kept as vectors over all channels of a task, four states in each, and
+ *   added up across lanes once per chunk.
  */
 #include "vector.h"
 
-typedef float v4 __attribute__((vector_size(16)));
 
 /* softplus(x) = max(x, 0) + log1p(exp(-|x|)), and its slope sigmoid(x). log1p(e) = 2 artanh(e / (2 + e)): a series in
  * the square, accurate relative to the result also where that is small. */
@@ -26,16 +25,6 @@ INLINE vf softplus(vf x, vf *slope) {
     p = p * q + 1.0f;
     *slope = pick(x > 0.0f, all(1.0f), e) * (e + 2.0f) * share;
     return larger(all(0.0f), x) + 2.0f * s * p;
-}
-
-INLINE float lane_sum(const float *vector) { /* tree over the lanes of a vector in memory */
-    v4 sum, part;
-    memcpy(&sum, vector, sizeof sum);
-    for (int64_t i = 4; i < LANES; i += 4) {
-        memcpy(&part, vector + i, sizeof part);
-        sum += part;
-    }
-    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
 /* ---- what a task sees ---------------------------------------------------------------------------------------- */
@@ -197,11 +186,11 @@ int NAME(scan_forward)(const void *given, int64_t index) {
 #define GROUP 4
 
 typedef struct {
-    vf *sum_B, *sum_C;                              /* [group][CHUNK][states of it]: sums over vectors of channels */
-    vf decay[CHUNK * GROUP], carried[CHUNK * GROUP]; /* exp(d A), and that times the state before */
-    vf gs[CHUNK];                                   /* gradient of s = C.h + D u */
-    vf s[CHUNK];                                    /* C.h */
-    vf gz[CHUNK];                                   /* gradient of z for each s */
+    vf *sum_B, *sum_C;                             /* [group][CHUNK]: sums over vectors of channels, in quarters */
+    vf decay[CHUNK * GROUP], before[CHUNK * GROUP]; /* exp(d A), and the state before */
+    vf gs[CHUNK];                                  /* gradient of s = C.h + D u */
+    vf s[CHUNK];                                   /* C.h */
+    vf gz[CHUNK];                                  /* gradient of z for each s */
     vf from_input[CHUNK], from_decay[CHUNK];
 } scratch;
 
@@ -209,46 +198,49 @@ INLINE void recompute(const scan_job *job, int64_t clip, int64_t start, int64_t 
                       const chunk *c, const vf *A, const float *kept, int64_t lanes, scratch *w, ahead next, int clamp,
                       int first) {
     const float *B = at(job->B, clip, start, n), *C = at(job->C, clip, start, n);
-    vf h[GROUP], *decay = w->decay, *carried = w->carried, *sum_C = w->sum_C + n * CHUNK;
+    vf h[GROUP], of_C[GROUP] = {0}, *decay = w->decay, *before = w->before, *sum_C = w->sum_C + n / GROUP * CHUNK;
     for (int64_t i = 0; i < group; i++) h[i] = load(kept + (n + i) * job->channels, lanes);
     for (int64_t t = 0; t < count; t++, B += job->B.token, C += job->C.token) {
         vf d = c->d[t], du = c->du[t], gs = w->gs[t], s = w->s[t];
         fetch(&next);
         for (int64_t i = 0; i < group; i++) {
             vf x = d * A[n + i];
-            *decay = clamp ? exp_any(x) : exp_in_range(x);
-            *carried = *decay * h[i];
-            h[i] = *carried + du * B[i];
+            decay[i] = clamp ? exp_any(x) : exp_in_range(x);
+            before[i] = h[i];
+            h[i] = decay[i] * h[i] + du * B[i];
             s += h[i] * C[i];
-            *sum_C = first ? gs * h[i] : *sum_C + gs * h[i];
-            decay++, carried++, sum_C++;
+            of_C[i] = gs * h[i];
         }
         w->s[t] = s;
+        sum_C[t] = first ? quarters(of_C) : sum_C[t] + quarters(of_C);
+        decay += group, before += group;
     }
 }
 
 INLINE void adjoint(const scan_job *job, int64_t clip, int64_t start, int64_t count, int64_t n, int64_t group,
                     const chunk *c, const vf *A, vf *kept_g, vf *grad_A, scratch *w, ahead next, int want_A,
                     int first) {
-    int64_t last = start + count - 1, end = count * group;
+    int64_t last = start + count - 1;
     const float *B = at(job->B, clip, last, n), *C = at(job->C, clip, last, n);
-    const vf *decay = w->decay + end, *carried = w->carried + end;
-    vf g[GROUP], *sum_B = w->sum_B + n * CHUNK + end;
+    const vf *decay = w->decay + count * group, *before = w->before + count * group;
+    vf g[GROUP], of_B[GROUP] = {0}, *sum_B = w->sum_B + n / GROUP * CHUNK;
     for (int64_t i = 0; i < group; i++) g[i] = kept_g[n + i];
     for (int64_t t = count - 1; t >= 0; t--, B -= job->B.token, C -= job->C.token) {
         vf d = c->d[t], du = c->du[t], gs = w->gs[t], from_input = w->from_input[t], from_decay = w->from_decay[t];
         fetch(&next);
-        decay -= group, carried -= group, sum_B -= group;
+        decay -= group, before -= group;
         for (int64_t i = 0; i < group; i++) {
-            vf all_g = g[i] + gs * C[i], through = all_g * carried[i];
-            sum_B[i] = first ? all_g * du : sum_B[i] + all_g * du;
+            vf all_g = g[i] + gs * C[i];
+            of_B[i] = all_g * du;
             from_input += all_g * B[i];
+            g[i] = all_g * decay[i];
+            vf through = g[i] * before[i];
             from_decay += through * A[n + i];
             if (want_A) grad_A[n + i] += through * d;
-            g[i] = all_g * decay[i];
         }
         w->from_input[t] = from_input;
         w->from_decay[t] = from_decay;
+        sum_B[t] = first ? quarters(of_B) : sum_B[t] + quarters(of_B);
     }
     for (int64_t i = 0; i < group; i++) kept_g[n + i] = g[i];
 }
@@ -313,8 +305,9 @@ static void sum_lanes(rows to, int64_t offset, int64_t clip, int64_t start, int6
     for (int64_t t = 0; t < count; t++) {
         float *row = at(to, clip, start + t, 0) + offset;
         for (int64_t n = 0; n < states; n++) {
-            int64_t group = smaller(GROUP, states - n / GROUP * GROUP);
-            row[n] = lane_sum((const float *)(sums + n / GROUP * GROUP * CHUNK + t * group + n % GROUP));
+            const float *quarter = (const float *)(sums + n / GROUP * CHUNK + t) + n % GROUP * (LANES / GROUP);
+            row[n] = 0;
+            for (int64_t i = 0; i < LANES / GROUP; i++) row[n] += quarter[i];
         }
     }
 }
@@ -322,13 +315,13 @@ static void sum_lanes(rows to, int64_t offset, int64_t clip, int64_t start, int6
 int NAME(scan_backward)(const void *given, int64_t index) {
     const scan_job *job = given;
     span s = span_of(job, index);
-    int64_t states = job->states, all_states = s.blocks * states;
-    vf *A = vectors(3 * all_states + 2 * s.blocks + 2 * CHUNK * states);
+    int64_t states = job->states, all_states = s.blocks * states, groups = (states + GROUP - 1) / GROUP;
+    vf *A = vectors(3 * all_states + 2 * s.blocks + 2 * CHUNK * groups);
     scratch *w = aligned_alloc(64, (sizeof *w + 63) / 64 * 64);
     float *largest = malloc(s.blocks * sizeof(float));
     if (!A || !w || !largest) return free(A), free(w), free(largest), 1;
     vf *g = A + all_states, *grad_A = g + all_states, *grad_D = grad_A + all_states, *grad_bias = grad_D + s.blocks;
-    w->sum_B = grad_bias + s.blocks, w->sum_C = w->sum_B + CHUNK * states;
+    w->sum_B = grad_bias + s.blocks, w->sum_C = w->sum_B + CHUNK * groups;
     load_A(job, s, A, largest);
     memset(g, 0, (2 * all_states + 2 * s.blocks) * sizeof(vf)); /* g, grad_A, grad_D, grad_bias */
     for (int64_t part = (job->tokens - 1) / CHUNK; part >= 0; part--) {

@@ -149,6 +149,25 @@ INLINE vf inverse(vf x) {
 
 INLINE vf sigmoid(vf x) { return inverse(exp_any(x * -PER_E) + 1.0f); }
 
+/* Sums over the lanes of four vectors, not to the end: a quarter of the lanes for each, in their order. */
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})
+#endif
+#if defined(__AVX512F__)
+#define EVEN 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27
+#define ODD 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31
+#elif defined(__AVX__)
+#define EVEN 0, 1, 4, 5, 8, 9, 12, 13
+#define ODD 2, 3, 6, 7, 10, 11, 14, 15
+#else
+#define EVEN 0, 2, 4, 6
+#define ODD 1, 3, 5, 7
+#endif
+INLINE vf halves(vf a, vf b) { return SHUFFLE(a, b, EVEN) + SHUFFLE(a, b, ODD); }
+INLINE vf quarters(const vf *four) { return halves(halves(four[0], four[1]), halves(four[2], four[3])); }
+
 INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static vf *vectors(int64_t count) { return aligned_alloc(64, (count * sizeof(vf) + 63) / 64 * 64); }
 
