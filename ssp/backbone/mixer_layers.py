@@ -1,16 +1,18 @@
 """Layers of the mixer as functions of their weights: linear, and causal depthwise convolution with SiLU.
 
-- For float32 on a CPU both have something faster than PyTorch's own way; for everything else (other dtypes, autocast,
-  a GPU, a machine without the C kernels) they are PyTorch's own way. Nobody else has to ask which it is.
+- For float32 on a CPU both have something faster than PyTorch's own way, and so has the convolution on a GPU; for
+  everything else (float64, autocast on a CPU, a machine without the kernels) they are PyTorch's own way. Nobody else
+  has to ask which it is.
 - Linear: PyTorch's oneDNN operator, not its default, MKL: measured 2 to 4 times as fast on AMD (MKL stays at AVX2
   there), for the product and for both of its gradients. Products too small to pay for the call stay with the default.
-- Convolution: the C kernels of the scan's `cpu` backend, which read channel-last storage as it lies. PyTorch's would
-  be copied to channel-first and back.
+- Convolution: kernels beside those of the scan, in C or in Triton, which read channel-last storage as it lies.
+  PyTorch's would be copied to channel-first and back.
 - Only gradients that are asked for are computed. Differentiable once.
 """
 
 import platform
 from collections.abc import Callable
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from ssp.scan import choose_backend, cpu
+from ssp.scan.triton import convolution
 
 
 def _onednn() -> Callable | None:
@@ -37,9 +40,12 @@ def _is_float32_on_cpu(*tensors: Tensor | None) -> bool:
     )
 
 
-def _has_c_kernel(*tensors: Tensor | None) -> bool:
-    """Whether the scan's C kernels are there and take these."""
-    return _is_float32_on_cpu(*tensors) and choose_backend(tensors[0].dtype, tensors[0].device).name == "cpu"
+def _kernels(*tensors: Tensor | None) -> ModuleType | None:
+    """The module whose `conv_silu` and `conv_silu_backward` take these; None: PyTorch's own way."""
+    name = choose_backend(tensors[0].dtype, tensors[0].device).name
+    if name == "cpu" and _is_float32_on_cpu(*tensors):
+        return cpu
+    return convolution if name == "triton" and convolution.takes(*tensors) else None
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
@@ -80,11 +86,12 @@ def conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool) -> 
 
     After it if `reverse`. A transposed view of channel-last storage is the fastest, and what comes out.
     """
-    if not _has_c_kernel(x, weight, bias):
+    kernels = _kernels(x, weight, bias)
+    if kernels is None:
         return F.silu(convolve(x, weight, bias, reverse))
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (x, weight, bias)):
         return _ConvSiLU.apply(x, weight, bias, reverse)
-    return cpu.conv_silu(x, weight, bias, reverse)
+    return kernels.conv_silu(x, weight, bias, reverse)
 
 
 def conv_silu_backward(
@@ -100,8 +107,9 @@ def conv_silu_backward(
     of_bias: bool = False,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Backward of `conv_silu`: writes, or adds, the gradient of x into `grad_x`; returns those of weight and bias."""
-    if _has_c_kernel(x, weight, bias):
-        return cpu.conv_silu_backward(grad_y, x, weight, bias, reverse, grad_x, add, of_weight, of_bias)
+    kernels = _kernels(x, weight, bias)
+    if kernels:
+        return kernels.conv_silu_backward(grad_y, x, weight, bias, reverse, grad_x, add, of_weight, of_bias)
     before = convolve(x, weight, bias, reverse)
     gate = torch.sigmoid(before)
     grad = grad_y * (gate * (1 + before * (1 - gate)))
@@ -118,14 +126,14 @@ def conv_silu_backward(
 
 
 class _ConvSiLU(torch.autograd.Function):
-    """`_ConvSiLU.apply(x, weight, bias, reverse)`: `conv_silu` by the C kernels; recomputes the convolution."""
+    """`_ConvSiLU.apply(x, weight, bias, reverse)`: `conv_silu` by kernels; recomputes the convolution."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool) -> Tensor:
         """Convolve."""
         ctx.save_for_backward(x, weight, bias)
         ctx.reverse = reverse
-        return cpu.conv_silu(x, weight, bias, reverse)
+        return _kernels(x, weight, bias).conv_silu(x, weight, bias, reverse)
 
     @staticmethod
     @once_differentiable
@@ -134,7 +142,7 @@ class _ConvSiLU(torch.autograd.Function):
         x, weight, bias = ctx.saved_tensors
         of_x, of_weight, of_bias, _ = ctx.needs_input_grad
         grad_x = torch.empty_like(x.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
-        found = cpu.conv_silu_backward(
+        found = _kernels(x, weight, bias).conv_silu_backward(
             grad, x, weight, bias, ctx.reverse, grad_x if of_x else None, of_weight=of_weight, of_bias=of_bias
         )
         return grad_x if of_x else None, *found, None

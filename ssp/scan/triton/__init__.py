@@ -14,16 +14,14 @@ import os
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ssp.scan.interface import Grads, ScanArgs, channel_last
-
-if TYPE_CHECKING:
-    from triton.runtime import JITFunction
+from ssp.scan.triton.launch import Launch
 
 EVERY = 32  # tokens from one kept state to the next
 TOKENS = {"forward": 8, "backward": 2}  # that are in flight together: divisors of EVERY, the backward's even
@@ -94,20 +92,6 @@ class Plan(NamedTuple):
         tiles = tuple((sum(sizes[:index]), size) for index, size in enumerate(sizes))
         width = 32 if padded <= 24 else 16 if padded <= 48 else 8
         return cls(tiles, padded, width, -(-channels // width))
-
-
-class Launch(NamedTuple):
-    """A kernel with all that it is started with."""
-
-    kernel: "JITFunction"
-    grid: tuple[int, int, int]
-    args: dict[str, Any]
-    options: dict[str, Any]
-
-    def run(self) -> None:
-        """Start it on the device of its tensors."""
-        with torch.cuda.device_of(self.args["rows"]):
-            self.kernel[self.grid](**self.args, **self.options)
 
 
 def forward(args: ScanArgs, keep: bool) -> tuple[Tensor, Tensor | None]:

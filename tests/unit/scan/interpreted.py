@@ -9,12 +9,15 @@ import os
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from ssp.backbone.mixer import Mixer, MixerTuning
+from ssp.backbone.mixer_layers import conv_silu
 from ssp.scan import BackendError, available_backends, both, choose_backend, selective_scan, triton
 from ssp.scan.interface import TENSORS, Grads, ScanArgs, both_backward, both_forward
+from ssp.scan.triton import convolution
 from tests.unit.scan.test_scan import assert_close, compare, inputs, scan_and_grads
 
 pytestmark = [
@@ -161,9 +164,15 @@ def pair(lengths=(5, 5), states=4):
 
 @pytest.fixture
 def launches(monkeypatch):
-    """Grids of the launches so far."""
+    """Grids of the scans' launches so far."""
     grids, run = [], triton.Launch.run
-    monkeypatch.setattr(triton.Launch, "run", lambda launch: grids.append(launch.grid) or run(launch))
+
+    def watched(launch):
+        if "rows" in launch.args:
+            grids.append(launch.grid)
+        run(launch)
+
+    monkeypatch.setattr(triton.Launch, "run", watched)
     return grids
 
 
@@ -207,6 +216,73 @@ def test_autograd_through_both(launches, monkeypatch):
     expected = torch.autograd.grad(ys[0].sum() + (ys[1] ** 2).sum(), [x for own in exact for x in own])
     for one, other in zip(grads, expected, strict=True):
         assert_close(one, other, 1e-5, floor=1e-3)
+
+
+# ---- convolution with SiLU ------------------------------------------------------------------------------------------
+
+
+def convolved(x, weight, bias, reverse):
+    """The formula, by PyTorch."""
+    reach = weight.shape[-1] - 1
+    full = F.conv1d(x, weight.flip(-1) if reverse else weight, bias, padding=reach, groups=len(weight))
+    return F.silu(full[..., reach:] if reverse else full[..., : x.shape[-1]])
+
+
+@settings(deadline=None, max_examples=30, derandomize=True, phases=[Phase.generate])
+@given(
+    batch=st.integers(1, 3),
+    channels=st.sampled_from([1, 5, 64, 70]),
+    tokens=st.sampled_from([1, 2, 3, 4, 31, 32, 33, 70]),
+    taps=st.sampled_from([1, 2, 4]),
+    with_bias=st.booleans(),
+    reverse=st.booleans(),
+    half=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_convolution_and_its_gradients(batch, channels, tokens, taps, with_bias, reverse, half, seed):
+    generator = torch.Generator().manual_seed(seed)
+    dtype = torch.float16 if half else torch.float32
+    xz = torch.randn(batch, tokens, 2 * channels, generator=generator).to(dtype)
+    x = xz[..., channels:].transpose(1, 2)  # half of in_proj's output
+    weight, bias = torch.randn(channels, 1, taps, generator=generator), torch.randn(channels, generator=generator)
+    grad = torch.randn(batch, channels, tokens, generator=generator).to(dtype)
+    exact = [tensor.double().requires_grad_() for tensor in (x, weight, bias)]
+    expected = convolved(exact[0], exact[1], exact[2] if with_bias else None, reverse)
+    of_x, of_weight, of_bias = torch.autograd.grad(expected, exact, grad.double(), allow_unused=True)
+
+    bound = torch.finfo(dtype).eps if half else 1e-5
+    y = convolution.conv_silu(x, weight, bias if with_bias else None, reverse)
+    assert y.dtype == dtype and y.transpose(1, 2).is_contiguous()
+    assert_close(y, expected.detach(), bound)
+    into = torch.ones_like(xz).transpose(1, 2)
+    given = (grad, x, weight, bias if with_bias else None, reverse)
+    sums = convolution.conv_silu_backward(*given, into[:, :channels], of_weight=True, of_bias=with_bias)
+    assert_close(into[:, :channels], of_x, bound)
+    assert (into[:, channels:] == 1).all()
+    assert_close(sums[0], of_weight, 1e-5, floor=1e-3)
+    assert_close(sums[1], of_bias, 1e-5, floor=1e-3) if with_bias else None
+    before = into[:, :channels].clone()
+    assert convolution.conv_silu_backward(*given, into[:, :channels], add=True) == (None, None)
+    assert_close(into[:, :channels], before.double() + of_x, 3 * bound)
+
+
+def test_a_mixer_convolves_with_it(monkeypatch):
+    """In a frozen mixer and in one that trains; and not where it does not apply."""
+    started, run = [], convolution.Launch.run
+    monkeypatch.setattr(
+        convolution.Launch, "run", lambda launch: started.append("x_token" in launch.args) or run(launch)
+    )
+    monkeypatch.setenv("SSP_SCAN_BACKEND", "triton")
+    for trains in (False, True):
+        mixer, hidden = Mixer(4, d_state=4).requires_grad_(trains), torch.randn(1, 5, 4, requires_grad=True)
+        started.clear()
+        out = mixer(hidden)
+        assert sum(started) == 2
+        out.sum().backward()
+        assert sum(started) == (4 if trains else 6)  # a frozen one recomputes what it has not kept
+    started.clear()
+    conv_silu(torch.randn(1, 4, 5, dtype=torch.float64), torch.randn(4, 1, 4, dtype=torch.float64), None, False)
+    assert not started
 
 
 class Plain(MixerTuning):

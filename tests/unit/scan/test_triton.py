@@ -12,6 +12,7 @@ import torch
 
 from ssp.scan import triton as backend
 from ssp.scan.interface import Grads, ScanArgs
+from ssp.scan.triton import convolution
 
 ROOT = Path(__file__).parents[3]
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="the package triton is not installed")
@@ -101,7 +102,7 @@ def longest_loop(code):
     places = [int(place, 16) for place in re.findall(r"^\s+/\*([0-9a-f]{4,})\*/ ", code, re.MULTILINE)]
     jumps = re.findall(r"^\s+/\*([0-9a-f]{4,})\*/.* BRA (?:[^;]*, )?0x([0-9a-f]+)", code, re.MULTILINE)
     spans = [(int(start, 16), int(end, 16)) for end, start in jumps]
-    return max(sum(start <= place <= end for place in places) for start, end in spans)
+    return max((sum(start <= place <= end for place in places) for start, end in spans), default=0)
 
 
 def mixer_scans(states, channels=1152, tokens=64):
@@ -160,3 +161,19 @@ def test_compiled_backward(states, padded, needs, registers, instructions, capab
     assert ptx.count("ex2.approx") == tokens * (again + padded + 2)
     assert not re.search(r"\b(shfl|atom|red)\.", ptx), "sums over channels go through shared memory, without atomics"
     assert loop <= instructions * tokens
+
+
+@pytest.mark.parametrize("capability", GPUS)
+@pytest.mark.parametrize("of_weights", [False, True])
+def test_compiled_convolution(capability, of_weights, compiled):
+    x = torch.empty(1, 64, 2304, dtype=torch.bfloat16).transpose(1, 2)[:, :1152]
+    weight, bias = torch.empty(1152, 1, 4), torch.empty(1152)
+    launch, y = convolution.forward_launch(x, weight, bias, reverse=True)
+    ptx, used, stack, _ = compiled(capability, launch)
+    assert stack == 0 and used <= 128  # four blocks of four warps fit on a multiprocessor
+    assert not re.search(r"\b(atom|red)\.", ptx)
+    grad_x = torch.empty_like(x)
+    launch, _ = convolution.backward_launch(y, x, weight, bias, True, grad_x, True, of_weights)
+    ptx, used, stack, _ = compiled(capability, launch)
+    assert stack == 0 and used <= 168
+    assert not re.search(r"\b(atom|red)\.", ptx)
