@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssp.backbone import mixer_function
+from ssp.backbone.kept import Kept
 from ssp.backbone.mixer_function import Direction, MixerWeights
 from ssp.backbone.mixer_layers import conv_silu, linear
 from ssp.scan import ScanArgs, both
@@ -97,6 +98,7 @@ class Mixer(nn.Module):
         """Standard Mamba initialisation; `dt_rank` defaults to ceil(dim / 16)."""
         super().__init__()
         inner = expand * dim
+        self._kept = Kept()
         self.d_state, self.d_conv, self.dt_rank = d_state, d_conv, dt_rank or math.ceil(dim / 16)
         self.in_proj = nn.Linear(dim, 2 * inner, bias=False)
         for end, log_name in (("", "A_log"), ("_b", "A_b_log")):
@@ -113,7 +115,7 @@ class Mixer(nn.Module):
         tuning = tuning or MixerTuning()
         weights = tuning.weights(self.weights())
         if tuning.changes_weights_only and self._is_frozen():
-            return _run_by_hand(hidden, weights)
+            return self._run_by_hand(hidden, weights)
         xz = _project(self.in_proj, hidden, weights.in_proj, weights.in_proj_bias)
         x, z = (half.transpose(1, 2) for half in xz.chunk(2, dim=-1))
         inputs = [
@@ -141,7 +143,7 @@ class Mixer(nn.Module):
                 x_proj_bias=getattr(x_proj, "bias", None),
                 dt_proj=getattr(dt_proj, "weight", None),
                 dt_bias=getattr(dt_proj, "bias", None),
-                A=-torch.exp(A_log.to(_at_least_float32(A_log.dtype))),
+                A=self._kept.get(f"{reverse} A", A_log, _negative_exp),
                 D=D,
                 reverse=reverse,
             )
@@ -187,6 +189,13 @@ class Mixer(nn.Module):
             _is_plain(layer, nn.Conv1d) for layer in (self.conv1d, self.conv1d_b)
         )
 
+    def _run_by_hand(self, hidden: Tensor, weights: MixerWeights) -> Tensor:
+        """The hand-written route, under autocast in its dtype."""
+        device = hidden.device.type
+        autocast = device != "meta" and torch.is_autocast_enabled(device)  # which knows no meta device
+        dtype = torch.get_autocast_dtype(device) if autocast else hidden.dtype
+        return mixer_function.run(hidden.to(dtype), weights.to(dtype, self._kept))
+
     def _scan_inputs(self, direction: str, x: Tensor, z: Tensor, way: Direction, tuning: MixerTuning) -> ScanInputs:
         """From (x, z), each (B, E, L), to what one direction's scan gets."""
         end = "_b" if way.reverse else ""
@@ -211,14 +220,6 @@ class Mixer(nn.Module):
         return tuning.scan_inputs(direction, inputs)
 
 
-def _run_by_hand(hidden: Tensor, weights: MixerWeights) -> Tensor:
-    """The hand-written route, under autocast in its dtype."""
-    device = hidden.device.type
-    autocast = device != "meta" and torch.is_autocast_enabled(device)  # which knows no meta device
-    dtype = torch.get_autocast_dtype(device) if autocast else hidden.dtype
-    return mixer_function.run(hidden.to(dtype), weights.to(dtype))
-
-
 def _dt_proj(rank: int, inner: int) -> nn.Linear:
     """Linear whose bias makes the initial step sizes log-uniform in [DT_MIN, DT_MAX] after softplus."""
     layer = nn.Linear(rank, inner)
@@ -231,8 +232,9 @@ def _dt_proj(rank: int, inner: int) -> nn.Linear:
     return layer
 
 
-def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
+def _negative_exp(log: Tensor) -> Tensor:
+    """A of its logarithm, in float32 or better."""
+    return -torch.exp(log.to(torch.promote_types(log.dtype, torch.float32)))
 
 
 def _is_plain(layer: nn.Module, kind: type) -> bool:

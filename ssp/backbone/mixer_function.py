@@ -10,12 +10,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from ssp.backbone.kept import Kept
 from ssp.backbone.mixer_layers import conv_silu, conv_silu_backward, linear
 from ssp.scan import choose_backend
 from ssp.scan.dispatch import load
@@ -45,16 +47,20 @@ class MixerWeights(NamedTuple):
     out_proj_bias: Tensor | None  # (dim,)
     directions: tuple[Direction, Direction]
 
-    def to(self, dtype: torch.dtype) -> MixerWeights:
-        """Layers in the dtype of the computation; A, D and dt_bias in float32 or better."""
+    def to(self, dtype: torch.dtype, kept: Kept) -> MixerWeights:
+        """Layers in the dtype of the computation; A, D and dt_bias in float32 or better. Frozen ones are cast once."""
         exact = torch.promote_types(dtype, torch.float32)
 
-        def cast(values: NamedTuple) -> dict[str, Tensor | None]:
-            tensors = {name: x for name, x in values._asdict().items() if isinstance(x, Tensor)}
-            return {name: x.to(exact if name in ("A", "D", "dt_bias") else dtype) for name, x in tensors.items()}
+        def cast(values: NamedTuple, of: str) -> dict[str, Tensor | None]:
+            found = {}
+            for name, x in values._asdict().items():
+                wanted = exact if name in ("A", "D", "dt_bias") else dtype
+                if isinstance(x, Tensor) and x.dtype != wanted:
+                    found[name] = kept.get(f"{of}{name} in {wanted}", x, partial(Tensor.to, dtype=wanted))
+            return found
 
-        ways = tuple(way._replace(**cast(way)) for way in self.directions)
-        return self._replace(**cast(self), directions=ways)
+        ways = tuple(way._replace(**cast(way, f"{way.reverse} ")) for way in self.directions)
+        return self._replace(**cast(self, ""), directions=ways)
 
     def tensors(self) -> list[Tensor | None]:
         """All of them in a row; `of` reads them back."""
