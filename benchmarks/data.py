@@ -36,7 +36,7 @@ from scan import machine, write
 
 from ssp.config import Augmentation, Clips, load_config, parse_config
 from ssp.data import jpegs
-from ssp.data.augment import TrainTransform, channels_first, crop_box, erase, resize
+from ssp.data.augment import TrainTransform, channels_first, crop_box, draw_erasing, erase, normalised, resize
 from ssp.data.manifest import COLUMNS
 from ssp.data.operations import OPERATIONS, Box
 from ssp.data.randaugment import RandAugment, changed
@@ -195,12 +195,13 @@ def time_parts(path: Path, rounds: int) -> dict[str, float]:
             changed(clip, changes, want)
 
     square = resize(planes, 224, 224)
-    normal = channels_first(square)
+    normal = normalised(channels_first(square))[None]
+    erasing = torch.tensor([draw_erasing(224, 224, np.random.default_rng(1))])
     parts = {
         "JPEG to pixels": (lambda: jpegs.unpack(packed, range(0, 32, 4)), 1),
         "crop and resize to 224": (crops, len(boxes)),
-        "to float, normalised": (lambda: channels_first(square), 1),
-        "erase (with probability 1)": (lambda: erase(normal.transpose(0, 1), np.random.default_rng(1)), 1),
+        "to float, normalised": (lambda: normalised(channels_first(square)), 1),
+        "erase (with probability 1)": (lambda: erase(normal, erasing), 1),
         "RandAugment (m7, n4), pixels that the crop depends on": (lambda: randaugment(boxes), DRAWS),
         "RandAugment (m7, n4), whole frames": (lambda: randaugment([None] * DRAWS), DRAWS),
     }

@@ -1,4 +1,4 @@
-"""Clips for training and evaluation: frames of a video, sampled, augmented and normalised.
+"""Clips for training and evaluation: frames of a video, sampled and augmented.
 
 Design choices
 - What clip comes out is a function of (seed, epoch, row of the manifest) alone: not of worker processes, order, earlier
@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ssp.config import Augmentation, Clips, Quirk
-from ssp.data.augment import TrainTransform, test_view, validation_view
+from ssp.data.augment import NOTHING, TrainTransform, test_view, validation_view
 from ssp.data.frames import FrameStore, load_split
 from ssp.data.sampling import test_indices, train_indices, validation_indices
 
@@ -68,18 +68,20 @@ class ClipDataset(Dataset):
     def __len__(self) -> int:
         return len(self._keys) * self.views
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int, int, int]:
-        """A clip, its label, its position in `rows`, its view.
+    def __getitem__(self, index: int) -> tuple[torch.Tensor | int, ...]:
+        """A clip, its label, its position in `rows`, its view; in training, what is to be erased of each repeat.
 
         Returns:
-            float32 (repeats, 3, T, H, W) in training, (3, T, H, W) otherwise, normalised by ImageNet's statistics.
+            Clips are uint8 (repeats, 3, T, H, W) in training, (3, T, H, W) otherwise: to be normalised, and erased as
+            int64 (repeats, 5) says, on the device (`ssp.data.augment`).
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
         video, view = divmod(index, self.views)
         if self.mode == "train":
-            clip = self._train_clip(video)
-        elif self.mode == "val":
+            clips, erasing = self._train_clips(video)
+            return clips, self._labels[video], video, view, erasing
+        if self.mode == "val":
             length = self.store.length(self._keys[video])
             indices = validation_indices(length, self.clips, self.validation_window, self.short_videos)
             clip = validation_view(self._frames(video, indices), self.image_size)
@@ -88,14 +90,15 @@ class ClipDataset(Dataset):
             clip = test_view(self._segment(video, segment), self.image_size, crop, self.clips.test_crops)
         return clip, self._labels[video], video, view
 
-    def _train_clip(self, video: int) -> torch.Tensor:
+    def _train_clips(self, video: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The frames are drawn once, each repeat is augmented by itself."""
         key = self._keys[video]
         rng = np.random.default_rng((self.seed, int(self._epoch), key))
         frames = self._frames(video, train_indices(self.store.length(key), self.clips, rng, self.short_videos))
         if self._transform is None:
-            return validation_view(frames, self.image_size)[None]
-        return torch.stack([self._transform(frames, rng) for _ in range(self.repeats)])
+            return validation_view(frames, self.image_size)[None], torch.tensor([NOTHING])
+        clips, erasing = zip(*(self._transform(frames, rng) for _ in range(self.repeats)), strict=True)
+        return torch.stack(clips), torch.stack(erasing)
 
     def _segment(self, video: int, segment: int) -> torch.Tensor:
         if self._last is None or self._last[0] != (video, segment):

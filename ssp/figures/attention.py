@@ -22,7 +22,6 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.gridspec import SubplotSpec
 from torch import Tensor
 
-from ssp.data.augment import MEAN, STD
 from ssp.figures.style import COLOURS, STYLE
 from ssp.methods.observe import Explanation
 
@@ -32,11 +31,9 @@ HEAT, CELLS = "inferno", "RdBu_r"
 LEAST = 0.01  # of an equal share: half the least span of the axes of gate and attention
 
 
-def frames_of(clip: Tensor) -> np.ndarray:
-    """The pictures of a normalised clip (3, T, H, W): uint8 (T, H, W, 3)."""
-    mean, std = (torch.tensor(values, device=clip.device).view(3, 1, 1, 1) for values in (MEAN, STD))
-    pixels = (clip.float() * std + mean).clamp(0, 1) * 255
-    return pixels.round().to(torch.uint8).permute(1, 2, 3, 0).cpu().numpy()
+def frames_of(clip: torch.Tensor) -> np.ndarray:
+    """The pictures of a clip, uint8 (3, T, H, W), as (T, H, W, 3)."""
+    return clip.permute(1, 2, 3, 0).numpy()
 
 
 class Shown(NamedTuple):

@@ -101,7 +101,7 @@ def _explain(cell: Cell, seed: int, predictions: pd.DataFrame) -> tuple[list[Exp
         predicted = int(probabilities.argmax())
         clip, label, _, _ = clips[places[video] * clips.views + view]
         with cell.execution.autocast():
-            explanation = explain_clip(model, clip)
+            explanation = explain_clip(model, cell.execution.clips(clip))
         strength = explanation.mean_strength
         fact = ExplainedClip(
             id=video,

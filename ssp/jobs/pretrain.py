@@ -37,7 +37,6 @@ from ssp.training.optim import Schedule, make_optimizer
 from ssp.training.stopping import asked_to_stop, stop_if_asked, stoppable
 
 STATE_EVERY = 100  # steps
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as for all clips
 
 
 def run_pretrain(config: Config, checkpoint: str, state_every: int = STATE_EVERY) -> Path:
@@ -90,10 +89,9 @@ def _pretrain(config: Config, checkpoint: str, state_every: int, draft: Path) ->
     state.path.unlink(missing_ok=True)
 
 
-def normalised(clips: np.ndarray | Tensor) -> Tensor:
-    """uint8 (B, T, H, W, 3) to float32 (B, 3, T, H, W), normalised as the clips of every data set."""
-    video = torch.as_tensor(clips).permute(0, 4, 1, 2, 3).float() / 255
-    return (video - torch.tensor(MEAN).view(3, 1, 1, 1)) / torch.tensor(STD).view(3, 1, 1, 1)
+def _channels_first(clips: np.ndarray) -> Tensor:
+    """(B, T, H, W, 3) to (B, 3, T, H, W)."""
+    return torch.from_numpy(clips).permute(0, 4, 1, 2, 3)
 
 
 def _rendered(config: Config, chosen: Checkpoint, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -129,7 +127,7 @@ def _train(
             loss = take_step(
                 model,
                 optimizer,
-                [(normalised(clips[batch])[:, None], torch.from_numpy(labels[batch]))],
+                [(_channels_first(clips[batch])[:, None], torch.from_numpy(labels[batch]))],
                 lr=schedule(step),
                 videos=len(batch),
                 clip_grad=settings.clip_grad,
@@ -168,7 +166,7 @@ def _measure(
     model.eval()
     parts = range(0, len(clips), 4 * settings.batch_size)
     guesses = np.concatenate(
-        [model(normalised(clips[i : i + parts.step]).to(execution.device)).argmax(1).cpu().numpy() for i in parts]
+        [model(execution.clips(_channels_first(clips[i : i + parts.step]))).argmax(1).cpu().numpy() for i in parts]
     )
     looks = np.unique([(action.hue + action.shape) for action in SOURCE], return_inverse=True)[1]
     motions = np.unique([action.motion for action in SOURCE], return_inverse=True)[1]

@@ -45,7 +45,7 @@ def predict(
 
     Args:
         model: maps (B, 3, T, H, W) to (B, C).
-        dataset: its items are (clip (3, T, H, W), label, row, view).
+        dataset: its items are (uint8 clip (3, T, H, W), label, row, view).
         rows: the videos; id and group are looked up at position `row`.
         batch_size: clips per forward pass.
         execution: device, precision and loader processes.
@@ -123,7 +123,7 @@ def forward_all(
         for clips, labels, positions, views in execution.loader(dataset, batches):
             stop_if_asked()
             with torch.inference_mode(), execution.autocast():
-                logits = model(clips.to(execution.device, non_blocking=True))
+                logits = model(execution.clips(clips))
             yield logits.float().cpu(), labels, positions, views
     finally:
         model.train(was_training)

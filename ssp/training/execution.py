@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ssp.config import Compute
+from ssp.data.augment import erase, normalised
 from ssp.errors import ConfigError
 from ssp.training.stopping import ignore_in_worker
 
@@ -79,6 +81,16 @@ class Execution:
     def autocast(self) -> AbstractContextManager:
         """Context in which forward passes run."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
+
+    def clips(self, clips: Tensor, erasing: Tensor | None = None) -> Tensor:
+        """What a model takes, on the device: clips are normalised and erased (B, R, 5) there, features left alone."""
+        clips = clips.to(self.device, non_blocking=True)
+        if clips.dtype != torch.uint8:
+            return clips
+        clips = normalised(clips)
+        if erasing is not None:
+            erase(clips.flatten(0, 1), erasing.flatten(0, 1))
+        return clips
 
     def loader(self, dataset: Dataset, batches: Sequence[Sequence[int]]) -> DataLoader:
         """Iterate over given batches of a data set. A new one is made for every epoch, after `set_epoch`."""

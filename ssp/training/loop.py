@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -155,8 +155,8 @@ def fit(
 
     Args:
         model: on the device of `execution`; parameters that do not train have `requires_grad` False.
-        train_set: its items are (clips (R, 3, T, H, W), label, row, view); has `set_epoch`.
-        val_set: its items are (clip (3, T, H, W), label, row, view), measured after each epoch; None: nothing is.
+        train_set: its items are (uint8 clips (R, 3, T, H, W), label, row, view, erasing (R, 5)); has `set_epoch`.
+        val_set: its items are (uint8 clip (3, T, H, W), label, row, view), measured after each epoch; None: nothing is.
         recipe: epochs, batch size, loss and mixing.
         chosen: learning rate and weight decay (drop path is a property of the model).
         seed: of the data order, mixing and drop path.
@@ -216,7 +216,7 @@ def fit(
                 loss = take_step(
                     features or model,
                     optimizer,
-                    ((clips, labels) for clips, labels, *_ in islice(loader, len(parts))),
+                    islice(loader, len(parts)),
                     lr=schedule(epoch * steps + step),
                     videos=sum(map(len, parts)),
                     mix=features.mixing(mix) if mixed else mix,
@@ -268,7 +268,7 @@ def epoch_batches(videos: int, batch_size: int, seed: int, epoch: int) -> list[l
 def take_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    parts: Iterable[tuple[Tensor, Tensor]],
+    parts: Iterable[Sequence[Tensor]],
     *,
     lr: float,
     videos: int,
@@ -282,7 +282,8 @@ def take_step(
     Args:
         model: in training mode.
         optimizer: over what trains.
-        parts: micro-batches: clips (B, R, 3, T, H, W) of B videos, R augmentations of each, and labels (B,).
+        parts: micro-batches as `ClipDataset` gives them: clips uint8 (B, R, 3, T, H, W) of B videos, R augmentations of
+            each; labels (B,); it may go on with rows, views and what is to be erased.
         lr: learning rate of this step.
         videos: of all micro-batches together.
         execution: device and precision.
@@ -295,8 +296,8 @@ def take_step(
     """
     set_learning_rate(optimizer, lr)
     total, seen = 0.0, 0
-    for clips, labels in parts:
-        clips = clips.to(execution.device, non_blocking=True)
+    for clips, labels, *others in parts:
+        clips = execution.clips(clips, *others[2:])
         labels = labels.to(execution.device, non_blocking=True)
         keep = torch.ones(len(labels), dtype=torch.float64)
         if mix:

@@ -215,7 +215,7 @@ class Predictor:
         named = self._named(store, 1)[0]
         clip = self._clips(store)[central_view(self.reading.clips)][0]
         with self.execution.autocast():
-            explanation = explain_clip(self.model, clip)
+            explanation = explain_clip(self.model, self.execution.clips(clip))
         told = f"{title}: {named.name} ({100 * named.probability:.0f} %)"
         with atomic_path(picture) as temporary:
             temporary.write_bytes(draw_explanations([Shown(explanation, frames_of(clip), told)]))

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,10 @@ from ssp.data.augment import (
     TrainTransform,
     channels_first,
     crop_box,
+    draw_erasing,
     erase,
+    noise,
+    normalised,
     validation_view,
 )
 from ssp.data.augment import test_view as view_of_test
@@ -124,7 +128,9 @@ def test_kinetics_sparse():
 def test_normalisation():
     clip = clip_of(5, 7)
     expected = (clip.double() / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
-    torch.testing.assert_close(channels_first(clip).double(), expected.transpose(0, 1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(normalised(channels_first(clip)).double(), expected.transpose(0, 1), atol=1e-6, rtol=0)
+    batch = torch.stack([channels_first(clip)] * 6).unflatten(0, (2, 3))
+    assert (normalised(batch) == normalised(channels_first(clip))).all()
 
 
 def test_crops_at_test_walk_along_the_long_side():
@@ -164,23 +170,30 @@ def test_random_crops_have_the_asked_area_and_shape():
 def test_a_crop_of_everything_changes_nothing():
     transform = TrainTransform(Augmentation(scale=(1, 1), ratio=(1, 1), flip=0), 32)
     clip = clip_of(32, 32)
-    torch.testing.assert_close(transform(clip, rng()), channels_first(clip))
-    flipped = TrainTransform(Augmentation(scale=(1, 1), ratio=(1, 1), flip=1), 32)(clip, rng())
-    torch.testing.assert_close(flipped, channels_first(clip).flip(-1))
+    assert torch.equal(transform(clip, rng())[0], channels_first(clip))
+    flipped, erasing = TrainTransform(Augmentation(scale=(1, 1), ratio=(1, 1), flip=1), 32)(clip, rng())
+    assert torch.equal(flipped, channels_first(clip).flip(-1))
+    assert not erasing.any()
 
 
 def test_all_frames_get_the_same_crop_and_flip():
     frame = 40 + clip_of(48, 64, frames=1) // 2
-    done = TrainTransform(Augmentation(), 32)(frame.expand(4, -1, -1, -1), rng(3))
+    done, _ = TrainTransform(Augmentation(), 32)(frame.expand(4, -1, -1, -1), rng(3))
     assert (done == done[:, :1]).all()
+
+
+def erased(seed, frames=4, size=32):
+    """A clip after random erasing, and what of it was erased."""
+    clips = torch.full((1, 3, frames, size, size), 99.0)
+    erase(clips, torch.tensor([draw_erasing(size, size, rng(seed))]))
+    clip = clips[0].transpose(0, 1)
+    return clip, clip != 99
 
 
 def test_erasing_takes_one_box_with_fresh_noise():
     shares = []
     for seed in range(60):
-        clip = torch.full((4, 3, 32, 32), 99.0)
-        erase(clip, rng(seed))
-        box = clip != 99
+        clip, box = erased(seed)
         assert (box == box[:1, :1]).all()  # the same box in all frames
         rows, columns = box[0, 0].any(1).nonzero(), box[0, 0].any(0).nonzero()
         height, width = int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1
@@ -189,6 +202,40 @@ def test_erasing_takes_one_box_with_fresh_noise():
         assert abs(clip[box].mean()) < 1
         shares.append(float(box[0, 0].float().mean()))
     assert min(shares) > 0.01 and max(shares) < 0.36 and np.std(shares) > 0.05
+
+
+def test_erasing_is_drawn_with_the_clip_and_done_to_it_alone():
+    transform = TrainTransform(Augmentation(scale=(1, 1), ratio=(1, 1), flip=0, erasing=1.0), 32)
+    (clip, erasing), (other, others) = (transform(clip_of(32, 32), rng(seed)) for seed in (0, 1))
+    clips = normalised(torch.stack([clip, other, clip]))
+    before = clips.clone()
+    erase(clips, torch.stack([erasing, torch.zeros(5, dtype=torch.int64), others]))
+    top, left, height, width, _ = erasing.tolist()
+    changed = clips != before
+    assert changed[0, ..., top : top + height, left : left + width].float().mean() > 0.99
+    assert changed[0].sum() == changed[0, ..., top : top + height, left : left + width].sum()
+    assert not changed[1].any() and changed[2].any()
+
+
+def test_noise_is_normal_and_a_function_of_its_seed():
+    """Against a reading of SplitMix64 in Python's own integers, and by its distribution."""
+
+    def splitmix(state):
+        z = state % 2**64
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % 2**64
+        return z ^ (z >> 31)
+
+    seed = 2**61 + 12345
+    for i, found in enumerate(noise(seed, 50, "cpu").tolist(), 1):
+        z = splitmix(seed + i * 0x9E3779B97F4A7C15)
+        radius = np.sqrt(-2 * np.log(((z >> 40) + 1) / 2**24))
+        assert found == pytest.approx(radius * np.cos(2 * np.pi * (z & 0xFFFFFF) / 2**24), abs=2e-6)
+    assert splitmix(0x9E3779B97F4A7C15) == 0xE220A8397B1DCDAF  # the first number of seed 0 as published
+    many = noise(7, 200_000, "cpu")
+    assert scipy.stats.kstest(many.numpy(), "norm").pvalue > 0.01
+    assert abs(np.corrcoef(many[:-1], many[1:])[0, 1]) < 0.01
+    assert abs(np.corrcoef(many, noise(8, 200_000, "cpu"))[0, 1]) < 0.01
 
 
 # -- the data set ----------------------------------------------------------------------------------------------------
@@ -220,13 +267,13 @@ def data_set(mode, clips=DENSE, **options):
 
 
 def grey(clip, frame=0):
-    """The grey level of a frame of a normalised clip."""
-    return float((clip[0, frame] * STD[0] + MEAN[0]).mean() * 255)
+    """The grey level of a frame of a clip."""
+    return float(clip[0, frame].float().mean())
 
 
 def test_items_of_every_mode():
     clip, label, row, view = data_set("val")[1]
-    assert (tuple(clip.shape), clip.dtype, label, row, view) == ((3, 8, 32, 32), torch.float32, 8, 1, 0)
+    assert (tuple(clip.shape), clip.dtype, label, row, view) == ((3, 8, 32, 32), torch.uint8, 8, 1, 0)
     assert len(data_set("val")) == len(data_set("train")) == 3
     assert data_set("train")[2][0].shape == (1, 3, 8, 32, 32)
     test = data_set("test")
@@ -309,5 +356,6 @@ def test_workers_change_nothing_and_see_the_epoch(workers):
     for epoch in range(2):
         dataset.set_epoch(epoch)
         reference.set_epoch(epoch)
-        clips = torch.cat([batch[0] for batch in loader])
-        torch.testing.assert_close(clips, torch.stack([reference[i][0] for i in range(3)]), rtol=0, atol=0)
+        for place in (0, -1):  # clips, and what is to be erased of them
+            found = torch.cat([batch[place] for batch in loader])
+            torch.testing.assert_close(found, torch.stack([reference[i][place] for i in range(3)]), rtol=0, atol=0)
