@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import TwoSlopeNorm
@@ -31,7 +30,7 @@ HEAT, CELLS = "inferno", "RdBu_r"
 LEAST = 0.01  # of an equal share: half the least span of the axes of gate and attention
 
 
-def frames_of(clip: torch.Tensor) -> np.ndarray:
+def frames_of(clip: Tensor) -> np.ndarray:
     """The pictures of a clip, uint8 (3, T, H, W), as (T, H, W, 3)."""
     return clip.permute(1, 2, 3, 0).numpy()
 
