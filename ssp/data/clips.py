@@ -56,6 +56,7 @@ class ClipDataset(Dataset):
         self.validation_window, self.short_videos = validation_window, short_videos
         self.repeats = augmentation.repeats if augmentation else 1
         self.views = clips.test_segments * clips.test_crops if mode == "test" else 1
+        self.clip_bytes = self.repeats * 3 * clips.num_frames * image_size**2  # of an item
         self._keys, self._labels = rows["row"].tolist(), rows["label"].tolist()
         self._transform = TrainTransform(augmentation, image_size) if augmentation else None
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
+import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -24,6 +27,9 @@ from ssp.config import Compute
 from ssp.data.augment import erase, normalised
 from ssp.errors import ConfigError
 from ssp.training.stopping import ignore_in_worker
+
+SHARED_MEMORY = Path("/dev/shm")  # where loader processes put their clips, on Linux
+log = logging.getLogger(__name__)
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -97,8 +103,25 @@ class Execution:
         return DataLoader(
             dataset,
             batch_sampler=batches,
-            num_workers=min(self.loader_workers, len(batches)),
+            num_workers=self._workers(dataset, batches),
             pin_memory=self.device.type == "cuda",
             worker_init_fn=ignore_in_worker,
             generator=torch.Generator().manual_seed(0),  # the loader draws worker seeds; keep off the global stream
         )
+
+    def _workers(self, dataset: Dataset, batches: Sequence[Sequence[int]]) -> int:
+        """Loader processes: as many as are asked for, unless what they hand over does not fit into shared memory."""
+        asked = min(self.loader_workers, len(batches))
+        if not (asked and hasattr(dataset, "clip_bytes") and SHARED_MEMORY.exists()):
+            return asked
+        batch = dataset.clip_bytes * max(map(len, batches))
+        free = shutil.disk_usage(SHARED_MEMORY).free
+        # Each has two batches on the way, and one more is with the training.
+        fit = max(0, min(asked, (free // batch - 1) // 2))
+        if fit < asked:
+            log.warning(
+                "%s has %.0f MB free, and a batch of clips takes %.0f: %d loader processes instead of %d. Give a "
+                "container more (docker run --shm-size=8g), or lower recipe.micro_batch",
+                *(SHARED_MEMORY, free / 2**20, batch / 2**20, fit, asked),
+            )
+        return fit

@@ -276,6 +276,10 @@ def test_items_of_every_mode():
     assert (tuple(clip.shape), clip.dtype, label, row, view) == ((3, 8, 32, 32), torch.uint8, 8, 1, 0)
     assert len(data_set("val")) == len(data_set("train")) == 3
     assert data_set("train")[2][0].shape == (1, 3, 8, 32, 32)
+    for mode in ("train", "val", "test"):
+        assert data_set(mode).clip_bytes == data_set(mode)[0][0].nbytes
+    twice = data_set("train", augmentation=Augmentation(repeats=2))
+    assert twice.clip_bytes == twice[0][0].nbytes
     test = data_set("test")
     assert len(test) == 3 * 4 * 3
     assert [test[i][1:] for i in (0, 1, 11, 12, 35)] == [(7, 0, 0), (7, 0, 1), (7, 0, 11), (8, 1, 0), (9, 2, 11)]

@@ -1,6 +1,7 @@
 """How a job computes: `ssp.training.execution`."""
 
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -65,3 +66,16 @@ def test_execution_keeps_to_what_the_job_declared(monkeypatch):
             Execution.of(Compute(gpus=1), "auto")
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("megabytes", "processes"), [(1000, 3), (28, 3), (27, 2), (12, 1), (11, 0), (0, 0)])
+def test_loader_processes_fit_into_shared_memory(megabytes, processes, monkeypatch, caplog):
+    """A batch has 4 MB here: two for each process and one for the training, or fewer processes and a word about it."""
+    clips = torch.utils.data.TensorDataset(torch.zeros(8, 1, dtype=torch.uint8))
+    clips.clip_bytes = 2**20
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=megabytes * 2**20))
+    loader = Execution(torch.device("cpu"), loader_workers=3).loader(clips, [[0, 1, 2, 3], [4, 5, 6, 7], [0, 1]])
+    assert loader.num_workers == processes
+    told = [record.message for record in caplog.records if "docker run --shm-size" in record.message]
+    assert len(told) == (processes < 3)
