@@ -106,6 +106,7 @@ class FrameStore:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._meta: dict[str, Any] | None = None
+        self._paths: dict[int, Path] = {}  # of shards
 
     def read(self, row: int, indices: Sequence[int]) -> np.ndarray:
         """Decode frames of the video in row `row` of the manifest.
@@ -142,16 +143,23 @@ class FrameStore:
     def meta(self) -> dict[str, Any]:
         """What the store was made from: hash of the manifest, shards, short_side, jpeg_quality."""
         if self._meta is None:
-            self._meta = _read_meta(_open_environment(self.folder / "shard-0.lmdb"), self.folder / "shard-0.lmdb")
+            path = (self.folder / "shard-0.lmdb").absolute()
+            self._meta = _read_meta(_open_environment(path), path)
         return self._meta
 
     @contextmanager
     def _reading(self, row: int) -> Iterator[lmdb.Transaction]:
         """A transaction in the shard of a row."""
-        path = self.folder / f"shard-{row % self.meta['shards']}.lmdb"
-        environment = _open_environment(path, self.meta | {"shard": row % self.meta["shards"]})
+        path, environment = self._shard(row % self.meta["shards"])
         with _no_damage(path), environment.begin(buffers=True) as transaction:
             yield transaction
+
+    def _shard(self, shard: int) -> tuple[Path, lmdb.Environment]:
+        """A shard's file, and what it is open as in this process."""
+        path = self._paths.get(shard)
+        if path is None:  # kept, as making paths would take longer than finding a record
+            path = self._paths[shard] = (self.folder / f"shard-{shard}.lmdb").absolute()
+        return path, _open_environment(path, self.meta | {"shard": shard})
 
     def _record(self, transaction: lmdb.Transaction, row: int) -> memoryview:
         record = transaction.get(_key(row))
@@ -160,7 +168,7 @@ class FrameStore:
         return record
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "_meta": self._meta}
+        return {"folder": self.folder, "_meta": self._meta, "_paths": {}}
 
 
 # LMDB must open a file once per process, and not use it across a fork: one table for all stores of this process.
@@ -169,11 +177,10 @@ _owner = os.getpid()
 
 
 def _open_environment(path: Path, meta: dict[str, Any] | None = None) -> lmdb.Environment:
-    """The environment of a shard, opened at first use; it must be of the same extraction as `meta`."""
+    """The environment of a shard, an absolute path, opened at first use; it must be of the same extraction as `meta`."""
     global _environments, _owner
     if _owner != os.getpid():
         _environments, _owner = {}, os.getpid()  # the parent's stay open and are not touched
-    path = path.absolute()
     if path not in _environments:
         try:
             environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=False)
