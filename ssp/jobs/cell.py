@@ -37,8 +37,9 @@ from ssp.records.record import Chosen, Epoch, git_state, package_versions
 from ssp.scan import choose_backend
 from ssp.training.evaluate import batching, predict
 from ssp.training.execution import Execution, derive_seed
+from ssp.training.failure import TrainingFailed, failures
 from ssp.training.features import Features
-from ssp.training.loop import EpochResult, TrainingFailed, TrainingState, failures, fit
+from ssp.training.loop import EpochResult, TrainingState, fit
 
 log = logging.getLogger(__name__)
 Split = Literal["train", "val", "trainval", "test"]

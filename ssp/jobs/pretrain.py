@@ -120,7 +120,7 @@ def _train(
     """Train in place from the kept state, or from the beginning; returns the mean loss between two states."""
     optimizer = make_optimizer(model, settings.weight_decay)
     schedule = Schedule(settings.lr, settings.steps, round(settings.warmup * settings.steps))
-    saved = state.restore(model, optimizer, execution.device) or {"step": 0, "losses": [], "running": []}
+    saved = state.restore(model, optimizer, execution) or {"step": 0, "losses": [], "running": []}
     first, losses, running = saved["step"], saved["losses"], saved["running"]
     model.train()
     with progress("pre-train") as update:
@@ -129,7 +129,7 @@ def _train(
             loss = take_step(
                 model,
                 optimizer,
-                [(normalised(clips[batch])[:, None], torch.from_numpy(labels[batch]))],
+                [(0, normalised(clips[batch])[:, None], torch.from_numpy(labels[batch]))],
                 lr=schedule(step),
                 videos=len(batch),
                 clip_grad=settings.clip_grad,

@@ -52,7 +52,8 @@ from ssp.records.record import (
 )
 from ssp.scan import choose_backend
 from ssp.training.evaluate import empty_predictions, write_predictions
-from ssp.training.loop import EpochResult, TrainingFailed, TrainingState, best_of, failures
+from ssp.training.failure import TrainingFailed, failures
+from ssp.training.loop import EpochResult, TrainingState, best_of
 from ssp.training.stopping import stoppable
 
 log = logging.getLogger(__name__)

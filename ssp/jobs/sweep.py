@@ -53,7 +53,8 @@ from ssp.methods.space import search_space
 from ssp.records.choice import Choice, SweepRun, Trial, last_rung, load_choice, ranked, save_choice
 from ssp.records.record import Chosen, Epoch
 from ssp.training.execution import derive_seed
-from ssp.training.loop import TrainingFailed, TrainingState, failures
+from ssp.training.failure import TrainingFailed, failures
+from ssp.training.loop import TrainingState
 from ssp.training.stopping import Interrupted, asked_to_stop, stop_if_asked, stoppable
 
 log = logging.getLogger(__name__)

@@ -1,7 +1,8 @@
 """How a job computes: device, precision, threads, loader processes; and where every stream of randomness starts.
 
 Design choices
-- A job uses what its rule declared, no more: a GPU only when `compute.train.gpus` asks for one, and then surely.
+- A job uses what its rule declared, no more: a GPU only when `compute.train.gpus` asks for one, and then surely. The
+  processes of one training divide its threads and loader processes among them.
 - Randomness is a function of names: `derive_seed(seed, "order", epoch)` starts the data order of an epoch, whatever ran
   before. So nothing about random states has to be saved to continue a killed run, and two methods at the same seed
   see the same data in the same order.
@@ -10,6 +11,7 @@ Design choices
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ssp.config import Compute
 from ssp.errors import ConfigError
+from ssp.training.parallel import Group, current
 from ssp.training.stopping import ignore_in_worker
 
 
@@ -44,7 +47,7 @@ class Execution:
         Raises:
             ConfigError: a GPU is asked for, and torch sees none.
         """
-        torch.set_num_threads(compute.threads)
+        torch.set_num_threads(max(1, compute.threads // current().size))
         if compute.gpus and not torch.cuda.is_available():
             raise ConfigError(
                 f"compute.train.gpus: {compute.gpus} asked for, but torch sees no GPU here; "
@@ -59,6 +62,11 @@ class Execution:
         """The device in words, as records name it."""
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
 
+    @property
+    def group(self) -> Group:
+        """The processes that train together."""
+        return current()
+
     def autocast(self) -> AbstractContextManager:
         """Context in which forward passes run."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
@@ -68,7 +76,7 @@ class Execution:
         return DataLoader(
             dataset,
             batch_sampler=batches,
-            num_workers=min(self.loader_workers, len(batches)),
+            num_workers=min(math.ceil(self.loader_workers / self.group.size), len(batches)),
             pin_memory=self.device.type == "cuda",
             worker_init_fn=ignore_in_worker,
             generator=torch.Generator().manual_seed(0),  # the loader draws worker seeds; keep off the global stream

@@ -104,8 +104,11 @@ class Features(nn.Module):
     def embedded(self, clips: Dataset, *, batch_size: int, execution: Execution) -> TensorDataset:
         """Validation clips as features; taken once."""
         path = self._validation and self._validation / "validation.pt"
-        if self._embedded is None and path and (kept := _load(path)):
-            self._embedded = TensorDataset(*kept.values())
+        if self._embedded is None and path:
+            kept = _load(path)
+            # A process that lacks them takes them together with all others.
+            if all(execution.group.gather("features", lambda: bool(kept))):
+                self._embedded = TensorDataset(*kept.values())
         if self._embedded is None:
             parts = zip(*forward_all(self._trunk[0], clips, batch_size, None, execution), strict=True)
             features, labels, rows, views = (torch.cat(part).clone() for part in parts)

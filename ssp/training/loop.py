@@ -21,11 +21,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -40,27 +38,12 @@ from ssp.files import atomic_path
 from ssp.records.record import Chosen
 from ssp.training.evaluate import batching, validate
 from ssp.training.execution import Execution, derive_seed
+from ssp.training.failure import TrainingFailed, failures
 from ssp.training.features import Features
 from ssp.training.mixing import StepMix, draw_step, mixed_targets
 from ssp.training.optim import Schedule, make_optimizer, set_learning_rate
-from ssp.training.stopping import Interrupted, asked_to_stop, stop_if_asked
-
-
-class TrainingFailed(Exception):
-    """Training cannot go on for a reason that belongs into the record; the message is that reason."""
-
-
-@contextmanager
-def failures() -> Iterator[None]:
-    """Turn running out of memory into `TrainingFailed`."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise TrainingFailed(f"out of memory: {str(error).splitlines()[0] if str(error) else 'host'}") from None
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # how torch's CPU allocator puts it
-            raise
-        raise TrainingFailed("out of memory: host") from None
+from ssp.training.parallel import current
+from ssp.training.stopping import Interrupted, asked_to_stop
 
 
 @dataclass(frozen=True)
@@ -94,7 +77,7 @@ class TrainingState:
     path: Path
     identity: str
 
-    def load(self, device: torch.device) -> dict[str, Any] | None:
+    def load(self, device: torch.device | str) -> dict[str, Any] | None:
         """The state of this training, or None where there is none to continue."""
         try:
             state = torch.load(self.path, map_location=device, weights_only=True)
@@ -103,17 +86,23 @@ class TrainingState:
         return state if isinstance(state, dict) and state.get("identity") == self.identity else None
 
     def restore(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, execution: Execution
     ) -> dict[str, Any] | None:
-        """Put model and optimizer where this training was left; gives what else was saved, None where there is none."""
-        saved = self.load(device)
+        """Put model and optimizer where this training was left; gives what else was saved, None where there is none.
+
+        Of several processes the first one reads it for all.
+        """
+        device = execution.device if execution.group.size == 1 else "cpu"
+        saved = execution.group.from_first("state", lambda: self.load(device))
         if saved:
             model.load_state_dict(saved["model"], strict=False)
             optimizer.load_state_dict(saved["optimizer"])
         return saved
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, **done: Any) -> None:  # noqa: ANN401 - plain data
-        """Write what trains, the optimizer, and what has been done so far."""
+        """Write what trains, the optimizer, and what has been done so far; of several processes the first one does."""
+        if current().rank:
+            return
         state = {
             "identity": self.identity,
             "model": trained_tensors(model),
@@ -179,20 +168,28 @@ def fit(
     epochs = epochs or recipe.epochs
     if not len(train_set) or (val_set is not None and not len(val_set)):
         raise ConfigError("datasets: no training or no validation videos; mend expected, generate or validation")
+    group = execution.group
     if recipe.micro_batch and recipe.micro_batch % 2 and (recipe.augmentation.mixup or recipe.augmentation.cutmix):
         raise ConfigError(f"recipe.micro_batch: {recipe.micro_batch} tears mixing pairs apart; give an even number")
+    micro, videos = recipe.micro_batch or recipe.batch_size, min(recipe.batch_size, len(train_set))
+    if (parts := math.ceil(videos / micro)) < group.size:
+        raise ConfigError(
+            f"recipe.micro_batch: the {videos} videos of a step make {parts} micro-batches of {micro} for {group.size} "
+            f"processes (compute.*.processes, gpus); give at most {max(1, videos // group.size)}, or fewer processes"
+        )
     steps = max(1, len(train_set) // recipe.batch_size)  # per epoch
     schedule = Schedule(chosen.lr, steps * epochs, round(recipe.warmup_share * steps * epochs))
     optimizer = make_optimizer(model, chosen.weight_decay)
     done: list[EpochResult] = []
     best: dict[str, Tensor] = {}
     begun = _Begun()
-    if state and (saved := state.restore(model, optimizer, execution.device)):
+    if state and (saved := state.restore(model, optimizer, execution)):
         done = [
             EpochResult(**{**epoch, "restored": True, "seconds_before": epoch["seconds"]}) for epoch in saved["epochs"]
         ]
         best, begun = saved["best"], _Begun(**saved["begun"])
-        yield from done
+    group.same_weights(model)
+    yield from done
 
     def keep(begun: _Begun) -> None:
         if state:
@@ -204,21 +201,20 @@ def fit(
             model.train()
             train_set.set_epoch(epoch)
             batches = epoch_batches(len(train_set), recipe.batch_size, seed, epoch)
-            micro = recipe.micro_batch or recipe.batch_size
-            cuts = [[batch[i : i + micro] for i in range(0, len(batch), micro)] for batch in batches[begun.steps :]]
-            passes = [part for parts in cuts for part in parts]
+            # Of each batch: where the micro-batches of this process begin.
+            begin = [group.share(range(0, len(batch), micro)) for batch in batches]
+            passes = [batches[step][at : at + micro] for step in range(begun.steps, steps) for at in begin[step]]
             load = partial(execution.loader, train_set, passes)
             loader, mixed = features.epoch(epoch, passes, load) if features else (iter(load()), False)
             losses = begun.losses
-            for step, parts in enumerate(cuts, begun.steps):
-                torch.manual_seed(derive_seed(seed, "step", epoch, step))  # drop path
-                mix = draw_step(recipe.augmentation, seed, epoch, step, sum(map(len, parts)))
+            for step in range(begun.steps, steps):
+                mix = draw_step(recipe.augmentation, seed, epoch, step, len(batches[step]))
                 loss = take_step(
                     features or model,
                     optimizer,
-                    ((clips, labels) for clips, labels, *_ in islice(loader, len(parts))),
+                    _drawn(loader, begin[step], (seed, "step", epoch, step)),
                     lr=schedule(epoch * steps + step),
-                    videos=sum(map(len, parts)),
+                    videos=len(batches[step]),
                     mix=features.mixing(mix) if mixed else mix,
                     label_smoothing=recipe.label_smoothing,
                     clip_grad=recipe.clip_grad,
@@ -229,10 +225,12 @@ def fit(
                 losses.append(loss)
                 if on_step:
                     on_step(epoch * steps + step + 1, steps * epochs)
-                if state and (asked_to_stop() or time.perf_counter() - saved_at > save_every_s):
+                asked, *_ = group.gather("stopping", asked_to_stop)
+                if state and (asked or time.perf_counter() - saved_at > save_every_s):
                     keep(_Begun(step + 1, losses, begun.seconds + time.perf_counter() - started))
                     saved_at = time.perf_counter()
-                stop_if_asked()
+                if asked:
+                    raise Interrupted
             if features:
                 features.keep(epoch)
             val_loss = val_top1 = None
@@ -265,10 +263,19 @@ def epoch_batches(videos: int, batch_size: int, seed: int, epoch: int) -> list[l
     return [order[i * batch_size : (i + 1) * batch_size] for i in range(max(1, videos // batch_size))]
 
 
+def _drawn(
+    loader: Iterator[Sequence[Tensor]], firsts: Sequence[int], step: tuple[int | str, ...]
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Micro-batches of a step, each with draws of its own (drop path), whichever were before it in this process."""
+    for first, (clips, labels, *_) in zip(firsts, loader, strict=False):
+        torch.manual_seed(derive_seed(*step, *([first] if first else [])))
+        yield first, clips, labels
+
+
 def take_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    parts: Iterable[tuple[Tensor, Tensor]],
+    parts: Iterable[tuple[int, Tensor, Tensor]],
     *,
     lr: float,
     videos: int,
@@ -282,9 +289,10 @@ def take_step(
     Args:
         model: in training mode.
         optimizer: over what trains.
-        parts: micro-batches: clips (B, R, 3, T, H, W) of B videos, R augmentations of each, and labels (B,).
+        parts: micro-batches, of several processes this one's share: the first one's place in the batch, clips
+            (B, R, 3, T, H, W) of B videos, R augmentations of each, and labels (B,).
         lr: learning rate of this step.
-        videos: of all micro-batches together.
+        videos: of all micro-batches of all processes together.
         execution: device and precision.
         mix: mixup or CutMix of the step; None: neither.
         label_smoothing: of the cross-entropy.
@@ -294,25 +302,34 @@ def take_step(
         The mean loss of the batch. Where it is not finite nothing is updated.
     """
     set_learning_rate(optimizer, lr)
-    total, seen = 0.0, 0
-    for clips, labels in parts:
-        clips = clips.to(execution.device, non_blocking=True)
-        labels = labels.to(execution.device, non_blocking=True)
-        keep = torch.ones(len(labels), dtype=torch.float64)
-        if mix:
-            clips, keep = mix.clips(clips, seen)
-        seen += len(labels)
-        with execution.autocast():
-            logits = model(clips.flatten(0, 1)).float()
-        targets = mixed_targets(labels, logits.shape[1], keep).repeat_interleave(clips.shape[1], 0)
-        loss = cross_entropy(logits, targets, label_smoothing=label_smoothing) * (len(labels) / videos)
-        total += loss.item()
-        if not math.isfinite(total):
-            optimizer.zero_grad(set_to_none=True)
-            return total
-        loss.backward()
-    if clip_grad:
-        nn.utils.clip_grad_norm_(model.parameters(), clip_grad)
-    optimizer.step()
+
+    def backward() -> list[float]:
+        losses: list[float] = []
+        for first, clips, labels in parts:
+            clips = clips.to(execution.device, non_blocking=True)
+            labels = labels.to(execution.device, non_blocking=True)
+            keep = torch.ones(len(labels), dtype=torch.float64)
+            if mix:
+                clips, keep = mix.clips(clips, first)
+            with execution.autocast():
+                logits = model(clips.flatten(0, 1)).float()
+            targets = mixed_targets(labels, logits.shape[1], keep).repeat_interleave(clips.shape[1], 0)
+            loss = cross_entropy(logits, targets, label_smoothing=label_smoothing) * (len(labels) / videos)
+            losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                break
+            loss.backward()
+        return losses
+
+    def update() -> None:
+        if clip_grad:
+            nn.utils.clip_grad_norm_(model.parameters(), clip_grad)
+        optimizer.step()
+
+    total = 0.0
+    for loss in execution.group.gradients(model, backward):
+        total += loss
+    if math.isfinite(total):
+        execution.group.gather("update", update)
     optimizer.zero_grad(set_to_none=True)
     return total
