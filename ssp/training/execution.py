@@ -47,7 +47,7 @@ class Execution:
         Raises:
             ConfigError: a GPU is asked for, and torch sees none.
         """
-        torch.set_num_threads(max(1, compute.threads // current().size))
+        torch.set_num_threads(max(1, compute.threads // current().local))
         if compute.gpus and not torch.cuda.is_available():
             raise ConfigError(
                 f"compute.train.gpus: {compute.gpus} asked for, but torch sees no GPU here; "
@@ -76,7 +76,7 @@ class Execution:
         return DataLoader(
             dataset,
             batch_sampler=batches,
-            num_workers=min(math.ceil(self.loader_workers / self.group.size), len(batches)),
+            num_workers=min(math.ceil(self.loader_workers / self.group.local), len(batches)),
             pin_memory=self.device.type == "cuda",
             worker_init_fn=ignore_in_worker,
             generator=torch.Generator().manual_seed(0),  # the loader draws worker seeds; keep off the global stream

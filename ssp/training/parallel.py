@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from ssp.errors import SSPError
 from ssp.training.failure import TrainingFailed, failures
+from ssp.training.stopping import ProcessLost
 
 T = TypeVar("T")
 LAUNCHED = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # environment variables that `torchrun` sets
@@ -39,16 +40,14 @@ class Elsewhere(Exception):
     """Another process has failed, or has been asked to stop; the first one says why."""
 
 
-class ProcessLost(Exception):
-    """Another process has ended before the training was over."""
-
-
 @dataclass(frozen=True)
 class Group:
     """Which process this is, of those that train together."""
 
     rank: int = 0
     size: int = 1
+    local: int = 1
+    """How many of them are on this host."""
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """The part of this process in what is shared out: every `size`-th, from the `rank`-th on."""
@@ -172,7 +171,8 @@ ALONE = Group()
 def current() -> Group:
     """The group that this process is in."""
     if dist.is_available() and dist.is_initialized():
-        return Group(dist.get_rank(), dist.get_world_size())
+        size = dist.get_world_size()
+        return Group(dist.get_rank(), size, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
     return ALONE
 
 
