@@ -43,7 +43,7 @@ def test_processes_of_a_training():
         ({"train": {"threads": 4, "processes": 3}}, 2, 3, 3),
         ({"train": {"threads": 4, "processes": 3}, "sweep": {"processes": 1}}, 1, 3, 1),
     ):
-        config = make_config(compute=compute, sweep={"workers": workers})
+        config = make_config(compute=compute, sweep={"trials": 1, "workers": workers})
         assert (config.processes("train"), config.processes("sweep"), config.processes("pretrain")) == (train, sweep, 1)
     for compute, said in (
         ({"train": {"processes": 2}}, "train.processes: 2 share 1 threads; give each at least one"),
