@@ -26,15 +26,15 @@ CHOSEN = Chosen(lr=0.02, weight_decay=0.01, drop_path=0.0)
 VARIANTS = {
     f"{name} {options}": (name, options) for name in method_names() for options in load_method(name).test_configs
 }
-MIXED = {"mixup": 0.8, "cutmix": 1.0, "repeats": 2}
+MIXED = {"mixup": 0.8, "cutmix": 1.0, "repeats": 2, "mix_videos": 2}
 # Three micro-batches a step, the last one smaller: two processes have unequal shares.
 PLAIN = {"epochs": 1, "batch_size": 5, "micro_batch": 2, "clip_grad": 0.5, "augmentation": MIXED}
 
 
-def training(method="ssp", options=None, *, dtype=torch.float64, path=None, videos=10, plain=PLAIN, **more):
+def training(method="ssp", options=None, *, dtype=torch.float64, path=None, weights=0, plain=PLAIN, **more):
     """A model and its epochs, with drop path, mixing, clipping and micro-batches."""
-    model = small_model(method, drop_path=0.3, **(options or {})).to(dtype)
-    train, val = Clips(videos, repeats=2), Clips(9, "val", seed=1)
+    model = small_model(method, drop_path=0.3, seed=weights, **(options or {})).to(dtype)
+    train, val = Clips(10, repeats=2), Clips(9, "val", seed=1)
     for clips in (train, val):
         clips.videos = clips.videos.to(dtype)
     state = path and TrainingState(path, "identity")
@@ -93,8 +93,9 @@ def everything(folder):
     found = {name: outcome(*variant) for name, variant in VARIANTS.items()}
     found["float32"] = outcome(dtype=torch.float32)
     found["test"] = predicted()
-    found["one's state"] = outcome(path=folder / "one.pt")
-    stopped(folder / "two.pt", 1)
+    found["others' weights"] = outcome(weights=current().rank)
+    found["one's state"] = outcome(path=folder / f"one{current().rank}.pt")  # only the first has it
+    stopped(folder / f"two{current().rank}.pt", 1)
     found["failures"] = {kind: failing(kind) for kind in ("memory", "nan", "defect")}
     try:
         list(training(plain=PLAIN | {"micro_batch": 6})[1])
@@ -107,7 +108,7 @@ def everything(folder):
 def two(tmp_path_factory, one_thread):
     """What two processes have found, and the folder with the state that they have left."""
     folder = tmp_path_factory.mktemp("states")
-    stopped(folder / "one.pt", 1)
+    stopped(folder / "one0.pt", 1)
     return in_processes(2, everything, folder), folder
 
 
@@ -151,10 +152,17 @@ def test_another_number_of_processes_goes_on_with_the_same_training(two):
     equal(first["one's state"], second["one's state"])
     close(first["one's state"], expected, atol=1e-10)  # begun by one, ended by two
     steps = []
-    model, epochs = training(path=folder / "two.pt", on_step=lambda done, _: steps.append(done))
+    model, epochs = training(path=folder / "two0.pt", on_step=lambda done, _: steps.append(done))
     found = told(epochs), {name: tensor.numpy() for name, tensor in trained_tensors(model).items()}
     close(found, expected, atol=1e-10)  # begun by two, ended by one
     assert steps == [2]
+    assert not (folder / "two1.pt").exists()
+
+
+def test_all_start_from_the_weights_of_the_first(two):
+    (first, second), _ = two
+    equal(first["others' weights"], second["others' weights"])
+    close(first["others' weights"], outcome(), atol=1e-10)
 
 
 def test_what_one_process_fails_for_ends_all_with_the_reason(two):
