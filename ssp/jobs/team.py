@@ -51,7 +51,8 @@ class Team:
     def __init__(self, size: int, cuda: bool, serve: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         self.size, self._cuda, self._serve, self._arguments = size, cuda, serve, arguments
         self._others: list[multiprocessing.process.BaseProcess] = []
-        self._over = threading.Event()
+        self._over, self._noticed = threading.Event(), threading.Event()
+        self._threads = torch.get_num_threads()  # of this process when it is alone
 
     def order(self, what: str, **about: Any) -> None:  # noqa: ANN401 - plain data
         """Have the others do something, too.
@@ -65,22 +66,24 @@ class Team:
 
     def end(self) -> None:
         """The others have nothing more to do."""
+        self._over.set()
         if current().size > 1:
             with suppress(ProcessLost):
                 current().from_first("order", lambda: None)
-            self._over.set()
             for process in self._others:
                 process.join(END_S)
         self.abort()
 
-    def abort(self) -> None:
-        """End the others wherever they are."""
+    def abort(self, lost: bool = False) -> None:
+        """End the others wherever they are. `lost`: because one of them is gone."""
+        if lost and self._others:
+            self._noticed.wait(GRACE_S)  # how it ended is said first
         self._over.set()
         for process in self._others:
             process.kill()
             process.join()
         if current().size > 1:
-            torch.set_num_threads(torch.get_num_threads() * current().local)
+            torch.set_num_threads(self._threads)
             leave()
 
     def _start(self) -> None:
@@ -102,7 +105,8 @@ class Team:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         threading.Thread(target=self._watch, daemon=True).start()
         join(Group(0, self.size), store, cuda=self._cuda)
-        torch.set_num_threads(max(1, torch.get_num_threads() // self.size))
+        self._threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, self._threads // self.size))
 
     def _watch(self) -> None:
         """End this process where another has ended, unless it finds out by itself."""
@@ -111,9 +115,10 @@ class Team:
             return
         rank = next(k for k, process in enumerate(self._others, 1) if process.sentinel == ended)
         self._others[rank - 1].join()
-        code = self._others[rank - 1].exitcode
+        code = self._others[rank - 1].exitcode or 0
         how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"has ended with code {code}"
         log.error("process %d of the %d that train together %s", rank + 1, self.size, how)
+        self._noticed.set()
         if not self._over.wait(GRACE_S):
             os._exit(1)
 
@@ -149,8 +154,8 @@ def team(size: int, cuda: bool, serve: Callable[..., None], arguments: tuple[Any
     except Interrupted:
         made.end()
         raise
-    except BaseException:
-        made.abort()
+    except BaseException as error:
+        made.abort(lost=isinstance(error, ProcessLost))
         raise
     made.end()
 
