@@ -7,8 +7,9 @@ Design choices
   Optuna or MLflow.
 - The recipe's batch size is that of an optimizer step, whatever the memory allows: a batch is cut into micro-batches
   whose gradients add up to the gradient of the whole.
-- Order of the data, mixing and drop path are functions of (seed, epoch, step) alone; see `ssp.training.execution`.
-  Only full batches are used; the surplus of an epoch is another one in the next.
+- Order of the data, mixing and drop path are functions of (seed, epoch, step) alone, drop path of the micro-batch as
+  well; see `ssp.training.execution`. Only full batches are used; the surplus of an epoch is another one in the next.
+- Several processes share the micro-batches of a step out (`ssp.training.parallel`), and the result is that of one.
 - What is measured after every epoch, where anything is, serves curves and sweeps, and the weights that leave are those
   of the last epoch; those of the best one with `keep_best` alone, as the published code has it.
 - The state of a training is written atomically after each epoch, every so many minutes within one, and after the step

@@ -82,6 +82,19 @@ def failing(kind):
         return type(error).__name__, str(error)
 
 
+def added_up():
+    """The gradients of weights that one process has used, that all have, and that none has."""
+    model, group = torch.nn.ParameterList([torch.ones(2), torch.ones(3), torch.ones(4)]), current()
+
+    def work():
+        used = model[1].sum() * (group.rank + 1) + (model[0].sum() if group.rank == group.size - 1 else 0)
+        used.backward()
+        return [used.item()]
+
+    losses = group.gradients(model, work)
+    return losses, [weight.grad if weight.grad is None else weight.grad.tolist() for weight in model]
+
+
 def predicted():
     """Predictions of two views of each video, whose last batch one process has nothing of."""
     clips = Clips(9, "test")
@@ -92,6 +105,7 @@ def everything(folder):
     """All that is compared, in one go: to start processes takes seconds."""
     found = {name: outcome(*variant) for name, variant in VARIANTS.items()}
     found["float32"] = outcome(dtype=torch.float32)
+    found["added up"] = added_up()
     found["test"] = predicted()
     found["others' weights"] = outcome(weights=current().rank)
     found["one's state"] = outcome(path=folder / f"one{current().rank}.pt")  # only the first has it
@@ -157,6 +171,11 @@ def test_another_number_of_processes_goes_on_with_the_same_training(two):
     close(found, expected, atol=1e-10)  # begun by two, ended by one
     assert steps == [2]
     assert not (folder / "two1.pt").exists()
+
+
+def test_gradients_are_added_up_and_what_none_has_used_has_none(two):
+    for found in two[0]:
+        assert found["added up"] == ([3.0, 8.0], [[1.0, 1.0], [3.0, 3.0, 3.0], None])
 
 
 def test_all_start_from_the_weights_of_the_first(two):
