@@ -24,6 +24,12 @@ class Step(NamedTuple):
 
 
 _latest: list[Step] = []
+_quiet: list[bool] = []
+
+
+def be_quiet() -> None:
+    """Show no bars in this process: another one shows the work that they share."""
+    _quiet.append(True)
 
 
 def latest() -> Step | None:
@@ -53,7 +59,7 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def _shown(title: str) -> Iterator[Callable[[int, int], None]]:
-    if not sys.stderr.isatty():
+    if _quiet or not sys.stderr.isatty():
         yield _lines(title)
         return
     from rich.console import Console

@@ -42,18 +42,24 @@ class RMSNorm(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Drops a residual branch per clip with probability `rate` while training, and scales the kept ones up."""
+    """Drops a residual branch per clip with probability `rate` while training, and scales the kept ones up.
+
+    `uniform` (B,), in [0, 1), decides for each clip of a pass: who trains draws it, so that a clip's draw is its own
+    whatever it shares a pass with. None: it is drawn here, from torch's generator.
+    """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
+        self.uniform: Tensor | None = None
 
     def forward(self, branch: Tensor) -> Tensor:
-        """Branch (B, ...), with all of a clip kept or dropped; drawn from torch's generator."""
+        """Branch (B, ...), with all of a clip kept or dropped."""
         if not self.training or self.rate == 0:
             return branch
-        keep = 1 - self.rate
-        mask = branch.new_empty(branch.shape[0], *(1,) * (branch.dim() - 1)).bernoulli_(keep)
+        clips, keep = branch.shape[0], 1 - self.rate
+        uniform = torch.rand(clips, device=branch.device) if self.uniform is None else self.uniform
+        mask = (uniform < keep).to(branch.dtype).view(clips, *(1,) * (branch.dim() - 1))
         return branch * (mask / keep if keep else mask)
 
 

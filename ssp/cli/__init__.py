@@ -21,7 +21,7 @@ import typer
 from ssp.cli import data, planning, results, sharing, tuning
 from ssp.errors import SSPError
 from ssp.files import storage_error
-from ssp.training.stopping import CONTINUE, Interrupted
+from ssp.training.stopping import CONTINUE, Interrupted, ProcessLost
 
 app = typer.Typer(
     name="ssp",
@@ -83,6 +83,9 @@ def main() -> None:
     except Interrupted as interrupted:
         typer.secho(str(interrupted), fg=typer.colors.YELLOW, err=True)
         sys.exit(CONTINUE)
+    except ProcessLost as lost:
+        typer.secho(f"error: {lost}", fg=typer.colors.RED, err=True)
+        sys.exit(1)
     except (SSPError, OSError) as error:
         problem = error if isinstance(error, SSPError) else storage_error(error)
         if problem is None:

@@ -278,6 +278,12 @@ class Config(Strict):
         epochs, folds = self.datasets[dataset].recipe.epochs, self.datasets[dataset].validation.folds
         return folds * sum(rung.trials * rung.epochs * rung.videos for rung in self.rungs(dataset)) / epochs
 
+    def processes(self, job: Literal["pretrain", "train", "sweep"]) -> int:
+        """How many processes compute a training of a job together; the workers of a sweep share its GPUs."""
+        compute = getattr(self.compute, job)
+        sharing = self.sweep.workers if job == "sweep" else 1
+        return max(compute.processes, compute.gpus // sharing)
+
     def tries_of_a_sweep(self) -> int:
         """How many times `compute.sweep.runtime` the longest study takes at most, one trial after another."""
         longest = max(map(self.trainings_of_a_study, self.datasets))

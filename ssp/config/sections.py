@@ -518,13 +518,25 @@ class Compute(Strict):
     )
 
 
+class TrainCompute(Compute):
+    """What a training asks for; its processes share all of it."""
+
+    processes: PositiveInt = Field(
+        default=1,
+        description="That compute one training together on CPUs, and share its threads, memory and loader_workers; "
+        "with `gpus` there is one a GPU. Results are equal but for rounding.",
+    )
+
+
 class ComputePlan(Strict):
     """What each kind of job asks for; a job that was short of memory or time is tried again with more of it."""
 
     data: Compute = Field(default=Compute(), description="Generating, unpacking, listing, decoding, compiling.")
-    pretrain: Compute = Field(default=Compute(), description="Pre-training of a demo's backbone.")
-    train: Compute = Field(default=Compute(), description="Trainings, costs, explanations; runtime: of one training.")
-    sweep: Compute = Field(
+    pretrain: TrainCompute = Field(default=TrainCompute(), description="Pre-training of a demo's backbone.")
+    train: TrainCompute = Field(
+        default=TrainCompute(), description="Trainings, costs, explanations; runtime: of one training."
+    )
+    sweep: TrainCompute = Field(
         default=None,
         description="Sweeps; each key that is left out is as `train` has it. Threads, memory and loader_workers are "
         "those of each of `sweep.workers`, who share the GPUs; runtime is for one try, as the next goes on.",
@@ -540,6 +552,18 @@ class ComputePlan(Strict):
     def _sweeps_as_trainings(self) -> ComputePlan:
         given = self.sweep.model_dump(exclude_unset=True) if self.sweep else {}
         object.__setattr__(self, "sweep", self.train.model_copy(update=given))  # frozen for all others
+        return self
+
+    @model_validator(mode="after")
+    def _room_for_processes(self) -> ComputePlan:
+        for kind in ("pretrain", "train", "sweep"):
+            compute = getattr(self, kind)
+            if compute.processes > 1 and compute.gpus:
+                raise ValueError(f"{kind}.processes: with gpus there is one a GPU; leave processes out")
+            if compute.processes > compute.threads:
+                raise ValueError(
+                    f"{kind}.processes: {compute.processes} share {compute.threads} threads; give each at least one"
+                )
         return self
 
 

@@ -177,7 +177,7 @@ _owner = os.getpid()
 
 
 def _open_environment(path: Path, meta: dict[str, Any] | None = None) -> lmdb.Environment:
-    """The environment of a shard, an absolute path, opened at first use; it must be of the same extraction as `meta`."""
+    """The environment of a shard (absolute), opened at first use; it must be of the same extraction as `meta`."""
     global _environments, _owner
     if _owner != os.getpid():
         _environments, _owner = {}, os.getpid()  # the parent's stay open and are not touched

@@ -21,6 +21,7 @@ from typing import Any
 
 from ssp.errors import SSPError, StorageError
 from ssp.files import batch_job
+from ssp.training.stopping import ProcessLost
 
 MISTAKE, MEMORY, TIME, ERROR, SUCCESS = "mistake", "memory", "time", "error", "success"
 # States of Slurm's jobs that were killed (`squeue`, JOB STATE CODES); more memory or time is a cure for these alone.
@@ -48,8 +49,13 @@ def begin(log: Path, config: Path) -> str | None:
 
 
 def end(log: Path, error: BaseException | None) -> None:
-    """Note how the attempt of this process has ended: with what error, or without; then no other log matters."""
+    """Note how the attempt of this process has ended: with what error, or without; then no other log matters.
+
+    Where another process of its training was killed nothing is noted: so was this attempt.
+    """
     reason, cause = _reason(error)
+    if isinstance(error, SystemExit) and isinstance(error.__context__, ProcessLost):
+        return
     _note(log, {"end": reason, "of": os.getpid(), "job": batch_job()} | ({"said": str(cause)} if cause else {}))
     if reason == SUCCESS:
         for other in log.parent.glob(f"{glob.escape(log.stem)}.attempt-*.log"):

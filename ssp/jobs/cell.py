@@ -11,7 +11,8 @@ Design choices
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ from ssp.data.frames import FrameStore
 from ssp.data.manifest import class_count, class_names, manifest_hash, read_manifest
 from ssp.data.validation import carve_folds, stratified_part
 from ssp.errors import ConfigError
+from ssp.jobs.team import Team, obey, team
 from ssp.jobs.tracking import TrackedRun
 from ssp.methods.build import build_model
 from ssp.paths import Paths
@@ -37,8 +39,10 @@ from ssp.records.record import Chosen, Epoch, git_state, package_versions
 from ssp.scan import choose_backend
 from ssp.training.evaluate import batching, predict
 from ssp.training.execution import Execution, derive_seed
+from ssp.training.failure import TrainingFailed, failures
 from ssp.training.features import Features
-from ssp.training.loop import EpochResult, TrainingFailed, TrainingState, failures, fit
+from ssp.training.loop import EpochResult, TrainingState, fit
+from ssp.training.parallel import current
 
 log = logging.getLogger(__name__)
 Split = Literal["train", "val", "trainval", "test"]
@@ -59,6 +63,8 @@ class Cell:
     """Of the training videos."""
     job: Literal["train", "sweep"] = "train"
     """Whose threads, GPUs and loader processes (`compute`) it has."""
+    team: Team | None = None
+    """The other processes of its trainings."""
 
     def __post_init__(self) -> None:
         for kind, name, known in (
@@ -271,39 +277,104 @@ def train_epochs(
         share: keep the features of a frozen trunk for other trainings of this cell (`ssp.training.features`).
         state: where to continue.
     """
-    settings = cell.config.datasets[cell.dataset]
-    recipe, measured = settings.recipe, None
-    if best_on_test:
-        measured = cell.clips("test", central=True)
-    elif on == "train" and settings.validation.fraction > 0:
-        measured = cell.clips("val")
-    of = epochs or recipe.epochs
+    of = epochs or cell.config.datasets[cell.dataset].recipe.epochs
+    about = {"on": on, "best_on_test": best_on_test, "epochs": epochs, "share": share, "state": state}
     with progress(title) as on_step:
-        for epoch in fit(
-            model,
-            cell.clips(on, seed),
-            measured,
-            recipe=recipe,
-            chosen=chosen,
-            seed=seed,
-            execution=cell.execution,
-            epochs=epochs,
-            keep_best=best_on_test,
-            features=_features(cell, model, chosen, seed, share) if model.trunk_is_frozen else None,
-            state=state,
-            save_every_s=60 * cell.config.compute.train.save_minutes,
-            on_step=on_step,
-        ):
+        found = _epochs(cell, model, chosen, seed, **about, on_step=on_step)
+        if cell.team:
+            found = _in_step(cell, found, {"chosen": chosen, "seed": seed} | about)
+        for epoch in found:
             log.info(
                 "epoch %d/%d: train loss %.4f%s, %.1f s%s",
                 *(epoch.epoch, of, epoch.train_loss),
-                f", val loss {epoch.val_loss:.4f}, val top-1 {epoch.val_top1:.1f} %" if measured is not None else "",
+                "" if epoch.val_loss is None else f", val loss {epoch.val_loss:.4f}, val top-1 {epoch.val_top1:.1f} %",
                 epoch.seconds,
                 " (before the restart)" if epoch.restored else "",
             )
             curves = curve(epoch).model_dump(exclude={"epoch"}, exclude_none=True) | {"epoch_seconds": epoch.seconds}
             run.log_metrics(curves, epoch.epoch, epoch.finished)
             yield epoch
+
+
+def _epochs(
+    cell: Cell,
+    model: VideoMamba,
+    chosen: Chosen,
+    seed: int,
+    *,
+    on: Literal["train", "trainval"],
+    best_on_test: bool,
+    epochs: int | None,
+    share: bool,
+    state: TrainingState | None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Iterator[EpochResult]:
+    """What each process of a training does of it."""
+    settings, measured = cell.config.datasets[cell.dataset], None
+    if best_on_test:
+        measured = cell.clips("test", central=True)
+    elif on == "train" and settings.validation.fraction > 0:
+        measured = cell.clips("val")
+    return fit(
+        model,
+        cell.clips(on, seed),
+        measured,
+        recipe=settings.recipe,
+        chosen=chosen,
+        seed=seed,
+        execution=cell.execution,
+        epochs=epochs,
+        keep_best=best_on_test,
+        features=_features(cell, model, chosen, seed, share) if model.trunk_is_frozen else None,
+        state=state,
+        save_every_s=60 * cell.config.compute.train.save_minutes,
+        on_step=on_step,
+    )
+
+
+@contextmanager
+def together(cell: Cell) -> Iterator[Cell]:
+    """The cell, whose trainings and tests are shared by as many processes as `compute` says while the block runs."""
+    config, gpus = cell.config, getattr(cell.config.compute, cell.job).gpus
+    whose = config, cell.dataset, cell.method, cell.study, cell.job
+    with team(config.processes(cell.job), bool(gpus), _take_part, whose) as others:
+        yield replace(cell, team=others) if others else cell
+
+
+def _in_step(cell: Cell, epochs: Iterator[EpochResult], about: dict[str, Any]) -> Iterator[EpochResult]:
+    """Epochs that the other processes take, too; whoever stops asking for more has them stop."""
+    cell.team.order("train", fold=cell.fold, share_of_videos=cell.share, **about)
+    current().gather("model", lambda: None)  # theirs; the first one's is built
+    while True:
+        cell.team.order("epoch")
+        try:
+            epoch = next(epochs)
+        except StopIteration:
+            return
+        yield epoch
+
+
+def _take_part(config: Config, dataset: str, method: str, study: int | None, job: Literal["train", "sweep"]) -> None:
+    """What another process than the first does: the same trainings and tests, as it is told."""
+    cell, model, epochs = Cell(config, dataset, method, study, job=job), None, iter(())
+
+    def act(what: str, **about: Any) -> None:  # noqa: ANN401 - plain data
+        nonlocal model, epochs
+        if what == "epoch":
+            next(epochs, None)
+        elif what == "test":
+            predict_test(cell, model)
+        else:
+            part, model = cell.view(about.pop("fold"), about.pop("share_of_videos")), None
+
+            def build() -> None:
+                nonlocal model
+                model = part.build(about["chosen"], about["seed"])
+
+            current().gather("model", build)
+            epochs = _epochs(part, model, **about)
+
+    obey(act)
 
 
 def _features(cell: Cell, model: VideoMamba, chosen: Chosen, seed: int, share: bool) -> Features:
@@ -317,6 +388,9 @@ def _features(cell: Cell, model: VideoMamba, chosen: Chosen, seed: int, share: b
         "options": chosen.options,
         "tags": {name: value for name, value in cell.tags.items() if "git" not in name},  # device, scan, versions
     }
+    group = cell.execution.group
+    if group.size > 1:  # each keeps those of its own share
+        made_from["share"] = [group.rank, group.size]
     drawn = {"seed": seed, "drop_path": chosen.drop_path}
     folder = cell.paths.features(cell.name)
     train, validation = (
@@ -350,6 +424,8 @@ def predict_test(cell: Cell, model: VideoMamba) -> pd.DataFrame:
     Raises:
         TrainingFailed: logits are not finite, or memory ran out.
     """
+    if cell.team:
+        cell.team.order("test")
     recipe, clips = cell.config.datasets[cell.dataset].recipe, cell.clips("test")
     with failures(), progress(f"{cell.name} test") as on_batch:
         predictions = predict(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
+from math import ceil
 from typing import TYPE_CHECKING
 
 from ssp.config import Config, Row, refusal, search_words
@@ -53,6 +54,7 @@ def _training(config: Config) -> Iterator[str]:
     wrong = [*_options_and_spaces(config, config.methods)]
     wrong = wrong or [*_options_and_spaces(config, config.rows)]  # a point shares what is wrong with its base row
     yield from wrong or _rows(config)
+    yield from _micro_batches(config)
     policies = {name: dataset.recipe.augmentation.randaugment for name, dataset in config.archived.items()}
     if any(policies.values()):
         from ssp.data.randaugment import RandAugment  # its torchvision takes longer than all else here
@@ -60,6 +62,18 @@ def _training(config: Config) -> Iterator[str]:
         for name, policy in policies.items():
             for problem in _said(lambda policy=policy: RandAugment.parse(policy)) if policy else ():
                 yield f"datasets.{name}.{problem}"
+
+
+def _micro_batches(config: Config) -> Iterator[str]:
+    """Whether there is one for each process of a training."""
+    size = max(config.processes("train"), config.processes("sweep"))
+    for name, dataset in config.archived.items():
+        videos = dataset.recipe.batch_size
+        if size > 1 and ceil(videos / (dataset.recipe.micro_batch or videos)) < size:
+            yield (
+                f"datasets.{name}.recipe.micro_batch: fewer micro-batches than the {size} processes of a training "
+                f"(compute.*.processes, gpus); give at most {max(1, videos // size)}"
+            )
 
 
 def _options_and_spaces(config: Config, rows: Iterable[str]) -> Iterator[str]:

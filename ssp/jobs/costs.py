@@ -49,8 +49,10 @@ from ssp.records.record import Parameters, Scan, git_state, package_versions
 from ssp.scan import choose_backend
 from ssp.training.evaluate import evaluation_batch
 from ssp.training.execution import Execution
-from ssp.training.loop import TrainingFailed, failures, take_step
+from ssp.training.failure import TrainingFailed, failures
+from ssp.training.loop import take_step
 from ssp.training.optim import make_optimizer
+from ssp.training.passes import MicroBatch
 
 LEAST, MOST, ENOUGH_S = 5, 40, 10.0  # rounds; seconds after which no more than the least are needed
 PAGE = 4096  # bytes; a model that fits into what was left free shows no more
@@ -219,11 +221,11 @@ class Trainee:
         if not math.isfinite(loss):  # then there was no update
             raise TrainingFailed(f"the loss of random clips is {loss}")
 
-    def parts(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The micro-batches of a step: clips (B, R, 3, T, H, W) and labels (B,)."""
+    def parts(self) -> Iterator[MicroBatch]:
+        """The micro-batches of a step."""
         for start in range(0, self.videos, self.at_once):
             count = min(self.at_once, self.videos - start)
-            yield self.clips[:count], self.labels[:count]
+            yield MicroBatch(start, self.clips[:count], self.labels[:count])
 
 
 def peak_memory(setting: Setting, videos: int) -> int | TrainingFailed:

@@ -28,13 +28,15 @@ from ssp.data.synthetic.scenes import SOURCE
 from ssp.errors import CheckpointError, ConfigError
 from ssp.files import write_json
 from ssp.jobs.lease import lease
+from ssp.jobs.team import Team, obey, team
 from ssp.methods.build import build_model
 from ssp.paths import Paths
 from ssp.progress import progress
 from ssp.training.execution import Execution, derive_seed
 from ssp.training.loop import TrainingState, take_step
 from ssp.training.optim import Schedule, make_optimizer
-from ssp.training.stopping import asked_to_stop, stop_if_asked, stoppable
+from ssp.training.passes import MicroBatch
+from ssp.training.stopping import Interrupted, asked_to_stop, stoppable
 
 STATE_EVERY = 100  # steps
 
@@ -55,19 +57,54 @@ def run_pretrain(config: Config, checkpoint: str, state_every: int = STATE_EVERY
             f"backbone.checkpoints.{checkpoint}: nothing to pre-train; pre-trained are: {', '.join(known) or 'none'}"
         )
     paths, path = Paths.of(config), Paths.of(config).backbone(checkpoint)
-    with lease(paths.lease(path), [paths.backbone_report(checkpoint), path]) as draft, stoppable():
+    size = config.processes("pretrain")
+    if size > min(chosen.pretrain.batch_size, chosen.pretrain.clips):
+        raise ConfigError(
+            f"compute.pretrain.processes: {size} are too many for steps of {chosen.pretrain.batch_size} clips"
+        )
+    gpus, whose = config.compute.pretrain.gpus, (config, checkpoint, state_every)
+    with (
+        team(size, bool(gpus), _take_part, whose) as others,
+        lease(paths.lease(path), [paths.backbone_report(checkpoint), path]) as draft,
+        stoppable(),
+    ):
         if draft:
-            _pretrain(config, checkpoint, state_every, draft)
+            _pretrain(config, checkpoint, state_every, draft, others)
     return path
 
 
-def _pretrain(config: Config, checkpoint: str, state_every: int, draft: Path) -> None:
-    """The training, by the one process that is at it."""
+def _take_part(config: Config, checkpoint: str, state_every: int) -> None:
+    """What another process than the first does."""
+    obey(lambda _: _trained(config, checkpoint, state_every))
+
+
+def _pretrain(config: Config, checkpoint: str, state_every: int, draft: Path, others: Team | None) -> None:
+    """The training, by the one job that is at it."""
     chosen, path = config.backbone.checkpoints[checkpoint], Paths.of(config).backbone(checkpoint)
+    started = time.time()
+    if others:
+        others.order("train")
+    model, losses, execution, state = _trained(config, checkpoint, state_every)
+    settings, identity = chosen.pretrain, state.identity
+    report = _measure(model, *_rendered(config, chosen, held_out=True), settings, execution)
+    report |= {"train_loss": losses[-1], "settings": settings.model_dump(mode="json"), "identity": identity}
+    report["config_hash"] = slice_hash(config.backbone_slice(checkpoint))
+    processes = others.size if others else 1
+    report["run"] = {"seconds": round(time.time() - started, 1), "device": execution.name, "processes": processes}
+    write_json(draft / Paths.of(config).backbone_report(checkpoint).name, report)
+    weights = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if not is_head(n)}
+    write_safetensors(weights, draft / path.name, {"identity": identity})
+    state.path.unlink(missing_ok=True)
+
+
+def _trained(
+    config: Config, checkpoint: str, state_every: int
+) -> tuple[nn.Module, list[float], Execution, TrainingState]:
+    """The trained model, its losses, how it was computed, and where its state is; the same in each process."""
+    chosen = config.backbone.checkpoints[checkpoint]
     settings = chosen.pretrain
     execution = Execution.of(config.compute.pretrain, "auto")
     identity = slice_hash({"slice": config.backbone_slice(checkpoint), "torch": torch.__version__})
-    started = time.time()
     clips, labels = _rendered(config, chosen, held_out=False)
     torch.manual_seed(derive_seed(settings.seed, "weights"))
     model = build_model(
@@ -77,16 +114,8 @@ def _pretrain(config: Config, checkpoint: str, state_every: int, draft: Path) ->
         num_frames=chosen.num_frames,
         img_size=config.backbone.image_size,
     ).to(execution.device)
-    state = TrainingState(path.with_suffix(".state"), identity)
-    losses = _train(model, clips, labels, settings, execution, state, state_every)
-    report = _measure(model, *_rendered(config, chosen, held_out=True), settings, execution)
-    report |= {"train_loss": losses[-1], "settings": settings.model_dump(mode="json"), "identity": identity}
-    report["config_hash"] = slice_hash(config.backbone_slice(checkpoint))
-    report["run"] = {"seconds": round(time.time() - started, 1), "device": execution.name}
-    write_json(draft / Paths.of(config).backbone_report(checkpoint).name, report)
-    weights = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if not is_head(n)}
-    write_safetensors(weights, draft / path.name, {"identity": identity})
-    state.path.unlink(missing_ok=True)
+    state = TrainingState(Paths.of(config).backbone(checkpoint).with_suffix(".state"), identity)
+    return model, _train(model, clips, labels, settings, execution, state, state_every), execution, state
 
 
 def _channels_first(clips: np.ndarray) -> Tensor:
@@ -118,8 +147,10 @@ def _train(
     """Train in place from the kept state, or from the beginning; returns the mean loss between two states."""
     optimizer = make_optimizer(model, settings.weight_decay)
     schedule = Schedule(settings.lr, settings.steps, round(settings.warmup * settings.steps))
-    saved = state.restore(model, optimizer, execution.device) or {"step": 0, "losses": [], "running": []}
+    saved = state.restore(model, optimizer, execution) or {"step": 0, "losses": [], "running": []}
     first, losses, running = saved["step"], saved["losses"], saved["running"]
+    group = execution.group
+    group.same_weights(model)
     model.train()
     with progress("pre-train") as update:
         for step in range(first, settings.steps):
@@ -127,7 +158,10 @@ def _train(
             loss = take_step(
                 model,
                 optimizer,
-                [(_channels_first(clips[batch])[:, None], torch.from_numpy(labels[batch]))],
+                (
+                    MicroBatch(0, _channels_first(clips[part])[:, None], torch.from_numpy(labels[part]))
+                    for part in group.share(np.array_split(batch, group.size))
+                ),
                 lr=schedule(step),
                 videos=len(batch),
                 clip_grad=settings.clip_grad,
@@ -144,9 +178,10 @@ def _train(
                 losses.append(math.fsum(running) / len(running))
                 running.clear()
                 state.save(model, optimizer, step=done, losses=losses, running=running)
-            elif asked_to_stop():
+            asked, *_ = group.gather("stopping", asked_to_stop)
+            if asked:
                 state.save(model, optimizer, step=done, losses=losses, running=running)
-            stop_if_asked()
+                raise Interrupted
     return losses
 
 

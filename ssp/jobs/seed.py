@@ -30,7 +30,7 @@ from ssp.backbone.checkpoint import save_tuned, write_safetensors
 from ssp.config import Config, slice_hash
 from ssp.errors import ConfigError, RecordError
 from ssp.files import file_sha256
-from ssp.jobs.cell import Cell, curve, predict_test, tracked_params, train_epochs
+from ssp.jobs.cell import Cell, curve, predict_test, together, tracked_params, train_epochs
 from ssp.jobs.lease import lease
 from ssp.jobs.tracking import TrackedRun, Tracking
 from ssp.methods.parameters import parameter_counts
@@ -52,7 +52,8 @@ from ssp.records.record import (
 )
 from ssp.scan import choose_backend
 from ssp.training.evaluate import empty_predictions, write_predictions
-from ssp.training.loop import EpochResult, TrainingFailed, TrainingState, best_of, failures
+from ssp.training.failure import TrainingFailed, failures
+from ssp.training.loop import EpochResult, TrainingState, best_of
 from ssp.training.stopping import stoppable
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def train_cell(config: Config, dataset: str, method: str, seed: int) -> Record:
     if seed not in seeds:
         raise ConfigError(f"config '{config.name}': no seed {seed}; it has: {', '.join(map(str, seeds))}")
     predictions, record = cell.paths.predictions(dataset, method, seed), cell.paths.record(dataset, method, seed)
-    with lease(cell.paths.lease(record), [predictions, record]) as draft, stoppable():
+    with together(cell) as cell, lease(cell.paths.lease(record), [predictions, record]) as draft, stoppable():
         return _run_seed(cell, seed, draft) if draft else load_record(record)
 
 
@@ -117,7 +118,8 @@ def _run_seed(cell: Cell, seed: int, draft: Path) -> Record:
     predictions = draft / cell.paths.predictions(dataset, method, seed).name
     write_predictions(outcome.predictions, predictions)
     seconds = time.perf_counter() - clock + sum(epoch.seconds_before for epoch in outcome.epochs)
-    about = _run(outcome, started, seconds, cell.execution.device, run, tracking.public_uri)
+    processes = cell.team.size if cell.team else 1
+    about = _run(outcome, started, seconds, cell.execution.device, processes, run, tracking.public_uri)
     record = _with_readings(cell, _record(cell, choice, seed, outcome, about, predictions))
     save_record(record, draft / cell.paths.record(dataset, method, seed).name)
     _track_result(cell, record, run, predictions)
@@ -239,7 +241,15 @@ def _with_readings(cell: Cell, record: Record) -> Record:
     return record.model_copy(update=counted(load_readings(path), choice))
 
 
-def _run(outcome: _Outcome, started: datetime, seconds: float, device: torch.device, run: TrackedRun, uri: str) -> Run:
+def _run(
+    outcome: _Outcome,
+    started: datetime,
+    seconds: float,
+    device: torch.device,
+    processes: int,
+    run: TrackedRun,
+    uri: str,
+) -> Run:
     gpu = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
     restored = sum(epoch.restored for epoch in outcome.epochs)
     return Run(
@@ -249,6 +259,8 @@ def _run(outcome: _Outcome, started: datetime, seconds: float, device: torch.dev
         test_seconds=None if outcome.test_seconds is None else round(outcome.test_seconds, 3),
         resumed_after_epoch=restored or None,
         host=socket.gethostname(),
+        processes=processes,
+        largest_pass=min((epoch.largest_pass for epoch in outcome.epochs if epoch.largest_pass), default=None),
         peak_memory_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         peak_gpu_memory_mb=None if gpu is None else round(gpu, 1),
         mlflow_run_id=run.id,

@@ -44,7 +44,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ssp.config import Config, Hyperparameters, Range, slice_hash
 from ssp.errors import ConfigError
 from ssp.files import writing
-from ssp.jobs.cell import Cell, curve, tracked_params, train_epochs
+from ssp.jobs.cell import Cell, curve, together, tracked_params, train_epochs
 from ssp.jobs.lease import lease
 from ssp.jobs.study import FINISHED, fail_stale_trials, finished_trials, open_study, remaining_slots, take_up
 from ssp.jobs.tracking import TrackedRun, Tracking
@@ -53,7 +53,9 @@ from ssp.methods.space import search_space
 from ssp.records.choice import Choice, SweepRun, Trial, last_rung, load_choice, ranked, save_choice
 from ssp.records.record import Chosen, Epoch
 from ssp.training.execution import derive_seed
-from ssp.training.loop import TrainingFailed, TrainingState, failures
+from ssp.training.failure import TrainingFailed, failures
+from ssp.training.loop import TrainingState
+from ssp.training.parallel import launched
 from ssp.training.stopping import Interrupted, asked_to_stop, stop_if_asked, stoppable
 
 log = logging.getLogger(__name__)
@@ -74,8 +76,12 @@ def run_sweep(config: Config, dataset: str, method: str, study: int | None = Non
         known = ", ".join(map(str, config.study_numbers))
         fix = f"give one of {known}" if config.sweep.repeats > 1 else "leave it out, there is one study"
         raise ConfigError(f"--study: {fix} (sweep.repeats of config '{config.name}')")
+    if config.sweep.workers > 1 and launched().size > 1:
+        raise ConfigError(
+            f"sweep.workers: {config.sweep.workers} cannot share the processes of a launcher; set it to 1"
+        )
     path = cell.paths.choice(dataset, method, study)
-    with lease(cell.paths.lease(path), [path]) as draft, stoppable():
+    with together(cell) as cell, lease(cell.paths.lease(path), [path]) as draft, stoppable():
         return _search(cell, draft / path.name) if draft else load_choice(path, config, dataset, method, study)
 
 
@@ -345,10 +351,10 @@ def _worker(
     import torch
 
     if torch.cuda.is_available():
-        torch.cuda.set_device(place % torch.cuda.device_count())
+        torch.cuda.set_device(place * config.processes("sweep") % torch.cuda.device_count())
     owner, cell, tracking = os.getppid(), Cell(config, dataset, method, number, job="sweep"), Tracking(config)
     study = open_study(cell, rung)
-    with stoppable(), suppress(Interrupted):
+    with suppress(Interrupted), together(cell) as cell, stoppable():
         while os.getppid() == owner:
             try:
                 slot = tickets.get(timeout=1)

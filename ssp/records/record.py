@@ -154,7 +154,9 @@ class Run(Stored):
     test_seconds: float | None = None
     resumed_after_epoch: int | None = Field(default=None, description="Epochs done before the last start; null: none.")
     host: str
-    peak_memory_mb: float = Field(description="Largest resident memory of the process.")
+    processes: int = Field(default=1, description="That computed the training together.")
+    largest_pass: int | None = Field(default=None, description="Videos, where memory did not hold a micro-batch.")
+    peak_memory_mb: float = Field(description="Largest resident memory of the process; of several, of the first.")
     peak_gpu_memory_mb: float | None = None
     mlflow_run_id: str | None = None
     tracking_uri: str | None = None

@@ -59,6 +59,11 @@ def derive(plain: Plain, config: Config, gpu: bool) -> Plain:
     for ablation in (found.get("ablations") or {}).values():
         if ablation.get("seeds"):
             ablation["seeds"] = found["seeds"]
+    # One process a training: as its clips take so long, and small ones leave too few videos for several.
+    for kind, own in (found.get("compute") or {}).items():
+        if kind in ("pretrain", "train", "sweep") and own:
+            own = {key: value for key, value in own.items() if key != "processes"}
+            found["compute"][kind] = own | ({"gpus": min(own["gpus"], 1)} if "gpus" in own else {})
     if small and config.compute.train.gpus:
         found["compute"]["train"] = {**found["compute"]["train"], "gpus": 0, "loader_workers": 0}
     return found

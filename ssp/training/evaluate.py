@@ -112,19 +112,31 @@ def co_batches(videos: int, views: int, batch_size: int, devices: int) -> list[l
 def forward_all(
     model: nn.Module, dataset: Dataset, batch_size: int, devices: int | None, execution: Execution
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Run over a set in evaluation mode: yields float32 logits (b, C), labels, rows and views, on the CPU."""
+    """Run over a set in evaluation mode: yields float32 logits (b, C), labels, rows and views, on the CPU.
+
+    Several processes share the batches out, and each has all of them, in the same order as one alone.
+    """
     if devices:
         batches = co_batches(len(dataset) // dataset.views, dataset.views, batch_size, devices)
     else:
         batches = [range(i, min(i + batch_size, len(dataset))) for i in range(0, len(dataset), batch_size)]
-    was_training = model.training
+    was_training, group = model.training, execution.group
     model.eval()
     try:
-        for clips, labels, positions, views in execution.loader(dataset, batches):
+        loader = iter(execution.loader(dataset, group.share(batches)))
+
+        def forward() -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+            own = next(loader, None)
             stop_if_asked()
+            if own is None:  # others have the last batches
+                return None
+            clips, *about = own
             with torch.inference_mode(), execution.autocast():
                 logits = model(execution.clips(clips))
-            yield logits.float().cpu(), labels, positions, views
+            return logits.float().cpu(), *about
+
+        for _ in range(math.ceil(len(batches) / group.size)):
+            yield from filter(None, group.gather("evaluation", forward))
     finally:
         model.train(was_training)
 

@@ -1,7 +1,8 @@
 """How a job computes: device, precision, threads, loader processes; and where every stream of randomness starts.
 
 Design choices
-- A job uses what its rule declared, no more: a GPU only when `compute.train.gpus` asks for one, and then surely.
+- A job uses what its rule declared, no more: a GPU only when `compute.train.gpus` asks for one, and then surely. The
+  processes of one training divide its threads and loader processes among them.
 - Randomness is a function of names: `derive_seed(seed, "order", epoch)` starts the data order of an epoch, whatever ran
   before. So nothing about random states has to be saved to continue a killed run, and two methods at the same seed
   see the same data in the same order.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import logging
+import math
 import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -26,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from ssp.config import Compute
 from ssp.data.augment import erase, normalised
 from ssp.errors import ConfigError
+from ssp.training.parallel import Group, current
 from ssp.training.stopping import ignore_in_worker
 
 SHARED_MEMORY = Path("/dev/shm")  # where loader processes put their clips, on Linux
@@ -68,7 +71,7 @@ class Execution:
         Raises:
             ConfigError: a GPU is asked for, and torch sees none.
         """
-        torch.set_num_threads(compute.threads)
+        torch.set_num_threads(max(1, compute.threads // current().local))
         keep_freed_memory()
         if compute.gpus and not torch.cuda.is_available():
             raise ConfigError(
@@ -83,6 +86,11 @@ class Execution:
     def name(self) -> str:
         """The device in words, as records name it."""
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
+    @property
+    def group(self) -> Group:
+        """The processes that train together."""
+        return current()
 
     def autocast(self) -> AbstractContextManager:
         """Context in which forward passes run."""
@@ -111,11 +119,11 @@ class Execution:
 
     def _workers(self, dataset: Dataset, batches: Sequence[Sequence[int]]) -> int:
         """Loader processes: as many as are asked for, unless what they hand over does not fit into shared memory."""
-        asked = min(self.loader_workers, len(batches))
+        asked = min(math.ceil(self.loader_workers / self.group.local), len(batches))
         if not (asked and hasattr(dataset, "clip_bytes") and SHARED_MEMORY.exists()):
             return asked
         batch = dataset.clip_bytes * max(map(len, batches))
-        free = shutil.disk_usage(SHARED_MEMORY).free
+        free = shutil.disk_usage(SHARED_MEMORY).free // self.group.local
         # Each has two batches on the way, and one more is with the training.
         fit = max(0, min(asked, (free // batch - 1) // 2))
         if fit < asked:

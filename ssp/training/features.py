@@ -97,6 +97,10 @@ class Features(nn.Module):
             _save(self._folder / f"epoch{epoch}.pt", features=features.unflatten(0, (len(labels), -1)), labels=labels)
             self._taken = None
 
+    def forget(self) -> None:
+        """Keep nothing of this epoch: some of it was taken twice."""
+        self._taken = None
+
     def mixing(self, mix: StepMix | None) -> _Mixed | None:
         """The mixing of features whose clips have been mixed."""
         return mix and _Mixed(mix, self._size)
@@ -104,8 +108,11 @@ class Features(nn.Module):
     def embedded(self, clips: Dataset, *, batch_size: int, execution: Execution) -> TensorDataset:
         """Validation clips as features; taken once."""
         path = self._validation and self._validation / "validation.pt"
-        if self._embedded is None and path and (kept := _load(path)):
-            self._embedded = TensorDataset(*kept.values())
+        if self._embedded is None and path:
+            kept = _load(path)
+            # A process that lacks them takes them together with all others.
+            if all(execution.group.gather("features", lambda: bool(kept))):
+                self._embedded = TensorDataset(*kept.values())
         if self._embedded is None:
             parts = zip(*forward_all(self._trunk[0], clips, batch_size, None, execution), strict=True)
             features, labels, rows, views = (torch.cat(part).clone() for part in parts)

@@ -7,8 +7,10 @@ Design choices
   Optuna or MLflow.
 - The recipe's batch size is that of an optimizer step, whatever the memory allows: a batch is cut into micro-batches
   whose gradients add up to the gradient of the whole.
-- Order of the data, mixing and drop path are functions of (seed, epoch, step) alone; see `ssp.training.execution`.
-  Only full batches are used; the surplus of an epoch is another one in the next.
+- Order of the data, mixing and drop path are functions of (seed, epoch, step) alone, and of the clip; see
+  `ssp.training.execution`. Only full batches are used; the surplus of an epoch is another one in the next.
+- Where memory runs out, passes are halved and the step is taken again (`ssp.training.passes`).
+- Several processes share the micro-batches of a step out (`ssp.training.parallel`), and the result is that of one.
 - What is measured after every epoch, where anything is, serves curves and sweeps, and the weights that leave are those
   of the last epoch; those of the best one with `keep_best` alone, as the published code has it.
 - The state of a training is written atomically after each epoch, every so many minutes within one, and after the step
@@ -22,10 +24,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -40,27 +40,13 @@ from ssp.files import atomic_path
 from ssp.records.record import Chosen
 from ssp.training.evaluate import batching, validate
 from ssp.training.execution import Execution, derive_seed
+from ssp.training.failure import TrainingFailed, failures
 from ssp.training.features import Features
 from ssp.training.mixing import StepMix, draw_step, mixed_targets
 from ssp.training.optim import Schedule, make_optimizer, set_learning_rate
-from ssp.training.stopping import Interrupted, asked_to_stop, stop_if_asked
-
-
-class TrainingFailed(Exception):
-    """Training cannot go on for a reason that belongs into the record; the message is that reason."""
-
-
-@contextmanager
-def failures() -> Iterator[None]:
-    """Turn running out of memory into `TrainingFailed`."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise TrainingFailed(f"out of memory: {str(error).splitlines()[0] if str(error) else 'host'}") from None
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # how torch's CPU allocator puts it
-            raise
-        raise TrainingFailed("out of memory: host") from None
+from ssp.training.parallel import current
+from ssp.training.passes import MicroBatch, Passes
+from ssp.training.stopping import Interrupted, asked_to_stop
 
 
 @dataclass(frozen=True)
@@ -74,6 +60,7 @@ class EpochResult:
     val_top1: float | None
     seconds: float
     finished: float  # Unix time
+    largest_pass: int | None = None  # videos, where memory did not hold a micro-batch
     restored: bool = False  # done before this process started
     seconds_before: float = 0.0  # of `seconds`, those of earlier processes
 
@@ -94,7 +81,7 @@ class TrainingState:
     path: Path
     identity: str
 
-    def load(self, device: torch.device) -> dict[str, Any] | None:
+    def load(self, device: torch.device | str) -> dict[str, Any] | None:
         """The state of this training, or None where there is none to continue."""
         try:
             state = torch.load(self.path, map_location=device, weights_only=True)
@@ -103,17 +90,23 @@ class TrainingState:
         return state if isinstance(state, dict) and state.get("identity") == self.identity else None
 
     def restore(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, execution: Execution
     ) -> dict[str, Any] | None:
-        """Put model and optimizer where this training was left; gives what else was saved, None where there is none."""
-        saved = self.load(device)
+        """Put model and optimizer where this training was left; gives what else was saved, None where there is none.
+
+        Of several processes the first one reads it for all.
+        """
+        device = execution.device if execution.group.size == 1 else "cpu"
+        saved = execution.group.from_first("state", lambda: self.load(device))
         if saved:
             model.load_state_dict(saved["model"], strict=False)
             optimizer.load_state_dict(saved["optimizer"])
         return saved
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, **done: Any) -> None:  # noqa: ANN401 - plain data
-        """Write what trains, the optimizer, and what has been done so far."""
+        """Write what trains, the optimizer, and what has been done so far; of several processes the first one does."""
+        if current().rank:
+            return
         state = {
             "identity": self.identity,
             "model": trained_tensors(model),
@@ -179,20 +172,29 @@ def fit(
     epochs = epochs or recipe.epochs
     if not len(train_set) or (val_set is not None and not len(val_set)):
         raise ConfigError("datasets: no training or no validation videos; mend expected, generate or validation")
+    group = execution.group
     if recipe.micro_batch and recipe.micro_batch % 2 and (recipe.augmentation.mixup or recipe.augmentation.cutmix):
         raise ConfigError(f"recipe.micro_batch: {recipe.micro_batch} tears mixing pairs apart; give an even number")
+    micro, videos = recipe.micro_batch or recipe.batch_size, min(recipe.batch_size, len(train_set))
+    if (parts := math.ceil(videos / micro)) < group.size:
+        raise ConfigError(
+            f"recipe.micro_batch: the {videos} videos of a step make {parts} micro-batches of {micro} for {group.size} "
+            f"processes (compute.*.processes, gpus); give at most {max(1, videos // group.size)}, or fewer processes"
+        )
     steps = max(1, len(train_set) // recipe.batch_size)  # per epoch
     schedule = Schedule(chosen.lr, steps * epochs, round(recipe.warmup_share * steps * epochs))
     optimizer = make_optimizer(model, chosen.weight_decay)
     done: list[EpochResult] = []
     best: dict[str, Tensor] = {}
     begun = _Begun()
-    if state and (saved := state.restore(model, optimizer, execution.device)):
+    if state and (saved := state.restore(model, optimizer, execution)):
         done = [
             EpochResult(**{**epoch, "restored": True, "seconds_before": epoch["seconds"]}) for epoch in saved["epochs"]
         ]
         best, begun = saved["best"], _Begun(**saved["begun"])
-        yield from done
+    passes = Passes(model, min(micro, videos))
+    group.same_weights(model)
+    yield from done
 
     def keep(begun: _Begun) -> None:
         if state:
@@ -204,35 +206,41 @@ def fit(
             model.train()
             train_set.set_epoch(epoch)
             batches = epoch_batches(len(train_set), recipe.batch_size, seed, epoch)
-            micro = recipe.micro_batch or recipe.batch_size
-            cuts = [[batch[i : i + micro] for i in range(0, len(batch), micro)] for batch in batches[begun.steps :]]
-            passes = [part for parts in cuts for part in parts]
-            load = partial(execution.loader, train_set, passes)
-            loader, mixed = features.epoch(epoch, passes, load) if features else (iter(load()), False)
+            # Of each batch: where the micro-batches of this process begin.
+            begin = [group.share(range(0, len(batch), micro)) for batch in batches]
+            loads = [batches[step][at : at + micro] for step in range(begun.steps, steps) for at in begin[step]]
+            load = partial(execution.loader, train_set, loads)
+            loader, mixed = features.epoch(epoch, loads, load) if features else (iter(load()), False)
             losses = begun.losses
-            for step, parts in enumerate(cuts, begun.steps):
-                torch.manual_seed(derive_seed(seed, "step", epoch, step))  # drop path
-                mix = draw_step(recipe.augmentation, seed, epoch, step, sum(map(len, parts)))
+            for step in range(begun.steps, steps):
+                mix = draw_step(recipe.augmentation, seed, epoch, step, len(batches[step]))
+                passes.step(seed, "step", epoch, step, videos=len(batches[step]), repeats=recipe.augmentation.repeats)
+                held = passes.largest
                 loss = take_step(
                     features or model,
                     optimizer,
-                    islice(loader, len(parts)),
+                    _placed(loader, begin[step]),
                     lr=schedule(epoch * steps + step),
-                    videos=sum(map(len, parts)),
+                    videos=len(batches[step]),
                     mix=features.mixing(mix) if mixed else mix,
                     label_smoothing=recipe.label_smoothing,
                     clip_grad=recipe.clip_grad,
                     execution=execution,
+                    passes=passes,
                 )
                 if not math.isfinite(loss):
                     raise TrainingFailed(f"training loss is {loss} in epoch {epoch + 1}, step {step + 1} of {steps}")
                 losses.append(loss)
+                if features and passes.largest != held:
+                    features.forget()
                 if on_step:
                     on_step(epoch * steps + step + 1, steps * epochs)
-                if state and (asked_to_stop() or time.perf_counter() - saved_at > save_every_s):
+                asked, *_ = group.gather("stopping", asked_to_stop)
+                if state and (asked or time.perf_counter() - saved_at > save_every_s):
                     keep(_Begun(step + 1, losses, begun.seconds + time.perf_counter() - started))
                     saved_at = time.perf_counter()
-                stop_if_asked()
+                if asked:
+                    raise Interrupted
             if features:
                 features.keep(epoch)
             val_loss = val_top1 = None
@@ -249,7 +257,7 @@ def fit(
                     raise TrainingFailed(f"validation loss is {val_loss} after epoch {epoch + 1}")
             seconds, train_loss = begun.seconds + time.perf_counter() - started, math.fsum(losses) / steps
             found = (schedule(epoch * steps + steps - 1), train_loss, val_loss, val_top1, seconds, time.time())
-            done.append(EpochResult(epoch + 1, *found, seconds_before=begun.seconds))
+            done.append(EpochResult(epoch + 1, *found, passes.largest, seconds_before=begun.seconds))
             begun = _Begun()
             if keep_best and best_of(done) is done[-1]:
                 best = {name: tensor.clone() for name, tensor in trained_tensors(model).items()}
@@ -265,10 +273,52 @@ def epoch_batches(videos: int, batch_size: int, seed: int, epoch: int) -> list[l
     return [order[i * batch_size : (i + 1) * batch_size] for i in range(max(1, videos // batch_size))]
 
 
+def _placed(loader: Iterator[Sequence[Tensor]], firsts: Sequence[int]) -> Iterator[MicroBatch]:
+    """Micro-batches of a step, as they are loaded, with their places in the batch."""
+    for first, (clips, labels, *others) in zip(firsts, loader, strict=False):
+        yield MicroBatch(first, clips, labels, *others[2:])
+
+
+class _Remembered:
+    """Micro-batches that can be gone through again from the first on, loaded when they are come to."""
+
+    def __init__(self, parts: Iterable[MicroBatch]) -> None:
+        self._coming, self._seen = iter(parts), []
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        yield from tuple(self._seen)
+        for part in self._coming:
+            self._seen.append(part)
+            yield part
+
+
+def _backward(
+    model: nn.Module,
+    part: MicroBatch,
+    videos: int,
+    mix: StepMix | None,
+    label_smoothing: float,
+    execution: Execution,
+    passes: Passes,
+) -> Iterator[Tensor]:
+    """Add the gradient of a micro-batch, pass by pass; gives each one's share of the batch's mean loss."""
+    clips, labels = execution.clips(part.clips, part.erasing), part.labels.to(execution.device, non_blocking=True)
+    keep = torch.ones(len(labels), dtype=torch.float64)
+    if mix:
+        clips, keep = mix.clips(clips, part.first)
+    for own in passes.of(part._replace(labels=labels)):
+        with execution.autocast():
+            logits = model(clips[own].flatten(0, 1)).float()
+        targets = mixed_targets(labels, logits.shape[1], keep)[own].repeat_interleave(clips.shape[1], 0)
+        loss = cross_entropy(logits, targets, label_smoothing=label_smoothing) * (len(labels[own]) / videos)
+        loss.backward()
+        yield loss.detach()
+
+
 def take_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    parts: Iterable[Sequence[Tensor]],
+    parts: Iterable[MicroBatch],
     *,
     lr: float,
     videos: int,
@@ -276,44 +326,52 @@ def take_step(
     mix: StepMix | None = None,
     label_smoothing: float = 0.0,
     clip_grad: float | None = None,
+    passes: Passes | None = None,
 ) -> float:
     """One optimizer step: the gradient of the whole batch, added up over its micro-batches, and the update.
 
     Args:
         model: in training mode.
         optimizer: over what trains.
-        parts: micro-batches as `ClipDataset` gives them: clips uint8 (B, R, 3, T, H, W) of B videos, R augmentations of
-            each; labels (B,); it may go on with rows, views and what is to be erased.
+        parts: micro-batches, of several processes this one's share.
         lr: learning rate of this step.
-        videos: of all micro-batches together.
+        videos: of all micro-batches of all processes together.
         execution: device and precision.
         mix: mixup or CutMix of the step; None: neither.
         label_smoothing: of the cross-entropy.
         clip_grad: largest gradient norm; None: not clipped.
+        passes: draws of each clip, and how large a pass may be; None: a micro-batch, with torch's draws.
 
     Returns:
         The mean loss of the batch. Where it is not finite nothing is updated.
+
+    Raises:
+        TrainingFailed: memory ran out, with `passes` in a pass of one video.
     """
     set_learning_rate(optimizer, lr)
-    total, seen = 0.0, 0
-    for clips, labels, *others in parts:
-        clips = execution.clips(clips, *others[2:])
-        labels = labels.to(execution.device, non_blocking=True)
-        keep = torch.ones(len(labels), dtype=torch.float64)
-        if mix:
-            clips, keep = mix.clips(clips, seen)
-        seen += len(labels)
-        with execution.autocast():
-            logits = model(clips.flatten(0, 1)).float()
-        targets = mixed_targets(labels, logits.shape[1], keep).repeat_interleave(clips.shape[1], 0)
-        loss = cross_entropy(logits, targets, label_smoothing=label_smoothing) * (len(labels) / videos)
-        total += loss.item()
-        if not math.isfinite(total):
-            optimizer.zero_grad(set_to_none=True)
-            return total
-        loss.backward()
-    if clip_grad:
-        nn.utils.clip_grad_norm_(model.parameters(), clip_grad)
-    optimizer.step()
+
+    again, passes = _Remembered(parts), passes or Passes()
+
+    def backward() -> list[float] | None:
+        losses = []
+        with passes.too_large():
+            for part in again:
+                losses.append(sum(_backward(model, part, videos, mix, label_smoothing, execution, passes)))
+            return torch.stack(losses).tolist() if losses else []  # the one wait for the device
+        return None
+
+    def update() -> None:
+        if clip_grad:
+            nn.utils.clip_grad_norm_(model.parameters(), clip_grad)
+        optimizer.step()
+
+    while (losses := execution.group.gradients(model, backward)) is None:
+        optimizer.zero_grad(set_to_none=True)
+        passes.halve()
+    total = 0.0
+    for loss in losses:
+        total += loss
+    if math.isfinite(total):
+        execution.group.gather("update", update)
     optimizer.zero_grad(set_to_none=True)
     return total

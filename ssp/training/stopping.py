@@ -24,6 +24,10 @@ class Interrupted(Exception):
         super().__init__(f"interrupted ({', '.join(number.name for number in _asked)}); run the same command again")
 
 
+class ProcessLost(Exception):
+    """One of several processes that train together has ended before the training has."""
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
     """While the block runs, signals ask instead of ending the process. Only the main thread can have them do so."""

@@ -32,7 +32,7 @@ rule costs:
         ENVIRONMENT
     threads: cfg.compute.train.threads
     resources:
-        **asked_for("train", "costs"),
+        **asked_for("train", "costs", alone=True),
     params:
         config=slice_lines(cfg.costs_slice()),
     message:
@@ -138,7 +138,7 @@ if cfg.explained:
             ENVIRONMENT
         threads: cfg.compute.train.threads
         resources:
-            **asked_for("train", "explain", "{dataset}"),
+            **asked_for("train", "explain", "{dataset}", alone=True),
         params:
             row=cfg.explained,
             seed=cfg.seeds[0],

@@ -1,5 +1,8 @@
 """What sweeps ask for where the config says little about them."""
 
+import pytest
+from pydantic import ValidationError
+
 from ssp.config import Config
 from ssp.config.sections import ComputePlan
 from tests.unit.made_records import make_config
@@ -28,3 +31,24 @@ def test_a_sweep_gets_as_many_tries_as_its_time_takes():
         assert config.trainings_of_a_study("ssv2") == 3
         assert config.tries_of_a_sweep() == tries
     assert make_config(sweep={"trials": 0}).tries_of_a_sweep() == 1
+
+
+def test_processes_of_a_training():
+    """With GPUs there is one a GPU; the workers of a sweep share these; each process needs a thread."""
+    for compute, workers, train, sweep in (
+        ({}, 1, 1, 1),
+        ({"train": {"gpus": 4}}, 1, 4, 4),
+        ({"train": {"gpus": 4}}, 2, 4, 2),
+        ({"train": {"gpus": 1}}, 3, 1, 1),
+        ({"train": {"threads": 4, "processes": 3}}, 2, 3, 3),
+        ({"train": {"threads": 4, "processes": 3}, "sweep": {"processes": 1}}, 1, 3, 1),
+    ):
+        config = make_config(compute=compute, sweep={"trials": 1, "workers": workers})
+        assert (config.processes("train"), config.processes("sweep"), config.processes("pretrain")) == (train, sweep, 1)
+    for compute, said in (
+        ({"train": {"processes": 2}}, "train.processes: 2 share 1 threads; give each at least one"),
+        ({"train": {"processes": 2, "threads": 2}, "sweep": {"threads": 1}}, "sweep.processes: 2 share 1 threads"),
+        ({"pretrain": {"processes": 2, "gpus": 2, "threads": 2}}, "pretrain.processes: with gpus there is one a GPU"),
+    ):
+        with pytest.raises(ValidationError, match=said):
+            ComputePlan.model_validate(compute)

@@ -10,6 +10,7 @@ import pytest
 
 from ssp.errors import ConfigError, StorageError
 from ssp.jobs.attempts import MEMORY, TIME, begin, end, growth
+from ssp.training.stopping import ProcessLost
 
 
 @pytest.fixture
@@ -143,6 +144,15 @@ def test_only_a_mistake_fails_again_at_once_and_only_until_the_workflow_starts_a
     os.utime(config, (later, later))
     assert begin(log, config) is None
     assert growth(log) == {MEMORY: 2, TIME: 2}  # this one alone, which has not ended
+
+
+def test_an_attempt_that_lost_one_of_its_processes_was_killed(job, slurm):
+    log, config = job
+    for number, state in enumerate(("OUT_OF_MEMORY", "CANCELLED")):
+        slurm(f"{number}", state)
+        begin(log, config)
+        end(log, leaving(ProcessLost("a process of 2 that train together has ended")))
+    assert growth(log) == {MEMORY: 2, TIME: 1}
 
 
 def test_a_command_that_made_a_mistake_is_not_run_again(tmp_path):

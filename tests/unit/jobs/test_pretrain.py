@@ -15,7 +15,7 @@ from ssp.methods.build import build_model
 from ssp.paths import Paths
 
 
-def config(**settings):
+def config(compute=None, **settings):
     plain = {"seed": 3, "clips": 24, "held_out": 24, "steps": 5, "batch_size": 8, "lr": 0.003} | settings
     dataset = {
         "source": "ssv2",
@@ -43,6 +43,7 @@ def config(**settings):
         "datasets": {"ssv2": dataset},
         "methods": {"linear": {}},
         "sweep": {"trials": 1},
+        "compute": {"pretrain": compute or {}},
     }
     return parse_config(data, "test.yaml")
 
@@ -78,6 +79,20 @@ def test_writes_a_backbone_that_loads_and_a_report():
     assert 0 <= report["top1"] <= min(report["look_top1"], report["motion_top1"]) <= 100
     with safe_open(path, "pt") as file:
         assert file.metadata()["identity"] == report["identity"]
+
+
+def test_two_processes_make_the_backbone_of_one():
+    one, two = config(), config({"threads": 2, "processes": 2})
+    expected = load_file(pretrain.run_pretrain(one, "tiny"))
+    Paths.of(one).backbone("tiny").unlink()
+    found = load_file(pretrain.run_pretrain(two, "tiny"))
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-3)
+    report = json.loads(Paths.of(two).backbone("tiny").with_suffix(".json").read_text())
+    assert report["run"]["processes"] == 2
+    with pytest.raises(ConfigError, match=r"compute\.pretrain\.processes: 9 are too many for steps of 8 clips"):
+        pretrain.run_pretrain(config({"threads": 9, "processes": 9}), "tiny")
 
 
 def test_the_seed_decides_the_weights():

@@ -19,7 +19,8 @@ from ssp.jobs.tracking import Tracking
 from ssp.methods.space import search_space
 from ssp.paths import Paths
 from ssp.records.choice import load_choice
-from ssp.training.loop import EpochResult, TrainingFailed
+from ssp.training.failure import TrainingFailed
+from ssp.training.loop import EpochResult
 from ssp.training.stopping import Interrupted
 
 

@@ -12,7 +12,8 @@ from ssp.config import Recipe
 from ssp.errors import ConfigError
 from ssp.records.record import Chosen
 from ssp.training.evaluate import validate
-from ssp.training.loop import TrainingFailed, TrainingState, best_of, epoch_batches, fit, trained_tensors
+from ssp.training.failure import TrainingFailed
+from ssp.training.loop import TrainingState, best_of, epoch_batches, fit, trained_tensors
 from tests.unit.toy import CPU, Clips, small_model
 
 CHOSEN = Chosen(lr=0.02, weight_decay=0.01, drop_path=0.0)
