@@ -78,7 +78,7 @@ def test_the_record_says_what_the_numbers_depend_on(measured):
 def test_a_step_is_of_the_whole_batch_in_its_micro_batches(tmp_path):
     config = tiny_config(tmp_path, datasets__ucf101__recipe__micro_batch=3)
     trainee = costs.Trainee(costs.Setting(config), costs.Setting(config).execution, 8)
-    assert [len(labels) for _, labels in trainee.parts()] == [3, 3, 2]
+    assert [len(part.labels) for part in trainee.parts()] == [3, 3, 2]
     before = {name: p.detach().clone() for name, p in trainee.model.named_parameters()}
     trainee.step()
     moved = {name for name, p in trainee.model.named_parameters() if not torch.equal(p, before[name])}
