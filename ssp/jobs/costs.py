@@ -34,7 +34,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ssp.backbone.checkpoint import save_tuned
 from ssp.backbone.flops import UncountedOperator, forward_flops
