@@ -98,6 +98,14 @@ def parse_python(words, whole):
         there(words[0])
 
 
+def parse_torchrun(words, whole):
+    from torch.distributed.run import get_args_parser
+
+    given = get_args_parser().parse_args(words)
+    assert given.module
+    parse_python(["-m", given.training_script, *given.training_script_args], whole)
+
+
 def parse_mlflow(words, whole):
     from mlflow.cli import cli
 
@@ -117,6 +125,7 @@ PARSERS = {
     "snakemake": parse_snakemake,
     "make": parse_make,
     "python": parse_python,
+    "torchrun": parse_torchrun,
     "mlflow": parse_mlflow,
     "pip": parse_other,
     "conda": parse_other,

@@ -1,6 +1,8 @@
 """The same work in several processes that train together, each in an interpreter of its own."""
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +34,7 @@ def in_processes(size: int, work: Callable[..., Any], *arguments: Any) -> list[A
 
 
 def _one(group, port, answers, work, arguments):
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     torch.set_num_threads(1)
     join(group, dist.TCPStore(HERE, port, group.size), cuda=False)
     try:
@@ -40,3 +43,8 @@ def _one(group, port, answers, work, arguments):
         answers.put((group.rank, repr(error)))
         raise
     leave()
+
+
+def _end_with(process):
+    process.join()
+    os._exit(1)
