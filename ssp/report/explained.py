@@ -38,7 +38,8 @@ def _dataset(results: Results, dataset: str) -> dict[str, Any]:
     cell = next(cell for cell in results.of(dataset) if cell.method == results.config.explained)
     record = cell.records[results.config.seeds[0]]
     explained, picture = load_explained(results.config, record)
-    about: dict[str, Any] = {"name": dataset, "anchor": anchor(dataset, cell.method), "reason": record.reason}
+    about: dict[str, Any] = results.data(dataset) | {"name": dataset, "reason": record.reason}
+    about["anchor"] = anchor(dataset, cell.method)
     if not picture:
         return about | {"picture": None}
     with Image.open(io.BytesIO(picture)) as image:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from ssp.config import Config, search_words
+from ssp.config import Config, data_title, search_words
 from ssp.records import published
 from ssp.records.shared import joined_words
 from ssp.tables import stats, verdict
@@ -111,7 +111,7 @@ def bold_words(config: Config, tables: LongTables) -> str:
     if pairs.empty:
         return ""
     family = int(pairs["p"].notna().sum())
-    untold = list(pairs.loc[pairs["p"].isna(), "dataset"].unique())
+    untold = [data_title(config, name) for name in pairs.loc[pairs["p"].isna(), "dataset"].unique()]
     words = (
         f"Bold: may be the best of its column, as no other row is better (p < {stats.ALPHA}, adjusted after Holm over "
         f"all {family} pairs of rows in this table). Rank: in brackets the places that this test leaves open."
@@ -138,6 +138,12 @@ def epoch_words(config: Config) -> str:
     """That test chose the epochs, behind what is said of the choice of hyper-parameters; empty where it did not."""
     test_chose = config.quirk("best_epoch") == "published"
     return "; the epoch of each final model chosen on test, as published" if test_chose else ""
+
+
+def measured_words(config: Config, seeds: list[int] | None = None) -> str:
+    """What stands in a cell: a mean with its spread; one seed has none."""
+    many = len(config.seeds if seeds is None else seeds) > 1
+    return f"{'mean ± standard deviation over' if many else 'of'} {seeds_words(config, seeds)}"
 
 
 def seeds_words(config: Config, seeds: list[int] | None = None) -> str:
@@ -245,7 +251,8 @@ def family_words(config: Config, tables: LongTables) -> str:
         "adjusted."
     )
     untested = table[table["p"].isna() & (table["n_seeds"] > 0)]["dataset"].unique()
-    if len(untested):
+    untested = [data_title(config, name) for name in untested]
+    if untested:
         words += (
             f" {not_enough(config).capitalize()} for a p-value on {', '.join(untested)}: one data set needs "
             f"{stats.MIN_SEEDS}."
@@ -253,7 +260,8 @@ def family_words(config: Config, tables: LongTables) -> str:
     hopeless = tested[tested["p_holm_smallest"] >= stats.ALPHA].drop_duplicates("dataset")
     for _, row in hopeless.iterrows():
         words += (
-            f" {row['dataset']}: with {row['groups']} test groups p cannot be below {2.0 ** (1 - row['groups']):.2g}, "
+            f" {data_title(config, row['dataset'])}: with {row['groups']} test groups p cannot be below "
+            f"{2.0 ** (1 - row['groups']):.2g}, "
             f"nor p (Holm) below {row['p_holm_smallest']:.2g}; nothing there can be significant."
         )
     return words
@@ -306,7 +314,7 @@ class _CellNotes:
         failed, read_before = _failed_words(cell), read_before_words(int(cell["read_before"].sum()))
         if failed:
             words = "; ".join(filter(None, (failed, read_before)))
-            return self.notes.mark(f"{self._config.rows[method].title} on {dataset} {words}")
+            return self.notes.mark(f"{self._config.rows[method].title} on {data_title(self._config, dataset)} {words}")
         return self.notes.mark(read_before) if read_before else ""
 
 
