@@ -167,7 +167,7 @@ def _accuracy(results: Results, row: str) -> str:
     table = results.tables.uncertainty
     found = table[(table["dataset"] == results.main_column) & (table["method"] == row)].iloc[0]
     interval = "" if pd.isna(found["low"]) else f" ({LEVEL} interval {found['low']:.1f} to {found['high']:.1f})"
-    return f"{found['mean']:.1f} %{interval}"
+    return f"{found['mean']:.1f}\u00a0%{interval}"
 
 
 def _rows(config: Config, names: list[str], many: str) -> str:
@@ -190,9 +190,10 @@ def how(results: Results) -> str:
     config = results.config
     if len(config.seeds) == 1:
         return ""
-    words = (
-        f"{seeds_words(config).capitalize()}. Intervals are {LEVEL}, for other {config.units} and other test groups."
-    )
+    words = f"{seeds_words(config).capitalize()}. Intervals: {LEVEL}, for other {config.units} and other test groups"
     if results.tables.differences["p_holm"].notna().any():
-        words += " They are not adjusted; p-values are (Holm): with the reference over all comparisons, of the best over all pairs."
-    return words
+        words += (
+            ", not adjusted. p-values are adjusted after Holm: those with the reference over all comparisons with it, "
+            "what is said of the best over all pairs"
+        )
+    return f"{words}."

@@ -172,11 +172,11 @@ def _how(config: Config, rows: list[dict]) -> str:
     rounds = max(row["rounds"] for row in rows)
     return (
         f"Costs on clips of {data_title(config, dataset)} ({clips.num_frames} x {side} x {side}), measured with random "
-        f"ones on {first['device']}{threads} ({first['precision']}, scan {first['scan']}). Parameters: those that train, "
-        "without head and final norm. GFLOPs: of the forward pass of a clip, both scans included, a multiply-add being "
-        f"two. Step: time of an optimizer step of {videos} videos{each}; memory: its peak; inference: time of a clip; "
-        f"each relative to the linear probe ({LINEAR}), median over {rounds} rounds. Saved: what a run keeps, head "
-        "included."
+        f"ones on {first['device']}{threads} ({first['precision']}, scan {first['scan']}). Parameters: those that "
+        "train, without head and final norm. GFLOPs: of the forward pass of a clip, both scans included, a "
+        f"multiply-add being two. Step: time of an optimizer step of {videos} videos{each}; memory: its peak; "
+        f"inference: time of a clip; each relative to the linear probe ({LINEAR}), median over {rounds} rounds. Saved: "
+        "what a run keeps, head included."
     )
 
 

@@ -149,7 +149,7 @@ def test_failed_cells_stay_with_their_reason():
     assert (main.drop([("ssv2", "full"), ("hmdb51", "vpt")])["status"] == "ok").all()
     markdown = read(config, "main.md")
     assert "failed [2]" in markdown and "52.0 ± 2.8 [1]" in markdown
-    assert r"- [2] full on ssv2 failed with seed 0, 1, 2: loss is not finite in epoch 3 (50% \| lr_x)" in markdown
+    assert r"- [2] full on SSv2-like failed with seed 0, 1, 2: loss is not finite in epoch 3 (50% \| lr_x)" in markdown
     assert "- [1] vpt on hmdb51 failed with seed 1: out of memory (the mean is over the other seeds)" in markdown
     rows = {line.split("|")[1].strip(): line for line in markdown.splitlines() if line.startswith("|")}
     # No average over a part of the data sets; the published one stands.
@@ -191,7 +191,7 @@ def test_a_choice_after_a_look_at_test_is_marked():
     main = read(config, "main.md")
     assert "50.0 ± 0.0 [1]" in main and "- [1] test had been read 5 times before this choice" in main
     assert (
-        "- [2] full on hmdb51 failed with seed 0: out of memory (the mean is over the other seeds); "
+        "- [2] full on HMDB51-like failed with seed 0: out of memory (the mean is over the other seeds); "
         "test had been read 1 time before this choice\n"
     ) in main
     assert "[3]" not in main
@@ -309,7 +309,10 @@ def test_two_seeds_make_nothing_bold_on_a_data_set():
     write_apart(config, {"ssp": 90.0, "linear": 30.0})
     write_tables(config)
     markdown = read(config, "main.md")
-    assert "**" not in markdown and "Not enough seeds to tell rows apart on hmdb51: nothing is bold there." in markdown
+    assert (
+        "**" not in markdown
+        and "Not enough seeds to tell rows apart on HMDB51-like: nothing is bold there." in markdown
+    )
     assert read(config, "ranks.csv")["rank"].tolist() == [1, 2] and read(config, "ranks.csv")["rank_low"].isna().all()
     line = read(config, "differences.md").splitlines()[-1]
     assert [cell.strip() for cell in line.split("|")[5:7]] == ["not enough seeds", "–"]
@@ -343,9 +346,7 @@ def test_what_cannot_be_significant_is_said():
     write_tables(config)
     differences = read(config, "differences.csv")
     assert (differences["p"] >= 2 / 32).all() and differences["p_holm_smallest"].tolist() == [4 / 32, 4 / 32]
-    said = (
-        "hmdb51: with 5 test groups p cannot be below 0.062, nor p (Holm) below 0.12; nothing there can be significant."
-    )
+    said = "HMDB51-like: with 5 test groups p cannot be below 0.062, nor p (Holm) below 0.12; nothing there can be"
     assert said in read(config, "differences.md")
 
 
