@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 
 from ssp.figures.style import MARKERS, look
 
-LETTER = 0.56  # width of a letter, as a share of its height
+LETTER = 0.6  # width of a letter, as a share of its height
 
 
 class Line(NamedTuple):
@@ -110,7 +110,7 @@ def linear(values: Iterable[float], title: str, least: float = 0.0, ends: tuple[
     missing = max(least, 1e-9 * max(abs(low), abs(high), 1)) - (high - low)
     if missing > 0:
         low, high = low - missing / 2, high + missing / 2
-    step = _round_step((high - low) / 4)
+    step = _round_step((high - low) / 5)
     low, high = max(math.floor(low / step + 1e-9) * step, ends[0]), min(math.ceil(high / step - 1e-9) * step, ends[1])
     ticks = [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
     # As many decimals as the step needs: 2.5 has one.
@@ -199,7 +199,8 @@ def rows(spots: Sequence[Spot], x: Axis, y: Axis, front: Sequence[str], told: st
     if len(corners) > 1:
         path = "L".join(f"{a:.1f} {b:.1f}" for a, b in corners)
         drawn.append(f'<path class="front" d="M{path}"/>')
-    names = _names(spots, at, corners, box)
+    bars = [(at[s.row][0], down(s.high), down(s.low)) for s in spots if math.isfinite(s.low)]
+    names = _names(spots, at, corners, bars, box)
     for spot in spots:
         (a, b), mark = at[spot.row], look(spot.row)
         bar = ""
@@ -254,12 +255,17 @@ def _steps(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _names(
-    spots: Sequence[Spot], at: dict[str, tuple[float, float]], corners: Sequence[tuple[float, float]], box: Box
+    spots: Sequence[Spot],
+    at: dict[str, tuple[float, float]],
+    corners: Sequence[tuple[float, float]],
+    bars: Sequence[tuple[float, float, float]],
+    box: Box,
 ) -> dict[str, str]:
     """Names beside their marks where there is room; one without room has its title alone, and the table beside it."""
     size, r = box.font * 0.92, box.font / 2
     taken = [(a - r, b - r, a + r, b + r) for a, b in at.values()]
     taken += [(min(a, c), min(b, d) - 1, max(a, c) + 1, max(b, d)) for (a, b), (c, d) in pairwise(corners)]
+    taken += [(a - 1, top, a + 1, bottom) for a, top, bottom in bars]
     found = {}
     for spot in spots:
         (a, b), width = at[spot.row], LETTER * size * len(spot.name)

@@ -90,7 +90,7 @@ def test_one_row_has_an_axis_with_numbers_that_do_not_collide(recwarn):
 def test_a_row_has_one_look_whatever_stands_beside_it():
     looks = []
     for methods in (("ssp", "vpt"), ("full", "vpt", "linear", "ssp")):
-        config = make_config(datasets=("hmdb51",), methods=methods)
+        config = make_config(datasets=("hmdb51",), methods=methods, name=f"of{len(methods)}")
         write_all(config)
         write_tables(config)
         (panel,) = accuracy_against_parameters(config, read_tables(config)).axes

@@ -89,13 +89,14 @@ def names(axis):
 
 
 def test_axes_name_round_numbers_around_what_they_hold():
-    assert names(svg.linear([0, 100], "")) == ["0", "25", "50", "75", "100"]
+    assert names(svg.linear([0, 100], "")) == ["0", "20", "40", "60", "80", "100"]
     assert names(svg.linear([61.2, 68.9], "")) == ["60", "62", "64", "66", "68", "70"]
-    assert names(svg.linear([10, 19.9], "")) == ["10.0", "12.5", "15.0", "17.5", "20.0"]
+    assert names(svg.linear([10, 19.9], "")) == ["10", "12", "14", "16", "18", "20"]
     assert names(svg.linear([99.5, 99.6], "", least=5, ends=(0, 100)))[-1] == "100"  # there is nothing above
     flat = svg.linear([50, 50, float("nan")], "", least=5)
     assert flat.low < 50 < flat.high
     assert names(svg.whole(1, ""))[0] == "1" and names(svg.whole(30, "")) == ["1", "10", "20", "30"]
+    assert names(svg.linear([0, 12.5], "")) == ["0.0", "2.5", "5.0", "7.5", "10.0", "12.5"]
     assert names(svg.at([8, 1, 2, 2], "")) == ["1", "2", "8"]
 
 

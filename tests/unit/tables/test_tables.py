@@ -150,7 +150,7 @@ def test_failed_cells_stay_with_their_reason():
     markdown = read(config, "main.md")
     assert "failed [2]" in markdown and "52.0 ± 2.8 [1]" in markdown
     assert r"- [2] full on SSv2-like failed with seed 0, 1, 2: loss is not finite in epoch 3 (50% \| lr_x)" in markdown
-    assert "- [1] vpt on hmdb51 failed with seed 1: out of memory (the mean is over the other seeds)" in markdown
+    assert "- [1] vpt on HMDB51-like failed with seed 1: out of memory (the mean is over the other seeds)" in markdown
     rows = {line.split("|")[1].strip(): line for line in markdown.splitlines() if line.startswith("|")}
     # No average over a part of the data sets; the published one stands.
     assert [cell.strip() for cell in rows["full"].split("|")[-4:-1]] == ["–", "71.80", "–"]
@@ -316,7 +316,7 @@ def test_two_seeds_make_nothing_bold_on_a_data_set():
     assert read(config, "ranks.csv")["rank"].tolist() == [1, 2] and read(config, "ranks.csv")["rank_low"].isna().all()
     line = read(config, "differences.md").splitlines()[-1]
     assert [cell.strip() for cell in line.split("|")[5:7]] == ["not enough seeds", "–"]
-    assert "Not enough seeds for a p-value on hmdb51: one data set needs 3" in read(config, "differences.md")
+    assert "Not enough seeds for a p-value on HMDB51-like: one data set needs 3" in read(config, "differences.md")
 
 
 def test_pairs_are_one_family_and_comparisons_with_the_reference_another():
