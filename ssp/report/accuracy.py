@@ -96,8 +96,6 @@ def _verdict(results: Results) -> dict[str, Any]:
         {"cells": [plain_text(value) for value in cells], **results.data(dataset), **results.row(method)}
         for (dataset, method), cells in zip(keys, layout.table.itertuples(index=False), strict=True)
     ]
-    for row, dataset in zip(rows, table["dataset"], strict=True):
-        row["cells"][0] = results.data(dataset)["title"]
     columns = [*layout.table.columns]
     return {
         "caption": layout.caption,

@@ -25,6 +25,7 @@ from ssp.tables.layout import (
     LEVEL,
     Layout,
     epoch_words,
+    heads,
     measured_words,
     not_enough,
     read_before_words,
@@ -180,7 +181,7 @@ def lay_out_ablation(config: Config, name: str, table: pd.DataFrame) -> Layout:
         f"paired by video and seed, with {LEVEL} interval; {how}. {config.units.capitalize()} and test groups are "
         f"drawn anew, together. {_star_words(config, table)}"
     )
-    return Layout(two_level_table(columns), caption, notes)
+    return Layout(two_level_table(columns), caption, notes, heads(config))
 
 
 def _star_words(config: Config, table: pd.DataFrame) -> str:

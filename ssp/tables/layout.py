@@ -11,7 +11,7 @@ Design choices
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
@@ -33,17 +33,22 @@ RANK = "rank"
 
 @dataclass(frozen=True)
 class Layout:
-    """A table for readers: cells, the words above it and the notes below."""
+    """A table for readers: cells, the words above it and the notes below.
+
+    Groups of columns bear the keys of the data sets, for programs; `heads` says what files and terminals call these.
+    """
 
     table: pd.DataFrame
     caption: str
     notes: list[str]
+    heads: dict[str, str] = field(default_factory=dict)
 
     def texts(self, label: str) -> dict[str, str]:
         """The whole table by file suffix: md, and tex under a label."""
+        table = self.table.rename(columns=self.heads, level=0 if self.table.columns.nlevels > 1 else None)
         return {
-            "md": f"{self.caption}\n\n{dataframe_to_markdown(self.table, self.notes)}",
-            "tex": dataframe_to_latex(self.table, self.caption, label, self.notes),
+            "md": f"{self.caption}\n\n{dataframe_to_markdown(table, self.notes)}",
+            "tex": dataframe_to_latex(table, self.caption, label, self.notes),
         }
 
 
@@ -102,7 +107,15 @@ def _titles(config: Config) -> list[str]:
 
 def _with_titles(config: Config, table: pd.DataFrame) -> pd.DataFrame:
     """A long table with titles in place of names."""
-    return table.assign(method=[config.rows[name].title for name in table["method"]])
+    return table.assign(
+        method=[config.rows[name].title for name in table["method"]],
+        dataset=[data_title(config, name) for name in table["dataset"]],
+    )
+
+
+def heads(config: Config) -> dict[str, str]:
+    """What the data sets are called over groups of columns."""
+    return {name: data_title(config, name) for name in config.columns}
 
 
 def bold_words(config: Config, tables: LongTables) -> str:
@@ -180,7 +193,7 @@ def _main(config: Config, tables: LongTables) -> Layout:
         sign_words(tables),
     ]
     caption = " ".join(filter(None, words))
-    return Layout(two_level_table(columns), caption, notes.notes)
+    return Layout(two_level_table(columns), caption, notes.notes, heads(config))
 
 
 def _parameters(config: Config, tables: LongTables) -> Layout:
@@ -208,7 +221,9 @@ def _uncertainty(config: Config, tables: LongTables) -> Layout:
         columns[(dataset, f"{LEVEL}")] = [interval_text(row["low"], row["high"]) for row in rows]
         known = [row for row in rows if not pd.isna(row["videos"])]
         if known and dataset != AVERAGE:
-            sizes.append(f"{dataset} {known[0]['videos']:,} videos in {known[0]['groups']:,} groups")
+            sizes.append(
+                f"{data_title(config, dataset)} {known[0]['videos']:,} videos in {known[0]['groups']:,} groups"
+            )
         single |= any(row["interval"].endswith("and videos") for row in known if not pd.isna(row["interval"]))
     units = config.units
     caption = (
@@ -220,7 +235,7 @@ def _uncertainty(config: Config, tables: LongTables) -> Layout:
         caption += " Where test groups do not differ, single videos stand for groups."
     if len(config.seeds) == 1:
         caption += " One seed makes no interval."
-    return Layout(two_level_table(columns), caption, [])
+    return Layout(two_level_table(columns), caption, [], heads(config))
 
 
 def _differences(config: Config, tables: LongTables) -> Layout:
