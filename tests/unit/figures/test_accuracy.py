@@ -82,6 +82,8 @@ def test_one_row_has_an_axis_with_numbers_that_do_not_collide(recwarn):
     figure = accuracy_against_parameters(config, read_tables(config))
     figure.draw_without_rendering()
     assert [str(warning.message) for warning in recwarn] == []
+    low, high = figure.axes[0].get_xlim()
+    assert low * 1.5 < 29_414 < high / 1.5  # in the middle of some room
     shown = [label for label in figure.axes[0].get_xticklabels(which="both") if label.get_text()]
     spans = sorted((box.x0, box.x1) for box in (label.get_window_extent() for label in shown))
     assert spans and all(left[1] < right[0] for left, right in pairwise(spans))

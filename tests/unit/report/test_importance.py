@@ -64,7 +64,9 @@ def test_too_few_trials_and_failed_ones_say_nothing():
     assert importance([]) == []
 
 
-def test_where_nothing_matters_the_share_is_small():
+def test_what_chance_makes_is_taken_off():
+    """Two further parts explain a tenth of twenty ranks that follow from nothing."""
     noise = np.random.default_rng(5)
-    found = importance([study(lambda params: noise.normal(), trials=200)])
-    assert all(one.share < 0.05 for one in found)
+    found = [importance([study(lambda params: noise.normal(), seed=seed)]) for seed in range(60)]
+    shares = [one.share for own in found for one in own if one.name == "drop_path"]
+    assert len(shares) == 60 and np.median(shares) < 0.02

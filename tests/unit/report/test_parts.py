@@ -60,8 +60,8 @@ def test_many_classes_are_a_small_picture_without_text():
 
 
 RIGHT = pd.DataFrame(  # share of the seeds that are right
-    {"ssp": [0, 1, 2 / 3, 1 / 3, 1, 0], "vpt": [0, 0, 1 / 3, 1, 1, 1], "full": [0, 0, 0, 1, 0, 1]},
-    index=list("abcdef"),
+    {"ssp": [0, 1, 2 / 3, 1 / 3, 1, 0, 1], "vpt": [0, 0, 1 / 3, 1, 1, 1, 2 / 3], "full": [0, 0, 0, 1, 0, 1, 0]},
+    index=list("abcdefg"),
 )
 
 
