@@ -361,7 +361,8 @@ window.addEventListener("load", () => {
   press(sizes, "trained"); told.push(texts(sizes, "method").join(" ")); // thousands have commas: 29,414, 8,414, 64
   const stages = tables("stages")[0];
   press(stages, "time"); told.push(texts(stages, "time").slice(0, 3).join(" ")); // 1:32 min is more than 4.0 s
-  const pictures = [...document.querySelectorAll("img, svg:not(.key)")].filter((one) => !one.closest("details:not([open])"));
+  const drawn = [...document.querySelectorAll("img, svg:not(.key)")];
+  const pictures = drawn.filter((one) => !one.closest("details:not([open])"));
   const empty = pictures.filter((one) => one.getBoundingClientRect().width < 20 || one.naturalWidth === 0);
   told.push(`${document.querySelectorAll("img").length} pictures, ${empty.length} empty`);
   const explained = [...document.querySelectorAll("#explained img")];
