@@ -173,6 +173,8 @@ def test_drawing_has_every_rule_and_arrow_apart():
     corners = [(float(box.get("x")), float(box.get("y"))) for box in drawn.iter("rect")]
     assert len(set(corners)) == len(dag.NEEDS)
     width, height = dag.BOX
+    across, down = map(float, drawn.get("viewBox").split()[2:])
+    assert all(0 <= x and x + width <= across and 0 <= y and y + height <= down for x, y in corners)
     for i, (x, y) in enumerate(corners):
         assert all(abs(x - u) >= width or abs(y - v) >= height for u, v in corners[:i])
 
