@@ -113,7 +113,7 @@ def _frames(store: FrameStore, row: int, clips: Clips) -> tuple[list[str], list[
         image = Image.fromarray(frame)
         if image.height > HEIGHT:
             image = image.resize((round(image.width * HEIGHT / image.height), HEIGHT), Image.Resampling.LANCZOS)
-        addresses.append(data_uri(image, "JPEG", quality=85))
+        addresses.append(data_uri(image, "WEBP", quality=85))
     return addresses, indices.tolist()
 
 
