@@ -61,7 +61,7 @@ from ssp.config.sections import (
     Validation,
 )
 from ssp.config.slices import deciding, flattened, slice_change, slice_hash, slice_lines
-from ssp.config.words import search_words
+from ssp.config.words import data_title, search_words
 
 __all__ = [
     "EXTENDS",
@@ -102,6 +102,7 @@ __all__ = [
     "Tracking",
     "Validation",
     "config_text",
+    "data_title",
     "deciding",
     "flattened",
     "load_config",

@@ -335,7 +335,11 @@ class Method(Strict):
     """A row of the tables: a named setting of a tuning method, and where its hyper-parameters are searched."""
 
     method: str | None = Field(default=None, description="The tuning method, as registered; null: the row's name.")
-    title: str | None = Field(default=None, min_length=1, description="What tables and figures print; null: the name.")
+    title: str | None = Field(
+        default=None,
+        min_length=1,
+        description="What tables and figures print; null: the name, of a known method as one writes it.",
+    )
     published: Literal[False] | str | None = Field(
         default=None, description="Which of the paper's rows it stands beside; null: that of its name; false: none."
     )

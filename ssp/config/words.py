@@ -1,8 +1,23 @@
-"""The budget of a search in words, as captions, the report and `ssp check` say it."""
+"""What captions and the report say of a config: the budget of a search, and what its data sets are called."""
 
 from __future__ import annotations
 
 from ssp.config.benchmark import Config
+
+TITLES = {"hmdb51": "HMDB51", "ucf101": "UCF101", "ssv2": "SSv2", "breakfast": "Breakfast"}
+"""Published data sets, by their source, as people write them."""
+
+
+def data_title(config: Config, name: str) -> str:
+    """What people call a data set, or a column of the tables; generated videos are no more than like the published."""
+    if name in config.columns:
+        settings = config.archived[name]
+        if name != settings.source or name not in TITLES:
+            return name  # as the config's author calls it
+        return TITLES[name] + ("-like" if settings.generate else "")
+    if name in config.datasets:
+        return f"{data_title(config, config.column_of(name))}, split {config.datasets[name].split}"
+    return name  # the average
 
 
 def search_words(config: Config) -> str:

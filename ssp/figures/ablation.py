@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ssp.config import Config
+from ssp.config import Config, data_title
 from ssp.errors import ConfigError
 from ssp.figures.style import COLOURS, MARKERS, STYLE, save_figure
 from ssp.paths import Paths
@@ -54,7 +54,7 @@ def ablation_curve(config: Config, name: str, table: pd.DataFrame) -> Figure:
         )
         for i, (label, line) in enumerate(lines):
             _draw(panel, line, axis, config.ablations[name].of, label, i)
-        panel.set_title(dataset, loc="left")
+        panel.set_title(data_title(config, dataset), loc="left")
         if other is not None:
             panel.legend(frameon=False, fontsize=8)
     for panel in panels.flat[len(datasets) :]:

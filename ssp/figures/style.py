@@ -1,10 +1,15 @@
-"""How all figures look, and how they are written."""
+"""How all figures look, and how they are written.
+
+A row has one look wherever it is shown: it follows the row's name, not its place in a table, so that two figures of
+different rows can be read side by side.
+"""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ssp.files import atomic_path
 
@@ -13,6 +18,11 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
 MARKERS = "osD^vP*Xhp"
+# New names at the end: colour and marker are by place, and 7 colours and 10 markers make 70 pairs.
+ROWS = (
+    *("ssp", "vpt", "full", "adapter", "st_adapter", "lora", "linear", "vfpt", "svp", "additional_scan", "stop"),
+    *("affix", "bitfit", "dora", "initial_state", "norm_tuning", "partial", "prodial", "sdt", "ssf", "state_offset"),
+)
 STYLE = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -30,6 +40,19 @@ STYLE = {
     "pdf.fonttype": 42,  # text stays text
 }
 _UNDATED = {"pdf": {"CreationDate": None, "Creator": None, "Producer": None}, "png": {"Software": None}}
+
+
+class Look(NamedTuple):
+    """Places of a row in `COLOURS` and `MARKERS`."""
+
+    colour: int
+    marker: int
+
+
+def look(row: str) -> Look:
+    """How a row is drawn, by its name; a name of its own has one of the 70 pairs that its letters pick."""
+    place = ROWS.index(row) if row in ROWS else zlib.crc32(row.encode())
+    return Look(place % len(COLOURS), place % len(MARKERS))
 
 
 def save_figure(figure: Figure, paths: Iterable[Path]) -> None:

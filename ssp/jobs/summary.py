@@ -6,7 +6,9 @@ repeats it.
 
 from __future__ import annotations
 
+import json
 import sys
+from urllib.parse import quote, urlencode
 
 from ssp.config import Config, load_config
 from ssp.paths import FIGURE_FORMATS, LAID_OUT_TABLES, TABLE_FORMATS, Paths
@@ -42,12 +44,28 @@ def print_summary(config: Config) -> None:
 
 
 def _mlflow_pages(config: Config) -> str:
+    """How to see the runs: MLflow opens on another page, without any."""
     uri = config.tracking.uri
-    if uri is None:
-        return f"mlflow ui --backend-store-uri sqlite:///{Paths.of(config).mlflow}/mlflow.db"
-    if uri.startswith(("http://", "https://")):
-        return f"open {uri}"
-    return "mlflow ui --backend-store-uri (tracking.uri of the config)"  # it may hold a password
+    if uri and uri.startswith(("http://", "https://")):
+        return f"open {uri.rstrip('/')}{_runs(config)}"
+    # Another database's address may hold a password.
+    store = "(tracking.uri of the config)" if uri else f"sqlite:///{Paths.of(config).mlflow}/mlflow.db"
+    return f"mlflow ui --backend-store-uri {store}\n  open http://127.0.0.1:5000{_runs(config)}"
+
+
+def _runs(config: Config) -> str:
+    """The page of the trainings with their metrics, best test accuracy first; the first page where no run was noted."""
+    try:
+        experiment = json.loads((Paths.of(config).mlflow / "ready.json").read_bytes())["experiment_id"]
+    except (OSError, ValueError, KeyError):
+        return ""
+    shown = {
+        "compareRunsMode": "CHART",  # the table would show no metric before one has picked its columns
+        "searchFilter": "tags.`ssp.kind` = 'seed'",
+        "orderByKey": "metrics.`test_top1`",
+        "orderByAsc": "false",
+    }
+    return f"/#/experiments/{experiment}/runs?{urlencode(shown, quote_via=quote)}"
 
 
 if __name__ == "__main__":

@@ -12,19 +12,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from ssp.config.rows import TITLES as ROW_TITLES
+
 BACKBONE = "videomamba_middle"  # of the rows that carry a method's name
 GROUP = "VideoMamba-M"
-TITLES = {
-    "full": "Full",
-    "adapter": "Adapter",
-    "st_adapter": "ST-Adapter",
-    "vpt": "VPT",
-    "vfpt": "VFPT",
-    "svp": "SVP",
-    "additional_scan": "Additional-Scan",
-    "stop": "STOP",
-    "ssp": "SSP",
-}  # registered name -> title in the paper
+PRINTED = ("full", "adapter", "st_adapter", "vpt", "vfpt", "svp", "additional_scan", "stop", "ssp")
+TITLES = {name: ROW_TITLES[name] for name in PRINTED}
+"""Registered name -> title in the paper, in its order."""
 TEST_VIDEOS = {"hmdb51": 1530, "ucf101": 3783, "ssv2": 24_777, "breakfast": 192}
 """What the published percentages are shares of; on Breakfast recordings, into which their code merges cameras."""
 OTHER_RECIPES = {("full", "ssv2"): "published from an ImageNet start with 30 epochs"}

@@ -2,8 +2,11 @@
 
 Design choices
 - Made from what was written (tables, records, predictions, sweeps, frames, benchmark files); measures nothing itself.
-- Self-contained: no script, style, font or picture from elsewhere. Works without JavaScript too, which only sorts and
-  marks the rows that a number came from.
+- The first screen is the answer: what was found in sentences, every row in a line, accuracy against cost. What was run,
+  and hashes, stand at the end.
+- Self-contained: no script, style, font or picture from elsewhere. Works without JavaScript too, which only sorts,
+  filters rows and data sets, and marks the runs that a number came from. What is filtered says so by `data-row` and
+  `data-set`, the key of a row and of a column.
 - A section is a module with a function `content(results)`, a template of the same name under `templates/`, and one line
   in `SECTIONS`. What it shows is decided in the module, how it looks in the template. Where its content is None, the
   config has nothing of that kind, and the page no such section.
@@ -22,9 +25,21 @@ import pandas as pd
 
 from ssp.config import Config
 from ssp.files import write_text
-from ssp.report import ablations, accuracy, classes, clips, costs, curves, explained, parameters, runs, stages, sweeps
+from ssp.report import (
+    ablations,
+    accuracy,
+    answer,
+    classes,
+    costs,
+    curves,
+    explained,
+    mistakes,
+    runs,
+    stages,
+    sweeps,
+)
 from ssp.report.results import Results, load_results
-from ssp.tables.layout import LEVEL, PAPER, context
+from ssp.tables.layout import LEVEL, context
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -38,14 +53,14 @@ class Section(NamedTuple):
 
 
 SECTIONS = (
+    Section("answer", "What was found", answer.content),
     Section("accuracy", "Accuracy", accuracy.content),
-    Section("parameters", "Parameters", parameters.content),
     Section("costs", "Costs", costs.content),
     Section("ablations", "Ablations", ablations.content),
+    Section("sweeps", "Search", sweeps.content),
     Section("curves", "Curves", curves.content),
-    Section("sweeps", "Sweeps", sweeps.content),
+    Section("mistakes", "Mistakes", mistakes.content),
     Section("classes", "Classes", classes.content),
-    Section("clips", "Clips", clips.content),
     Section("explained", "What SSP attends to", explained.content),
     Section("stages", "Time and memory", stages.content),
     Section("runs", "Runs", runs.content),
@@ -72,7 +87,9 @@ def write_report(config: Config) -> Path:
     ]
     page = environment.get_template("page.html.j2").render(
         sections=sections,
-        facts=runs.facts(results),
+        rows=[results.row(name) for name in config.methods],
+        columns=[results.data(name) for name in config.columns],
+        context=context(config) if results.comparable else "",
         style=(TEMPLATES / "style.css").read_text(),
         script=(TEMPLATES / "script.js").read_text(),
     )
@@ -90,7 +107,7 @@ def page_environment(config: Config) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "duration": stages.duration}
-    environment.globals |= {"config": config, "level": LEVEL, "paper": PAPER, "context": context(config)}
+    environment.globals |= {"config": config, "level": LEVEL}
     return environment
 
 

@@ -1,17 +1,10 @@
-"""Section: accuracy of every method on every data set, against its parameters, and in paired differences."""
+"""Section: accuracy of every method on every data set, in paired differences, and beside published numbers."""
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
-import matplotlib as mpl
-import pandas as pd
-from markupsafe import Markup
-
 from ssp.config import search_words
-from ssp.figures.accuracy import accuracy_against_parameters
-from ssp.figures.style import STYLE
 from ssp.report.results import Results, anchor
 from ssp.tables.layout import (
     PAPER,
@@ -19,86 +12,93 @@ from ssp.tables.layout import (
     bold_words,
     epoch_words,
     family_words,
+    interval_text,
+    measured_words,
     not_enough,
     p_text,
-    seeds_words,
     sign_words,
 )
 from ssp.tables.markup import Measured, Noted, plain_text
 
 
 def content(results: Results) -> dict[str, Any]:
-    """The main table, its notes, the picture, and the differences."""
+    """The main table, its notes, the differences, and verdicts where published numbers are of the same thing."""
+    config = results.config
     groups, rows = _main(results)
-    differences = [
-        row
-        | {"anchors": _anchors(results, row)}
-        | {"p_text": p_text(row["p"], not_enough(results.config) if row["n_seeds"] else None, 4)}
-        for row in results.tables.differences.to_dict("records")
-    ]
     return {
         "groups": groups,
         "rows": rows,
+        "paper": PAPER if results.comparable else "",
         "notes": results.layouts["main"].notes,
-        "figure": _figure(results),
-        "differences": differences,
-        "verdict": results.layouts["verdict"],
-        "verdict_rows": [
-            [plain_text(value) for value in row] for row in results.layouts["verdict"].table.itertuples(index=False)
-        ],
-        "signs": sign_words(results.tables),
-        "bold": bold_words(results.config, results.tables),
-        "family": family_words(results.config, results.tables),
-        "seeds": seeds_words(results.config),
-        "budget": search_words(results.config),
-        "epoch": epoch_words(results.config),
+        "differences": [_difference(results, row) for row in results.tables.differences.to_dict("records")],
+        "verdict": _verdict(results) if results.comparable else None,
+        "signs": sign_words(results.tables) if results.comparable else "",
+        "bold": bold_words(config, results.tables),
+        "family": family_words(config, results.tables),
+        "measured": measured_words(config),
+        "budget": search_words(config),
+        "epoch": epoch_words(config),
     }
 
 
-def _anchors(results: Results, row: dict[str, Any]) -> dict[str, str]:
-    """Where the runs of the two rows stand; an average has none of its own."""
-    if row["dataset"] not in results.config.columns:
-        return {}
-    first = results.config.columns[row["dataset"]][0]
-    return {key: anchor(first, row[key]) for key in ("reference", "method")}
+def _difference(results: Results, row: dict[str, Any]) -> dict[str, Any]:
+    few = not_enough(results.config) if row["n_seeds"] else None
+    return row | {
+        "data": results.data(row["dataset"]),
+        "of": results.row(row["method"]),
+        "beside": results.row(row["reference"]),
+        "links": {key: _runs(results, row["dataset"], row[key]) for key in ("reference", "method")},
+        "p_text": p_text(row["p"], few, 4),
+    }
 
 
-def _main(results: Results) -> tuple[list[str], list[dict[str, Any]]]:
+def _runs(results: Results, column: str, row: str) -> str:
+    """Where a number's runs stand; an average is of the numbers of its row."""
+    if column in results.config.columns:
+        return f"#{anchor(results.config.columns[column][0], row)}"
+    return f"#row-{row}"
+
+
+def _main(results: Results) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:
     """Column groups, and rows of cells: text, interval, a value to sort by, how it looks, and where it is from."""
-    table = results.layouts["main"].table
+    table, config = results.layouts["main"].table, results.config
     groups = list(dict.fromkeys(group for group, _ in table.columns if group))
     intervals = results.tables.uncertainty.set_index(["dataset", "method"])
-    rows, columns = [], results.config.columns
-    for method, (_, row) in zip(results.config.methods, table.iterrows(), strict=True):
-        title, cells = row[("", "method")], []
+    rows = []
+    for method, (_, row) in zip(config.methods, table.iterrows(), strict=True):
+        cells = []
         for group in groups:
             measured, published = row[(group, "top-1")], row[(group, PAPER)]
-            interval = intervals.loc[(group, method)] if (group, method) in intervals.index else None
+            interval = intervals.loc[(group, method)]
             known = isinstance(measured, Measured)
             cells.append(
-                {
+                results.data(group)
+                | {
                     "text": measured.text if isinstance(measured, Measured | Noted) else "–",
                     "note": getattr(measured, "note", ""),
                     "value": measured.mean if known else "",
                     "look": "failed" if isinstance(measured, Noted) else "best" if known and measured.best else "",
-                    "interval": "" if interval is None or pd.isna(interval["low"]) else _ends(interval),
+                    "interval": interval_text(interval["low"], interval["high"]) or "",
                     "published": published.text if published else "–",
-                    "anchor": anchor(columns[group][0], method) if group in columns else "",
+                    "link": _runs(results, group, method) if group in config.columns else "",
+                    "command": results.way_back(group, method) if group in config.columns else "",
                 }
             )
-        rows.append({"method": title, "cells": cells, "rank": row[(groups[-1], RANK)] or "–"})
-    return groups, rows
+        rows.append(results.row(method) | {"cells": cells, "rank": row[(groups[-1], RANK)] or "–"})
+    return [results.data(group) for group in groups], rows
 
 
-def _ends(interval: pd.Series) -> str:
-    return f"{interval['low']:.1f}–{interval['high']:.1f}"
-
-
-def _figure(results: Results) -> Markup:
-    """The picture as inline SVG."""
-    with mpl.rc_context(STYLE | {"svg.hashsalt": results.config.name}):
-        buffer = io.StringIO()
-        figure = accuracy_against_parameters(results.config, results.tables)
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return Markup(text[text.index("<svg") :])
+def _verdict(results: Results) -> dict[str, Any]:
+    """The table of verdicts with its caption and notes."""
+    layout, table = results.layouts["verdict"], results.tables.verdict
+    keys = zip(table["dataset"], table["method"], strict=True)
+    rows = [
+        {"cells": [plain_text(value) for value in cells], **results.data(dataset), **results.row(method)}
+        for (dataset, method), cells in zip(keys, layout.table.itertuples(index=False), strict=True)
+    ]
+    columns = [*layout.table.columns]
+    return {
+        "caption": layout.caption,
+        "notes": layout.notes,
+        "table": {"columns": columns, "rows": rows, "text": (0, 1, len(columns) - 1), "rows_in": 1},
+    }

@@ -40,13 +40,13 @@ def _dataset(results: Results, dataset: str) -> dict[str, Any]:
         accuracies = [_share(matrices[cell.method][label], label) for cell in cells]
         rows.append({"label": label, "name": name, "accuracies": accuracies, "videos": _count(videos, label)})
     return {
-        "name": dataset,
+        **results.data(dataset),
         "open": len(names) <= OPEN_UP_TO,
-        "methods": [{"name": cell.method, "anchor": anchor(dataset, cell.method)} for cell in cells],
+        "methods": [results.row(cell.method) for cell in cells],
         "rows": rows,
         "panels": [
-            {
-                "method": cell.method,
+            results.row(cell.method)
+            | {
                 "anchor": anchor(dataset, cell.method),
                 "seeds": ", ".join(map(str, cell.videos)),
                 "picture": picture(matrix, names),
@@ -117,4 +117,5 @@ def picture(matrix: np.ndarray, names: dict[int, str]) -> Markup:
                 told = f"<title>{escape(names[true])} named {escape(names[predicted])}: {100 * share:.1f} %</title>"
                 parts.append(f'<text {at} text-anchor="middle" class="share">{100 * share:.0f}{told}</text>')
     box = f"{-edge} {-edge} {side + edge + 1} {side + edge + 1}"
-    return Markup(f'<svg class="matrix" viewBox="{box}" role="img">{"".join(parts)}</svg>')
+    told = f"Confusion matrix of {n} classes, in percent of each row"
+    return Markup(f'<svg class="matrix" viewBox="{box}" role="img" aria-label="{told}">{"".join(parts)}</svg>')

@@ -62,7 +62,8 @@ def drawing(labels: dict[str, str]) -> Markup:
     arrows = edges(labels)
     height = _heights(list(labels), arrows)
     lines = max(height.values()) + 1
-    columns = 1 + max(_column(rule, labels, height) for rule in labels)
+    after = [height[rule] for rule in labels if not _is_before_sweep(rule)]
+    columns = max(1 + max(_column(rule, labels, height) for rule in labels), *map(after.count, after))
     at = {}
     for rule in labels:
         column = _column(rule, labels, height)

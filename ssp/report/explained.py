@@ -38,11 +38,14 @@ def _dataset(results: Results, dataset: str) -> dict[str, Any]:
     cell = next(cell for cell in results.of(dataset) if cell.method == results.config.explained)
     record = cell.records[results.config.seeds[0]]
     explained, picture = load_explained(results.config, record)
-    about: dict[str, Any] = {"name": dataset, "anchor": anchor(dataset, cell.method), "reason": record.reason}
+    about: dict[str, Any] = results.data(dataset) | {"name": dataset, "reason": record.reason}
+    about["anchor"] = anchor(dataset, cell.method)
     if not picture:
         return about | {"picture": None}
     with Image.open(io.BytesIO(picture)) as image:
-        address = data_uri(image.convert("RGB"), "WEBP", lossless=True)  # the same pixels in half of PNG's bytes
+        pixels = image.convert("RGB")
+    # The same pixels in half of PNG's bytes, unless frames are such that these are many: a page has its limits.
+    address = min(data_uri(pixels, "WEBP", lossless=True), data_uri(pixels, "WEBP", quality=90), key=len)
     return about | {"picture": address, "clips": explained.clips, "told": _told(explained)}
 
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from ssp.config import Config
+from ssp.config import Config, data_title
 from ssp.data.frames import FrameStore, load_split
 from ssp.data.manifest import class_names, content_hash, read_manifest
 from ssp.errors import RecordError
-from ssp.figures.style import COLOURS
 from ssp.paths import Paths
 from ssp.records.choice import Choice, load_choice
+from ssp.records.published import BACKBONE
 from ssp.records.record import Record
 from ssp.records.runs import read_run
+from ssp.report import svg
 from ssp.tables.cells import CellResult, collect_cells
+from ssp.tables.claims import AVERAGE
 from ssp.tables.layout import Layout, lay_out
 from ssp.tables.long import LongTables, read_tables
 
@@ -52,9 +55,29 @@ class Results:
         """Address of a file under the results, seen from the report."""
         return path.relative_to(self.paths.results).as_posix()
 
-    def colour(self, method: str) -> str:
-        """The colour of a method, as in the figures."""
-        return COLOURS[list(self.config.methods).index(method) % len(COLOURS)]
+    def row(self, name: str) -> dict[str, Any]:
+        """A row as the page shows it: its key, its title, its mark, and where it stands in the main table."""
+        return {"row": name, "title": self.config.rows[name].title, "key": svg.key(name), "home": f"#row-{name}"}
+
+    def data(self, name: str) -> dict[str, str]:
+        """A data set or a column as the page shows it: what people call it, and the column that it is in."""
+        column = self.config.column_of(name) if name in self.config.datasets else name
+        return {"set": column, "title": data_title(self.config, name)}
+
+    @property
+    def comparable(self) -> bool:
+        """Whether any published number is of what was measured here; elsewhere such numbers are not shown."""
+        real = any(not self.config.archived[column].generate for column in self.config.columns)
+        return real and self.config.backbone.architecture == BACKBONE and not self.tables.verdict.empty
+
+    @property
+    def main_column(self) -> str:
+        """The column that says most: the average where there are several data sets."""
+        return AVERAGE if len(self.config.columns) > 1 else next(iter(self.config.columns))
+
+    def way_back(self, column: str, row: str) -> str:
+        """The command that follows a number of the main table back to what it was made from."""
+        return f"ssp trace {shlex.quote(str(self.paths.results))} --dataset {column} --row {shlex.quote(row)}"
 
     def test_videos(self, dataset: str) -> tuple[pd.DataFrame, FrameStore] | None:
         """The test videos that could be read, with the numbers that the frame store knows them by; None without data.

@@ -1,18 +1,23 @@
-"""Section: every run, with the way back from its numbers; and the facts that head the page."""
+"""Section: what was run, every run, and the way back from their numbers."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from ssp.config import data_title
 from ssp.records.record import Record
 from ssp.records.shared import load_contributors
+from ssp.report import sweeps
 from ssp.report.results import Results, anchor
 
 
 def content(results: Results) -> dict[str, Any]:
     """Every record with its files, those that ablations alone have behind the others, and the versions of packages."""
     return {
+        "facts": facts(results),
         "runs": [_run(results, record) for record in (*results.records, *results.points)],
+        "studies": [sweeps.study(results, choice) for choice in results.choices.values()],
+        "command": results.way_back(next(iter(results.config.columns)), results.config.reference_row),
         "versions": _versions(results),
     }
 
@@ -21,6 +26,8 @@ def _run(results: Results, record: Record) -> dict[str, Any]:
     key = (record.dataset, record.method, record.seed)
     return {
         "record": record,
+        "data": results.data(record.dataset),
+        "of": results.row(record.method),
         "anchor": anchor(record.dataset, record.method),
         "link": results.link(results.paths.record(*key)),
         "predictions": results.link(results.paths.predictions(*key)),
@@ -43,7 +50,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
     counts = ", ".join(f"{name} ({count})" for name, count in joined.counts().items()) if joined else ""
     return [
         *([("joined from", counts)] if joined else []),
-        ("data sets", ", ".join(config.datasets)),
+        ("data sets", ", ".join(data_title(config, name) for name in config.datasets)),
         ("methods", ", ".join(config.rows[name].title for name in config.methods)),
         ("backbone", f"VideoMamba, {backbone}, {config.backbone.image_size} px"),
         ("runs", f"{len(records)}" + (f", {failed} of them failed" if failed else "")),

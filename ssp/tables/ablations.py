@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from ssp.config import Config, Point, search_words
+from ssp.config import Config, Point, data_title, search_words
 from ssp.errors import RecordError
 from ssp.files import write_text
 from ssp.paths import Paths
@@ -25,9 +25,10 @@ from ssp.tables.layout import (
     LEVEL,
     Layout,
     epoch_words,
+    heads,
+    measured_words,
     not_enough,
     read_before_words,
-    seeds_words,
     signed,
     signed_interval,
     titled,
@@ -160,7 +161,7 @@ def lay_out_ablation(config: Config, name: str, table: pd.DataFrame) -> Layout:
     for dataset in datasets:
         rows = table[table["dataset"] == dataset]
         columns[(dataset, "top-1")] = [
-            _accuracy(row, title, notes) for (_, row), title in zip(rows.iterrows(), titles, strict=True)
+            _accuracy(config, row, title, notes) for (_, row), title in zip(rows.iterrows(), titles, strict=True)
         ]
         columns[(dataset, "difference")] = [
             None if pd.isna(value) else signed(value) + ("*" if p < stats.ALPHA else "")
@@ -175,12 +176,12 @@ def lay_out_ablation(config: Config, name: str, table: pd.DataFrame) -> Layout:
     )
     how += epoch_words(config)
     caption = (
-        f"{titled(config)} {ablation.title.rstrip('. ')}. Top-1 accuracy in percent, mean ± standard deviation over "
-        f"{seeds_words(config, seeds)}, and its difference to the base row in percentage points, "
+        f"{titled(config)} {ablation.title.rstrip('. ')}. Top-1 accuracy in percent, "
+        f"{measured_words(config, seeds)}, and its difference to the base row in percentage points, "
         f"paired by video and seed, with {LEVEL} interval; {how}. {config.units.capitalize()} and test groups are "
         f"drawn anew, together. {_star_words(config, table)}"
     )
-    return Layout(two_level_table(columns), caption, notes)
+    return Layout(two_level_table(columns), caption, notes, heads(config))
 
 
 def _star_words(config: Config, table: pd.DataFrame) -> str:
@@ -189,14 +190,15 @@ def _star_words(config: Config, table: pd.DataFrame) -> str:
     words = f"*: p < {stats.ALPHA}, adjusted after Holm over the {tested} comparisons of the table." if tested else ""
     untested = table.loc[table["difference"].notna() & table["p"].isna(), "dataset"].unique()
     if len(untested):
-        words += f" {not_enough(config).capitalize()} for a p-value on {', '.join(untested)}."
+        titles = ", ".join(data_title(config, name) for name in untested)
+        words += f" {not_enough(config).capitalize()} for a p-value on {titles}."
     return words.strip()
 
 
-def _accuracy(row: dict[str, Any], title: str, notes: Notes) -> Measured | Noted:
+def _accuracy(config: Config, row: dict[str, Any], title: str, notes: Notes) -> Measured | Noted:
     failed, words = row["status"] == "failed", []
     if row["status"] != "ok":
         words.append("all seeds failed" if failed else "some seeds failed; the mean is over the others")
     words += filter(None, [read_before_words(row["read_before"])])
-    mark = notes.mark(f"{title} on {row['dataset']}: {'; '.join(words)}") if words else ""
+    mark = notes.mark(f"{title} on {data_title(config, row['dataset'])}: {'; '.join(words)}") if words else ""
     return Noted("failed", mark) if failed else Measured(row["mean"], row["sd"], note=mark)

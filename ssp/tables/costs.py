@@ -14,9 +14,9 @@ from statistics import median
 
 import pandas as pd
 
-from ssp.config import Config
+from ssp.config import Config, data_title
 from ssp.records.costs import Costs, RowCosts
-from ssp.records.published import published_parameters
+from ssp.records.published import TEST_VIDEOS, published_parameters
 from ssp.tables.markup import Notes, Number
 
 COLUMNS = (
@@ -107,7 +107,7 @@ def cost_cells(config: Config, table: pd.DataFrame) -> tuple[dict[tuple[str, str
     rows = [row._asdict() for row in table.itertuples(index=False)]
     titles = [config.rows[row["method"]].title for row in rows]
     budgets = [
-        Number(f"{row['parameters']:,}", notes.mark(words) if (words := _budget(row, title)) else "")
+        Number(f"{row['parameters']:,}", notes.mark(words) if (words := _budget(config, row, title)) else "")
         for row, title in zip(rows, titles, strict=True)
     ]
     failures = {
@@ -140,9 +140,12 @@ def cost_cells(config: Config, table: pd.DataFrame) -> tuple[dict[tuple[str, str
     return columns, _how(config, rows), notes
 
 
-def _budget(row: dict, title: str) -> str:
-    """Where a row's parameters are much more or much fewer than in the paper, beside the backbone's: how much."""
-    if _missing(row["published_share"]):
+def _budget(config: Config, row: dict, title: str) -> str:
+    """Where a row's parameters are much more or much fewer than in the paper, beside the backbone's: how much.
+
+    Only on the paper's data sets and those like them: beside own videos the paper has nothing to say.
+    """
+    if _missing(row["published_share"]) or not any(one.source in TEST_VIDEOS for one in config.archived.values()):
         return ""
     times = row["share"] / row["published_share"]
     if 1 / WIDE <= times <= WIDE:
@@ -168,12 +171,12 @@ def _how(config: Config, rows: list[dict]) -> str:
     each = f" ({repeats} clips each)" if repeats > 1 else ""
     rounds = max(row["rounds"] for row in rows)
     return (
-        f"Costs on clips of {dataset} ({clips.num_frames} x {side} x {side}), measured with random ones on "
-        f"{first['device']}{threads} ({first['precision']}, scan {first['scan']}). Parameters: those that train, "
-        "without head and final norm. GFLOPs: of the forward pass of a clip, both scans included, a multiply-add being "
-        f"two. Step: time of an optimizer step of {videos} videos{each}; memory: its peak; inference: time of a clip; "
-        f"each relative to the linear probe ({LINEAR}), median over {rounds} rounds. Saved: what a run keeps, head "
-        "included."
+        f"Costs on clips of {data_title(config, dataset)} ({clips.num_frames} x {side} x {side}), measured with random "
+        f"ones on {first['device']}{threads} ({first['precision']}, scan {first['scan']}). Parameters: those that "
+        "train, without head and final norm. GFLOPs: of the forward pass of a clip, both scans included, a "
+        f"multiply-add being two. Step: time of an optimizer step of {videos} videos{each}; memory: its peak; "
+        f"inference: time of a clip; each relative to the linear probe ({LINEAR}), median over {rounds} rounds. Saved: "
+        "what a run keeps, head included."
     )
 
 

@@ -11,11 +11,11 @@ Design choices
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from ssp.config import Config, search_words
+from ssp.config import Config, data_title, search_words
 from ssp.records import published
 from ssp.records.shared import joined_words
 from ssp.tables import stats, verdict
@@ -33,17 +33,22 @@ RANK = "rank"
 
 @dataclass(frozen=True)
 class Layout:
-    """A table for readers: cells, the words above it and the notes below."""
+    """A table for readers: cells, the words above it and the notes below.
+
+    Groups of columns bear the keys of the data sets, for programs; `heads` says what files and terminals call these.
+    """
 
     table: pd.DataFrame
     caption: str
     notes: list[str]
+    heads: dict[str, str] = field(default_factory=dict)
 
     def texts(self, label: str) -> dict[str, str]:
         """The whole table by file suffix: md, and tex under a label."""
+        table = self.table.rename(columns=self.heads, level=0 if self.table.columns.nlevels > 1 else None)
         return {
-            "md": f"{self.caption}\n\n{dataframe_to_markdown(self.table, self.notes)}",
-            "tex": dataframe_to_latex(self.table, self.caption, label, self.notes),
+            "md": f"{self.caption}\n\n{dataframe_to_markdown(table, self.notes)}",
+            "tex": dataframe_to_latex(table, self.caption, label, self.notes),
         }
 
 
@@ -102,7 +107,15 @@ def _titles(config: Config) -> list[str]:
 
 def _with_titles(config: Config, table: pd.DataFrame) -> pd.DataFrame:
     """A long table with titles in place of names."""
-    return table.assign(method=[config.rows[name].title for name in table["method"]])
+    return table.assign(
+        method=[config.rows[name].title for name in table["method"]],
+        dataset=[data_title(config, name) for name in table["dataset"]],
+    )
+
+
+def heads(config: Config) -> dict[str, str]:
+    """What the data sets are called over groups of columns."""
+    return {name: data_title(config, name) for name in config.columns}
 
 
 def bold_words(config: Config, tables: LongTables) -> str:
@@ -111,7 +124,7 @@ def bold_words(config: Config, tables: LongTables) -> str:
     if pairs.empty:
         return ""
     family = int(pairs["p"].notna().sum())
-    untold = list(pairs.loc[pairs["p"].isna(), "dataset"].unique())
+    untold = [data_title(config, name) for name in pairs.loc[pairs["p"].isna(), "dataset"].unique()]
     words = (
         f"Bold: may be the best of its column, as no other row is better (p < {stats.ALPHA}, adjusted after Holm over "
         f"all {family} pairs of rows in this table). Rank: in brackets the places that this test leaves open."
@@ -138,6 +151,12 @@ def epoch_words(config: Config) -> str:
     """That test chose the epochs, behind what is said of the choice of hyper-parameters; empty where it did not."""
     test_chose = config.quirk("best_epoch") == "published"
     return "; the epoch of each final model chosen on test, as published" if test_chose else ""
+
+
+def measured_words(config: Config, seeds: list[int] | None = None) -> str:
+    """What stands in a cell: a mean with its spread; one seed has none."""
+    many = len(config.seeds if seeds is None else seeds) > 1
+    return f"{'mean ± standard deviation over' if many else 'of'} {seeds_words(config, seeds)}"
 
 
 def seeds_words(config: Config, seeds: list[int] | None = None) -> str:
@@ -174,7 +193,7 @@ def _main(config: Config, tables: LongTables) -> Layout:
         sign_words(tables),
     ]
     caption = " ".join(filter(None, words))
-    return Layout(two_level_table(columns), caption, notes.notes)
+    return Layout(two_level_table(columns), caption, notes.notes, heads(config))
 
 
 def _parameters(config: Config, tables: LongTables) -> Layout:
@@ -202,7 +221,9 @@ def _uncertainty(config: Config, tables: LongTables) -> Layout:
         columns[(dataset, f"{LEVEL}")] = [interval_text(row["low"], row["high"]) for row in rows]
         known = [row for row in rows if not pd.isna(row["videos"])]
         if known and dataset != AVERAGE:
-            sizes.append(f"{dataset} {known[0]['videos']:,} videos in {known[0]['groups']:,} groups")
+            sizes.append(
+                f"{data_title(config, dataset)} {known[0]['videos']:,} videos in {known[0]['groups']:,} groups"
+            )
         single |= any(row["interval"].endswith("and videos") for row in known if not pd.isna(row["interval"]))
     units = config.units
     caption = (
@@ -214,7 +235,7 @@ def _uncertainty(config: Config, tables: LongTables) -> Layout:
         caption += " Where test groups do not differ, single videos stand for groups."
     if len(config.seeds) == 1:
         caption += " One seed makes no interval."
-    return Layout(two_level_table(columns), caption, [])
+    return Layout(two_level_table(columns), caption, [], heads(config))
 
 
 def _differences(config: Config, tables: LongTables) -> Layout:
@@ -245,7 +266,8 @@ def family_words(config: Config, tables: LongTables) -> str:
         "adjusted."
     )
     untested = table[table["p"].isna() & (table["n_seeds"] > 0)]["dataset"].unique()
-    if len(untested):
+    untested = [data_title(config, name) for name in untested]
+    if untested:
         words += (
             f" {not_enough(config).capitalize()} for a p-value on {', '.join(untested)}: one data set needs "
             f"{stats.MIN_SEEDS}."
@@ -253,7 +275,8 @@ def family_words(config: Config, tables: LongTables) -> str:
     hopeless = tested[tested["p_holm_smallest"] >= stats.ALPHA].drop_duplicates("dataset")
     for _, row in hopeless.iterrows():
         words += (
-            f" {row['dataset']}: with {row['groups']} test groups p cannot be below {2.0 ** (1 - row['groups']):.2g}, "
+            f" {data_title(config, row['dataset'])}: with {row['groups']} test groups p cannot be below "
+            f"{2.0 ** (1 - row['groups']):.2g}, "
             f"nor p (Holm) below {row['p_holm_smallest']:.2g}; nothing there can be significant."
         )
     return words
@@ -306,7 +329,7 @@ class _CellNotes:
         failed, read_before = _failed_words(cell), read_before_words(int(cell["read_before"].sum()))
         if failed:
             words = "; ".join(filter(None, (failed, read_before)))
-            return self.notes.mark(f"{self._config.rows[method].title} on {dataset} {words}")
+            return self.notes.mark(f"{self._config.rows[method].title} on {data_title(self._config, dataset)} {words}")
         return self.notes.mark(read_before) if read_before else ""
 
 

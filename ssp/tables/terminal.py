@@ -128,7 +128,9 @@ def _accuracy_wide(config: Config, tables: LongTables, main: Layout) -> Table:
     table.add_column("method", no_wrap=True)
     for group, name in list(main.table.columns)[1:]:
         dim = "dim" if name == PAPER else ""
-        table.add_column(name if name in (PAPER, RANK) else group, justify="right", style=dim, no_wrap=True)
+        table.add_column(
+            name if name in (PAPER, RANK) else main.heads.get(group, group), justify="right", style=dim, no_wrap=True
+        )
     for method, row in zip(config.methods, main.table.itertuples(index=False), strict=True):
         cells = []
         for (group, name), value in zip(list(main.table.columns)[1:], row[1:], strict=True):
@@ -149,7 +151,7 @@ def _accuracy_narrow(config: Config, tables: LongTables, main: Layout) -> Table:
         table.add_column(name, justify="right", style="dim" if name == PAPER else "")
     for group in dict.fromkeys(group for group, _ in main.table.columns if group):
         table.add_section()
-        table.add_row(Text(group, "bold"))
+        table.add_row(Text(main.heads.get(group, group), "bold"))
         for name, (_, row) in zip(config.methods, main.table.iterrows(), strict=True):
             interval = _interval(tables.uncertainty, group, name)
             table.add_row(

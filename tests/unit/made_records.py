@@ -61,7 +61,7 @@ def make_config(
             "checkpoints": {"tiny": {"num_frames": 8, "local": "tiny.safetensors"}},
         },
         "datasets": {name: dataset | {"source": name} for name in datasets},
-        "methods": {name: {} for name in methods},
+        "methods": {name: {"title": name} for name in methods},
         "reference": "ssp" if "ssp" in methods else None,
         "explained": "ssp" if "ssp" in methods else None,
         "sweep": {"trials": 6},

@@ -16,7 +16,7 @@ from ssp.tables import write_tables
 from tests.unit.made_data import write_data
 from tests.unit.made_records import hits_of, make_config, write_all, write_cell
 
-VOID = {"meta", "link", "path", "use", "circle", "polyline", "line", "rect", "image", "img", "br"}
+VOID = {"meta", "link", "path", "use", "circle", "polyline", "line", "rect", "image", "img", "br", "input"}
 
 
 def epochs(*accuracies):
@@ -158,6 +158,9 @@ class Page(html.parser.HTMLParser):
         self.fetched += [attributes["href"]] if "href" in attributes and tag != "a" else []
 
     def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            row = self.tables[self.section][-1][-1]
+            row[-1] = row[-1].strip()
         if tag in self.open:
             while self.open.pop() != tag:
                 pass

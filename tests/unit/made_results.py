@@ -87,7 +87,10 @@ def write_run(config, dataset, method, seed, choice, reason=None, **changes):
 
 def make_results(**changes) -> Path:
     """Write everything under the current folder; returns the folder of the results. One seed has failed."""
-    plain = {"methods": {"ssp": {"options": {"num_prompts": 2}}, "linear": {}}, "sweep": {"trials": 3}}
+    plain = {
+        "methods": {"ssp": {"title": "ssp", "options": {"num_prompts": 2}}, "linear": {"title": "linear"}},
+        "sweep": {"trials": 3},
+    }
     config = make_config(datasets=("hmdb51", "ssv2"), **(plain | {"ablations": ABLATIONS} | changes))
     paths = Paths.of(config)
     manifests = {}

@@ -23,13 +23,36 @@ for (const button of document.querySelectorAll("th button")) {
   });
 }
 
-// A number that was followed to its runs: all their rows are marked.
+// Rows and data sets that are not asked for are put out of sight, wherever they stand.
+const filter = document.querySelector(".filter");
+if (filter) {
+  const form = filter.querySelector("form"), boxes = [...form.querySelectorAll("input")];
+  const apply = () => {
+    const out = (kind) => new Set(boxes.filter((box) => box.name === kind && !box.checked).map((box) => box.value));
+    const rows = out("row"), sets = out("set");
+    for (const part of document.querySelectorAll("[data-row], [data-set]")) {
+      part.classList.toggle("out", rows.has(part.dataset.row) || sets.has(part.dataset.set));
+    }
+    filter.classList.toggle("active", rows.size + sets.size > 0);
+  };
+  form.addEventListener("change", apply);
+  form.addEventListener("reset", () => setTimeout(apply)); // after the boxes have changed
+  filter.addEventListener("keydown", (event) => { if (event.key === "Escape") filter.open = false; });
+  document.addEventListener("click", (event) => { if (!filter.contains(event.target)) filter.open = false; });
+  filter.hidden = false;
+}
+
+// A number that was followed to its runs: all their rows are marked, and a folded part that holds the place is opened.
 function mark() {
   const cell = decodeURIComponent(location.hash.slice(1));
   for (const row of document.querySelectorAll("tr[data-cell]")) row.classList.toggle("asked", row.dataset.cell === cell);
+  const folded = cell && document.getElementById(cell)?.closest("details");
+  if (folded) folded.open = true;
 }
 addEventListener("hashchange", mark);
 mark();
 
-// Paper has no folded parts.
-addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("details")) part.open = true; });
+// Paper has no folded parts, but for the list of hashes.
+addEventListener("beforeprint", () => {
+  for (const part of document.querySelectorAll("main details:not(.back)")) part.open = true;
+});

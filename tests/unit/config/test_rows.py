@@ -4,9 +4,12 @@ from copy import deepcopy
 
 import pytest
 
-from ssp.config import Config, parse_config
+from ssp.config import Config, data_title, parse_config
+from ssp.config.rows import TITLES
 from ssp.errors import ConfigError
+from ssp.methods.registry import load_method, method_names
 from ssp.methods.space import search_space
+from tests.unit.made_records import make_config
 from tests.unit.tiny_benchmark import PLAIN as TINY
 
 PLAIN = deepcopy(TINY)
@@ -38,9 +41,24 @@ def test_two_rows_share_a_method():
     rows = config().rows
     assert list(rows) == list(ROWS)
     assert (rows["vpt"].method, rows["vpt_before_cls"].method) == ("vpt", "vpt")
-    assert (rows["vpt"].title, rows["vpt_before_cls"].title) == ("vpt", "VPT, before")
+    assert (rows["vpt"].title, rows["vpt_before_cls"].title) == ("VPT", "VPT, before")
     one, other = (config().cell_slice("ucf101", name)["method"] for name in ("vpt", "vpt_before_cls"))
     assert one["name"] == other["name"] == "vpt" and one != other
+
+
+def test_a_known_method_is_called_as_its_class_is():
+    """A row of another name is called by that."""
+    assert {name: load_method(name).title for name in method_names()} == TITLES
+    assert config(methods={"mine": {"method": "ssp"}, "ssp": {}}, ablations={}).rows["mine"].title == "mine"
+
+
+def test_data_sets_are_called_as_people_write_them():
+    plain = make_config(datasets=("hmdb51", "ssv2")).model_dump(mode="json")
+    plain["datasets"]["small"] = plain["datasets"]["ssv2"]
+    plain["datasets"]["hmdb51"] |= {"generate": None, "archives": [{"file": "a.zip", "urls": ["http://a/b.zip"]}]}
+    made = Config.model_validate(plain)
+    titles = [data_title(made, name) for name in (*made.columns, "average")]
+    assert titles == ["HMDB51", "SSv2-like", "small", "average"]  # generated ones are no more than like them
 
 
 def test_published_goes_by_the_rows_name_unless_it_says_otherwise():

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from ssp.report import dag, number, svg
+from ssp.figures.style import MARKERS
+from ssp.report import dag, mistakes, number, svg
 from ssp.report.classes import confusion, picture
-from ssp.report.clips import chosen
 from ssp.report.images import data_uri
 from ssp.report.stages import DOES, duration
 from ssp.tables.cells import CellResult, collect_cells
@@ -59,33 +59,93 @@ def test_many_classes_are_a_small_picture_without_text():
     assert len(text) < 20_000
 
 
-def test_clips_are_those_that_most_half_and_fewest_runs_name_right():
-    """Of six runs all name d and e right, three a and b, none c; of equals the first by id."""
-    right, wrong = [("e", 0, 0), ("d", 1, 1), ("c", 0, 1)], [("e", 0, 0), ("d", 1, 1), ("c", 0, 1)]
-    right += [("b", 0, 0), ("a", 1, 1)]
-    wrong += [("b", 0, 1), ("a", 1, 0)]
-    assert chosen([cell(right, wrong, right), cell(wrong, right, wrong)]) == [
-        ("6 of 6 runs right", "d"),
-        ("3 of 6 runs right", "a"),
-        ("0 of 6 runs right", "c"),
-    ]
-    assert chosen([cell([("b", 0, 0), ("a", 0, 0)])]) == [("1 of 1 runs right", "a")]
-    assert chosen([cell()]) == []
+RIGHT = pd.DataFrame(  # share of the seeds that are right
+    {"ssp": [0, 1, 2 / 3, 1 / 3, 1, 0, 1], "vpt": [0, 0, 1 / 3, 1, 1, 1, 2 / 3], "full": [0, 0, 0, 1, 0, 1, 0]},
+    index=list("abcdefg"),
+)
+
+
+def test_mistakes_are_told_by_how_many_seeds_of_which_row_are_right():
+    made = [cell([("b", 0, 0), ("a", 0, 1)], [("b", 0, 1), ("a", 0, 1)])]
+    assert mistakes.shares(made)["ssp"].to_dict() == {"a": 0, "b": 0.5}
+    assert mistakes.missed_by_all(RIGHT) == ["a"]
+    assert mistakes.only(RIGHT, "ssp") == ["b", "c"]  # by how many of its seeds get it
+    assert mistakes.only(RIGHT, "full") == []
+    assert mistakes.alone(RIGHT, "ssp") == {"gets": 2, "misses": 2}
+    assert mistakes.only(RIGHT[["ssp"]], "ssp") == []  # alone among none
 
 
 def test_lines_share_an_axis_and_leave_out_what_is_not_finite():
-    drawn = str(svg.lines([svg.Line([0.0, float("nan"), 100.0], "#123456", "told <&>", dashed=True)], 3, 0, 100))
-    left, right, top, bottom = svg.LEFT, svg.WIDTH - svg.RIGHT, svg.TOP, 90 - svg.BOTTOM
-    assert f'points="{left:.1f},{bottom:.1f} {right:.1f},{top:.1f}"' in drawn
+    x, y, box = svg.whole(3, "epoch"), svg.linear([0, 100], "percent"), svg.PANEL
+    made = svg.Line([(1, 0.0), (2, float("nan")), (3, 100.0)], "c1", "told <&>", dashed=True)
+    drawn = str(svg.lines([made], x, y))
+    assert f'points="{box.left:.1f},{box.bottom:.1f} {box.right:.1f},{box.top:.1f}"' in drawn
     assert "<title>told &lt;&amp;&gt;</title>" in drawn and "stroke-dasharray" in drawn
-    assert "<polyline" not in str(svg.lines([svg.Line([float("nan")], "red", "")], 1, 0, 1))
+    assert "<polyline" not in str(svg.lines([svg.Line([(1, float("nan"))], "c1", "")], x, y))
+
+
+def names(axis):
+    return [name for _, name in axis.ticks]
+
+
+def test_axes_name_round_numbers_around_what_they_hold():
+    assert names(svg.linear([0, 100], "")) == ["0", "20", "40", "60", "80", "100"]
+    assert names(svg.linear([61.2, 68.9], "")) == ["60", "62", "64", "66", "68", "70"]
+    assert names(svg.linear([10, 19.9], "")) == ["10", "12", "14", "16", "18", "20"]
+    assert names(svg.linear([99.5, 99.6], "", least=5, ends=(0, 100)))[-1] == "100"  # there is nothing above
+    flat = svg.linear([50, 50, float("nan")], "", least=5)
+    assert flat.low < 50 < flat.high
+    assert names(svg.whole(1, ""))[0] == "1" and names(svg.whole(30, "")) == ["1", "10", "20", "30"]
+    assert names(svg.linear([0, 12.5], "")) == ["0.0", "2.5", "5.0", "7.5", "10.0", "12.5"]
+    assert names(svg.at([8, 1, 2, 2], "")) == ["1", "2", "8"]
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ((20, 2e6), ["100", "1k", "10k", "100k", "1M"]),
+        ((9_000, 30_000), ["10k", "15k", "20k", "30k"]),  # less than a decade
+        ((0.003, 0.03), ["0.003", "0.01", "0.03"]),
+        ((500,), ["500", "700"]),
+    ],
+)
+def test_a_log_axis_has_numbers_over_any_range(values, named):
+    assert names(svg.logarithmic(values, "")) == named
 
 
 def test_dots_stand_on_a_log_axis():
-    made = [svg.Dot(x, 50, "complete", "") for x in (0.001, 0.01, 0.1)]
-    places = [float(x) for x in re.findall(r'cx="([\d.]+)"', str(svg.dots(made, 0.001, 0.1, 0, 100)))]
+    made, y = [svg.Dot(x, 50, "complete", "") for x in (0.001, 0.01, 0.1)], svg.linear([0, 100], "")
+    drawn = str(svg.dots(made, svg.logarithmic([0.001, 0.1], ""), y))
+    places = [float(x) for x in re.findall(r'cx="([\d.]+)"', drawn)]
     assert places[1] == pytest.approx((places[0] + places[2]) / 2)
-    assert "nan" not in str(svg.dots(made[:1], 0.001, 0.001, 0, 100))  # one trial: an axis of no length
+    assert "nan" not in str(svg.dots(made[:1], svg.logarithmic([0.001], ""), y))
+
+
+def test_rows_are_drawn_with_names_that_do_not_cover_each_other():
+    spots = [
+        svg.Spot(f"row{i}", f"Name {i}", x, y, y - 3, y + 3, f"row {i}")
+        for i, (x, y) in enumerate([(100, 50), (105, 50.5), (110, 51), (10_000, 60)])
+    ]
+    x, y = svg.logarithmic([100, 10_000], "parameters", 2), svg.linear([40, 70], "top-1")
+    drawn = ET.fromstring(str(svg.rows(spots, x, y, ["row0", "row3"], "told")))
+    assert drawn.get("aria-label") == "told"
+    assert [mark.get("data-row") for mark in drawn.iter("g") if mark.get("data-row")] == [s.row for s in spots]
+    spans = []
+    for text in drawn.iter("text"):
+        if text.get("class") == "name":
+            width, size, a = svg.LETTER * 12 * len(text.text), 12, float(text.get("x"))
+            left = a - {"start": 0, "middle": width / 2, "end": width}[text.get("text-anchor")]
+            spans.append((left, left + width, float(text.get("y")) - 0.8 * size, float(text.get("y"))))
+    assert len(spans) >= 3
+    for i, one in enumerate(spans):
+        assert not any(one[0] < b[1] and b[0] < one[1] and one[2] < b[3] and b[2] < one[3] for b in spans[:i])
+    (line,) = [path.get("d") for path in drawn.iter("path") if path.get("class") == "front"]
+    assert len(line.split("L")) == 3  # right, then up
+
+
+def test_every_marker_of_the_figures_has_an_outline():
+    outlines = [svg.marker(i, 0, 0, 5) for i in range(len(MARKERS))]
+    assert len(set(outlines)) == len(MARKERS)
 
 
 def test_data_uri_is_the_picture():
@@ -105,14 +165,17 @@ def test_numbers_for_readers():
     ]
 
 
-def test_drawing_has_every_rule_and_arrow_apart():
-    labels = {rule: "1 job <1 s" for rule in dag.NEEDS}
+@pytest.mark.parametrize("lacks", ["fetch_weights", "generate"])  # no config has both
+def test_drawing_has_every_rule_and_arrow_apart(lacks):
+    labels = {rule: "1 job <1 s" for rule in dag.NEEDS if rule != lacks}
     drawn = ET.fromstring(str(dag.drawing(labels)))
-    assert [text.text for text in drawn.iter("text") if text.get("class") == "rule"] == list(dag.NEEDS)
-    assert len([path for path in drawn.iter("path") if path.get("class") == "arrow"]) == len(dag.edges(dag.NEEDS))
+    assert [text.text for text in drawn.iter("text") if text.get("class") == "rule"] == list(labels)
+    assert len([path for path in drawn.iter("path") if path.get("class") == "arrow"]) == len(dag.edges(labels))
     corners = [(float(box.get("x")), float(box.get("y"))) for box in drawn.iter("rect")]
-    assert len(set(corners)) == len(dag.NEEDS)
+    assert len(set(corners)) == len(labels)
     width, height = dag.BOX
+    across, down = map(float, drawn.get("viewBox").split()[2:])
+    assert all(x >= 0 and x + width <= across and y >= 0 and y + height <= down for x, y in corners)
     for i, (x, y) in enumerate(corners):
         assert all(abs(x - u) >= width or abs(y - v) >= height for u, v in corners[:i])
 

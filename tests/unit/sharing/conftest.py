@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from ssp.paths import Paths
@@ -36,7 +35,6 @@ def stand_ins():
                 f"{module}.write_curve",
                 lambda config, name, paths=None: draw(paths or Paths.of(config).ablation_curves(name)),
             )
-        patch.setattr("ssp.report.accuracy.accuracy_against_parameters", lambda *_: Figure((1, 1)))
         yield patch
 
 

@@ -82,7 +82,7 @@ def test_comparisons_of_an_ablation_are_a_family_of_their_own(config):
 def test_two_seeds_are_not_enough_for_an_asterisk(config):
     write_ablation(config, "prompts")
     text = Paths.of(config).ablation_tables("prompts")[1].read_text()
-    assert "Not enough seeds for a p-value on hmdb51, ucf101." in text and "adjusted" not in text
+    assert "Not enough seeds for a p-value on HMDB51-like, UCF101-like." in text and "adjusted" not in text
 
 
 def test_a_point_chosen_after_a_look_at_test_is_marked(config):
@@ -92,7 +92,9 @@ def test_a_point_chosen_after_a_look_at_test_is_marked(config):
     write_ablation(config, "prompts")
     table, text = (path.read_text() for path in Paths.of(config).ablation_tables("prompts")[:2])
     assert [line.split(",")[-1] for line in table.splitlines()] == ["read_before", "0", "2", "0", "0"]
-    assert "[1] num_prompts 1 on ucf101: test had been read 2 times before this choice" in text and "[2]" not in text
+    assert (
+        "[1] num_prompts 1 on UCF101-like: test had been read 2 times before this choice" in text and "[2]" not in text
+    )
 
 
 def test_a_number_has_a_curve_and_names_have_none(config):

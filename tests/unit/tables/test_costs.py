@@ -51,7 +51,7 @@ def test_by_hand():
     assert table.loc["linear", ["step", "memory", "inference"]].tolist() == [1, 1, 1]
     assert pd.isna(table.loc["linear", "published_share"])
     assert cells(text)["ssp"] == ["29,350 [1]", "20.0", "2.00", "2.00", "5.00", "2.00"]
-    assert "clips of hmdb51 (8 x 32 x 32)" in text and "on cpu, 1 thread (float32, scan chunked)" in text
+    assert "clips of HMDB51-like (8 x 32 x 32)" in text and "on cpu, 1 thread (float32, scan chunked)" in text
 
 
 def test_a_budget_far_from_the_papers_is_said_beside_the_table():

@@ -83,7 +83,7 @@ def test_tables_show_the_mean_and_keep_the_splits(config, tmp_path):
     assert set(tables.seeds["dataset"]) == {"hmdb51-split1", "hmdb51-split2", "ssv2"}
     assert tables.verdict.set_index(["dataset", "method"]).loc[("hmdb51", "ssp"), "verdict"] == "no verdict"
     page = (tmp_path / "results/tried/tables/main.md").read_text()
-    assert "[1] vpt on hmdb51 failed with seed 2: out of memory" in page and "split" not in page.splitlines()[2]
+    assert "[1] vpt on HMDB51-like failed with seed 2: out of memory" in page and "split" not in page.splitlines()[2]
 
 
 def test_a_row_without_a_whole_seed_has_failed(config, tmp_path):
@@ -97,5 +97,5 @@ def test_a_row_without_a_whole_seed_has_failed(config, tmp_path):
     main = read_tables(config).main.set_index(["dataset", "method"])
     assert (main.loc[("hmdb51", "vpt"), "n_seeds"], main.loc[("hmdb51", "vpt"), "status"]) == (0, "failed")
     page = (tmp_path / "results/tried/tables/main.md").read_text()
-    assert "nan" not in page and "vpt on hmdb51 failed with seed 0, 1, 2: out of memory" in page
+    assert "nan" not in page and "vpt on HMDB51-like failed with seed 0, 1, 2: out of memory" in page
     assert "other seeds" not in page

@@ -129,6 +129,6 @@ def test_two_studies_of_many_seeds_are_not_enough(tmp_path, monkeypatch):
     tables = build_tables(made)
     assert tables.differences["p"].isna().all()
     assert (
-        "Not enough studies for a p-value on hmdb51: one data set needs 3."
+        "Not enough studies for a p-value on HMDB51-like: one data set needs 3."
         in lay_out(made, tables)["differences"].caption
     )

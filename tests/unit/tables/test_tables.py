@@ -64,7 +64,7 @@ def test_main_table_by_hand():
     ]
     assert text["sd"].tolist() == [2.82842712, 0, 1.41421356, 7.07106781]
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in read(config, "main.md").splitlines()[2:]]
-    heads = [f"{d} {n}" for d in ("hmdb51", "breakfast", "average") for n in ("top-1", "paper")]
+    heads = [f"{d} {n}" for d in ("HMDB51-like", "Breakfast-like", "average") for n in ("top-1", "paper")]
     assert lines[0] == ["method", *heads, "average rank"]
     # Averages within seeds: ssp (60 + 70) / 2 and (64 + 72) / 2, so 66.5 ± 2.1; published (76.66 + 93.23) / 2 = 84.945.
     # Two seeds tell nothing apart on one data set, but they do in the average.
@@ -149,8 +149,8 @@ def test_failed_cells_stay_with_their_reason():
     assert (main.drop([("ssv2", "full"), ("hmdb51", "vpt")])["status"] == "ok").all()
     markdown = read(config, "main.md")
     assert "failed [2]" in markdown and "52.0 ± 2.8 [1]" in markdown
-    assert r"- [2] full on ssv2 failed with seed 0, 1, 2: loss is not finite in epoch 3 (50% \| lr_x)" in markdown
-    assert "- [1] vpt on hmdb51 failed with seed 1: out of memory (the mean is over the other seeds)" in markdown
+    assert r"- [2] full on SSv2-like failed with seed 0, 1, 2: loss is not finite in epoch 3 (50% \| lr_x)" in markdown
+    assert "- [1] vpt on HMDB51-like failed with seed 1: out of memory (the mean is over the other seeds)" in markdown
     rows = {line.split("|")[1].strip(): line for line in markdown.splitlines() if line.startswith("|")}
     # No average over a part of the data sets; the published one stands.
     assert [cell.strip() for cell in rows["full"].split("|")[-4:-1]] == ["–", "71.80", "–"]
@@ -191,7 +191,7 @@ def test_a_choice_after_a_look_at_test_is_marked():
     main = read(config, "main.md")
     assert "50.0 ± 0.0 [1]" in main and "- [1] test had been read 5 times before this choice" in main
     assert (
-        "- [2] full on hmdb51 failed with seed 0: out of memory (the mean is over the other seeds); "
+        "- [2] full on HMDB51-like failed with seed 0: out of memory (the mean is over the other seeds); "
         "test had been read 1 time before this choice\n"
     ) in main
     assert "[3]" not in main
@@ -309,11 +309,14 @@ def test_two_seeds_make_nothing_bold_on_a_data_set():
     write_apart(config, {"ssp": 90.0, "linear": 30.0})
     write_tables(config)
     markdown = read(config, "main.md")
-    assert "**" not in markdown and "Not enough seeds to tell rows apart on hmdb51: nothing is bold there." in markdown
+    assert (
+        "**" not in markdown
+        and "Not enough seeds to tell rows apart on HMDB51-like: nothing is bold there." in markdown
+    )
     assert read(config, "ranks.csv")["rank"].tolist() == [1, 2] and read(config, "ranks.csv")["rank_low"].isna().all()
     line = read(config, "differences.md").splitlines()[-1]
     assert [cell.strip() for cell in line.split("|")[5:7]] == ["not enough seeds", "–"]
-    assert "Not enough seeds for a p-value on hmdb51: one data set needs 3" in read(config, "differences.md")
+    assert "Not enough seeds for a p-value on HMDB51-like: one data set needs 3" in read(config, "differences.md")
 
 
 def test_pairs_are_one_family_and_comparisons_with_the_reference_another():
@@ -343,9 +346,7 @@ def test_what_cannot_be_significant_is_said():
     write_tables(config)
     differences = read(config, "differences.csv")
     assert (differences["p"] >= 2 / 32).all() and differences["p_holm_smallest"].tolist() == [4 / 32, 4 / 32]
-    said = (
-        "hmdb51: with 5 test groups p cannot be below 0.062, nor p (Holm) below 0.12; nothing there can be significant."
-    )
+    said = "HMDB51-like: with 5 test groups p cannot be below 0.062, nor p (Holm) below 0.12; nothing there can be"
     assert said in read(config, "differences.md")
 
 
