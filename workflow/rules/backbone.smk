@@ -31,6 +31,8 @@ rule pretrain:
         paths.log("pretrain", "{backbone}"),
     conda:
         ENVIRONMENT
+    # All searches wait for it: data can be made beside it.
+    priority: 2
     threads: cfg.compute.pretrain.threads
     resources:
         **asked_for("pretrain", "pretrain", "{backbone}"),

@@ -30,6 +30,7 @@ rule costs:
         paths.log("costs"),
     conda:
         ENVIRONMENT
+    priority: 1
     threads: cfg.compute.train.threads
     resources:
         **asked_for("train", "costs", alone=True),
