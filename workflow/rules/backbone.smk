@@ -29,10 +29,10 @@ rule pretrain:
         paths.backbone("{backbone}"),
     log:
         paths.log("pretrain", "{backbone}"),
-    conda:
-        ENVIRONMENT
     # All searches wait for it: data can be made beside it.
     priority: 2
+    conda:
+        ENVIRONMENT
     threads: cfg.compute.pretrain.threads
     resources:
         **asked_for("pretrain", "pretrain", "{backbone}"),

@@ -28,9 +28,9 @@ rule costs:
         paths.costs,
     log:
         paths.log("costs"),
+    priority: 1
     conda:
         ENVIRONMENT
-    priority: 1
     threads: cfg.compute.train.threads
     resources:
         **asked_for("train", "costs", alone=True),
