@@ -107,6 +107,7 @@ class FrameStore:
         self.folder = Path(folder)
         self._meta: dict[str, Any] | None = None
         self._paths: dict[int, Path] = {}  # of shards
+        self._lengths: dict[int, int] = {}  # of the videos that have been asked for
 
     def read(self, row: int, indices: Sequence[int]) -> np.ndarray:
         """Decode frames of the video in row `row` of the manifest.
@@ -127,8 +128,10 @@ class FrameStore:
         Raises:
             DataError: the video could not be decoded when frames were extracted.
         """
-        with self._reading(row) as transaction:
-            return jpegs.count(self._record(transaction, row))
+        if row not in self._lengths:  # asked for again in each epoch
+            with self._reading(row) as transaction:
+                self._lengths[row] = jpegs.count(self._record(transaction, row))
+        return self._lengths[row]
 
     def rows(self) -> set[int]:
         """Rows of the manifest whose videos could be decoded."""
@@ -168,7 +171,7 @@ class FrameStore:
         return record
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "_meta": self._meta, "_paths": {}}
+        return {"folder": self.folder, "_meta": self._meta, "_paths": {}, "_lengths": {}}
 
 
 # LMDB must open a file once per process, and not use it across a fork: one table for all stores of this process.
