@@ -16,6 +16,7 @@ SHARED = {
     "tests/unit/jobs/test_inference.py": "the tiny data set",
     "tests/unit/jobs/test_seed.py": "the tiny data set",
     "tests/unit/jobs/test_sweep.py": "the tiny data set",
+    "tests/unit/jobs/test_team.py": "the tiny data set",
     "tests/unit/jobs/test_tracking.py": "the tiny data set",
     "tests/unit/report/test_report.py": "the tiny data set",
 }
