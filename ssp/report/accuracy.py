@@ -68,7 +68,7 @@ def _main(results: Results) -> tuple[list[dict[str, str]], list[dict[str, Any]]]
     for method, (_, row) in zip(config.methods, table.iterrows(), strict=True):
         cells = []
         for group in groups:
-            measured, published = row[(group, "top-1")], row[(group, PAPER)]
+            measured, published = row[(group, "top-1")], row.get((group, PAPER))
             interval = intervals.loc[(group, method)]
             known = isinstance(measured, Measured)
             cells.append(

@@ -65,7 +65,9 @@ def lay_out(config: Config, tables: LongTables) -> dict[str, Layout]:
 
 
 def context(config: Config) -> str:
-    """What the published numbers are, and how far they may be compared with this config's."""
+    """What the published numbers are, and how far they may be compared with this config's; empty without any."""
+    if not has_published(config):
+        return ""
     words = f"Columns headed {PAPER}: published by the SSP paper, measured on the real data sets with VideoMamba-M."
     other = []
     if any(dataset.generate for dataset in config.datasets.values()):
@@ -75,6 +77,11 @@ def context(config: Config) -> str:
     if other:
         words += f" This run uses {' and '.join(other)}: the published numbers are context, not a comparison."
     return words
+
+
+def has_published(config: Config) -> bool:
+    """Whether the paper has numbers for any of these data sets, or for those that they stand in for."""
+    return any(dataset.source in published.TEST_VIDEOS for dataset in config.archived.values())
 
 
 def not_enough(config: Config) -> str:
@@ -183,8 +190,10 @@ def _main(config: Config, tables: LongTables) -> Layout:
         bold = [
             replace(cell, best=True) if _may_be_best(rank) else cell for cell, rank in zip(measured, own, strict=True)
         ]
-        published = [_published(verdicts, name, row) for row in config.methods]
-        columns |= {(name, "top-1"): bold, (name, PAPER): published}
+        columns[(name, "top-1")] = bold
+        printed = [_published(verdicts, name, row) for row in config.methods]
+        if any(printed):
+            columns[(name, PAPER)] = printed
     columns[(name, RANK)] = [_rank(rank) for rank in own]  # of the last: the average, if there is one
     words = [
         f"{titled(config)} Top-1 accuracy in percent, mean ± standard deviation over {config.units}. {_budget(config)}",
@@ -199,11 +208,13 @@ def _main(config: Config, tables: LongTables) -> Layout:
 def _parameters(config: Config, tables: LongTables) -> Layout:
     names = {"dataset": "data set", "published_m": f"{PAPER} (million)"}
     table = _with_titles(config, tables.parameters).astype({"published_m": float}).rename(columns=names)
+    if not has_published(config):
+        table = table.drop(columns=names["published_m"])
     caption = (
         f"{titled(config)} Parameters: all of the model, those that train, new ones without head and final norm "
         f"(extra), and the head. {context(config)}"
     )
-    return Layout(table, caption, [])
+    return Layout(table, caption.strip(), [])
 
 
 def _costs(config: Config, tables: LongTables) -> Layout:

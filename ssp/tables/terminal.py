@@ -147,18 +147,19 @@ def _accuracy_narrow(config: Config, tables: LongTables, main: Layout) -> Table:
     """One block per data set: methods in rows."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("data set, method", no_wrap=True)
-    for name in ("top-1 ± sd", f"{LEVEL} interval", PAPER, RANK):
+    paper = [PAPER] if PAPER in main.table.columns.get_level_values(1) else []
+    for name in ("top-1 ± sd", f"{LEVEL} interval", *paper, RANK):
         table.add_column(name, justify="right", style="dim" if name == PAPER else "")
     for group in dict.fromkeys(group for group, _ in main.table.columns if group):
         table.add_section()
         table.add_row(Text(main.heads.get(group, group), "bold"))
-        for name, (_, row) in zip(config.methods, main.table.iterrows(), strict=True):
-            interval = _interval(tables.uncertainty, group, name)
+        for method, (_, row) in zip(config.methods, main.table.iterrows(), strict=True):
+            interval = _interval(tables.uncertainty, group, method)
             table.add_row(
                 f"  {row[('', 'method')]}",
                 _measured(row[(group, "top-1")]),
                 interval,
-                row[(group, PAPER)].text if row[(group, PAPER)] else "–",
+                *(published.text if (published := row.get((group, name))) else "–" for name in paper),
                 row.get((group, RANK)) or "",
             )
     return table
@@ -173,8 +174,11 @@ def _parameter_table(layout: Layout) -> Table:
         table.add_column(name.replace(" (", "\n("), justify=justify, style=style, no_wrap=True)
     last = None  # a method's name stands in its first row alone
     for row in layout.table.itertuples(index=False):
-        counts = ["–" if pd.isna(value) else f"{value:,}" for value in row[2:-1]]
-        table.add_row("" if row[0] == last else row[0], row[1], *counts, _published(row[-1]))
+        cells = [
+            _published(value) if PAPER in name else "–" if pd.isna(value) else f"{value:,}"
+            for name, value in list(zip(layout.table.columns, row, strict=True))[2:]
+        ]
+        table.add_row("" if row[0] == last else row[0], row[1], *cells)
         last = row[0]
     return table
 

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 import ssp
+from ssp.config import parse_config
 from ssp.errors import RecordError
 from ssp.paths import Paths
 from ssp.records.record import Chosen, EarlierChoice, Metrics
@@ -360,6 +361,19 @@ def test_caption_tells_what_the_numbers_are():
         assert "generated videos and another backbone: the published numbers are context, not a comparison" in text
     assert "1 seed; hyper-parameters chosen on validation with 6 trials" in read(config, "main.md")
     assert r"Tried \& tested" in read(config, "main.tex")
+
+
+def test_own_videos_stand_beside_no_published_number():
+    plain = make_config(datasets=("hmdb51",)).model_dump(mode="json")
+    own = {
+        key: plain["datasets"]["hmdb51"][key]
+        for key in ("expected", "frames", "clips", "checkpoint", "recipe", "start")
+    }
+    config = parse_config(plain | {"datasets": {"mine": own | {"source": "folder", "videos": "mine"}}}, "made.yaml")
+    write_all(config)
+    write_tables(config)
+    for text in (read(config, "main.md"), read(config, "parameters.tex"), printed(config, 80), printed(config, 160)):
+        assert "ssp" in text and "paper" not in text and "published" not in text and "2.41" not in text
 
 
 def test_caption_tells_that_test_chose_the_epoch():
