@@ -133,8 +133,7 @@ class Cell:
     @cached_property
     def execution(self) -> Execution:
         """Device, precision, threads."""
-        compute = getattr(self.config.compute, self.job)
-        return Execution.of(compute, self.config.datasets[self.dataset].recipe.precision)
+        return Execution.of(self.config.compute, self.job, self.config.datasets[self.dataset].recipe.precision)
 
     def rows(self, split: Split) -> pd.DataFrame:
         """Videos of a split; read once."""

@@ -78,7 +78,7 @@ class Setting:
     @property
     def execution(self) -> Execution:
         """Where it computes, and how."""
-        return Execution.of(self.config.compute.train, self.recipe.precision)
+        return Execution.of(self.config.compute, "train", self.recipe.precision)
 
     def build(self) -> VideoMamba:
         """The model, where torch makes new tensors."""

@@ -103,7 +103,7 @@ def _trained(
     """The trained model, its losses, how it was computed, and where its state is; the same in each process."""
     chosen = config.backbone.checkpoints[checkpoint]
     settings = chosen.pretrain
-    execution = Execution.of(config.compute.pretrain, "auto")
+    execution = Execution.of(config.compute, "pretrain", "auto")
     identity = slice_hash({"slice": config.backbone_slice(checkpoint), "torch": torch.__version__})
     clips, labels = _rendered(config, chosen, held_out=False)
     torch.manual_seed(derive_seed(settings.seed, "weights"))

@@ -1,7 +1,7 @@
 """How a job computes: device, precision, threads, loader processes; and where every stream of randomness starts.
 
 Design choices
-- A job uses what its rule declared, no more: a GPU only when `compute.train.gpus` asks for one, and then surely. The
+- A job uses what its rule declared, no more: a GPU only when `compute.*.gpus` asks for one, and then surely. The
   processes of one training divide its threads and loader processes among them.
 - Randomness is a function of names: `derive_seed(seed, "order", epoch)` starts the data order of an epoch, whatever ran
   before. So nothing about random states has to be saved to continue a killed run, and two methods at the same seed
@@ -25,12 +25,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ssp.config import Compute
+from ssp.config import ComputePlan
 from ssp.data.augment import erase, normalised
 from ssp.errors import ConfigError
 from ssp.training.parallel import Group, current
 from ssp.training.stopping import ignore_in_worker
 
+Precision = Literal["auto", "float32", "bfloat16"]
 SHARED_MEMORY = Path("/dev/shm")  # where loader processes put their clips, on Linux
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Execution:
     loader_workers: int = 0
 
     @classmethod
-    def of(cls, compute: Compute, precision: Literal["auto", "float32", "bfloat16"]) -> Execution:
+    def of(cls, plan: ComputePlan, kind: Literal["pretrain", "train", "sweep"], precision: Precision) -> Execution:
         """What a rule's resources and a recipe's precision mean on this machine.
 
         Sets the process up: the number of torch's threads, and memory that is kept for the next step.
@@ -71,11 +72,12 @@ class Execution:
         Raises:
             ConfigError: a GPU is asked for, and torch sees none.
         """
+        compute = getattr(plan, kind)
         torch.set_num_threads(max(1, compute.threads // current().local))
         keep_freed_memory()
         if compute.gpus and not torch.cuda.is_available():
             raise ConfigError(
-                f"compute.train.gpus: {compute.gpus} asked for, but torch sees no GPU here; "
+                f"compute.{kind}.gpus: {compute.gpus} asked for, but torch sees no GPU here; "
                 "set it to 0 to compute on the CPU, or install the environment with CUDA"
             )
         device = torch.device("cuda" if compute.gpus else "cpu")

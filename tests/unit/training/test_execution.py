@@ -8,21 +8,21 @@ import sys
 import pytest
 import torch
 
-from ssp.config import Compute
+from ssp.config import ComputePlan
 from ssp.errors import ConfigError
 from ssp.training.execution import Execution, derive_seed
 
 STEPS = """
 import resource, sys
 import torch
-from ssp.config import Compute
+from ssp.config import ComputePlan
 from ssp.training.execution import Execution
 
 def step():  # tensors of a small model, freed all at once
     tensors = [torch.ones(2**20) for _ in range(32)]
 
 if "job" in sys.argv:
-    Execution.of(Compute(), "float32")
+    Execution.of(ComputePlan(), "train", "float32")
 step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
@@ -51,19 +51,21 @@ def test_seeds_are_distinct_and_the_same_everywhere():
 
 
 def test_execution_keeps_to_what_the_job_declared(monkeypatch):
-    before = torch.get_num_threads()
+    before, plan = torch.get_num_threads(), ComputePlan.model_validate({"train": {"threads": 1}})
     try:
-        execution = Execution.of(Compute(threads=1), "auto")
+        execution = Execution.of(plan, "train", "auto")
         assert torch.get_num_threads() == 1
         assert (execution.device.type, execution.bfloat16, execution.name) == ("cpu", False, "cpu")
         layer, x = torch.nn.Linear(2, 2), torch.zeros(1, 2)
         with execution.autocast():
             assert layer(x).dtype == torch.float32
-        with Execution.of(Compute(threads=1), "bfloat16").autocast():
+        with Execution.of(plan, "train", "bfloat16").autocast():
             assert layer(x).dtype == torch.bfloat16
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        with pytest.raises(ConfigError, match=r"compute\.train\.gpus: 1 asked for, but torch sees no GPU"):
-            Execution.of(Compute(gpus=1), "auto")
+        for kind in ("pretrain", "train", "sweep"):
+            wanting = ComputePlan.model_validate({kind: {"gpus": 1}})
+            with pytest.raises(ConfigError, match=rf"compute\.{kind}\.gpus: 1 asked for, but torch sees no GPU"):
+                Execution.of(wanting, kind, "auto")
     finally:
         torch.set_num_threads(before)
 
