@@ -237,7 +237,7 @@ def main() -> None:
         (name,) = config.backbone.checkpoints
         backbone = run_pretrain(config, name).absolute()
         print(backbone.with_suffix(".json").read_text(), file=sys.stderr)
-    execution = Execution.of(config.compute.train, "float32")
+    execution = Execution.of(config.compute, "train", "float32")
     seeds = [config.seeds[0] + i for i in range(args.seeds)]
     found = []
     for name in args.datasets or config.datasets:

@@ -76,8 +76,9 @@ class Execution:
         torch.set_num_threads(max(1, compute.threads // current().local))
         keep_freed_memory()
         if compute.gpus and not torch.cuda.is_available():
+            said = "train" if compute.gpus == plan.train.gpus else kind  # a sweep has it from there, unless told
             raise ConfigError(
-                f"compute.{kind}.gpus: {compute.gpus} asked for, but torch sees no GPU here; "
+                f"compute.{said}.gpus: {compute.gpus} asked for, but torch sees no GPU here; "
                 "set it to 0 to compute on the CPU, or install the environment with CUDA"
             )
         device = torch.device("cuda" if compute.gpus else "cpu")

@@ -62,9 +62,9 @@ def test_execution_keeps_to_what_the_job_declared(monkeypatch):
         with Execution.of(plan, "train", "bfloat16").autocast():
             assert layer(x).dtype == torch.bfloat16
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        for kind in ("pretrain", "train", "sweep"):
-            wanting = ComputePlan.model_validate({kind: {"gpus": 1}})
-            with pytest.raises(ConfigError, match=rf"compute\.{kind}\.gpus: 1 asked for, but torch sees no GPU"):
+        for key, kind in (("pretrain", "pretrain"), ("train", "train"), ("sweep", "sweep"), ("train", "sweep")):
+            wanting = ComputePlan.model_validate({key: {"gpus": 1}})
+            with pytest.raises(ConfigError, match=rf"compute\.{key}\.gpus: 1 asked for, but torch sees no GPU"):
                 Execution.of(wanting, kind, "auto")
     finally:
         torch.set_num_threads(before)
