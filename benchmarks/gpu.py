@@ -13,14 +13,16 @@
 - `--dry`: the same code on the CPU, with Triton's interpreter at tiny sizes, into a scratch folder. Its figures mean
   nothing.
 
-It wants PyTorch with Triton (meant for 2.11 and 3.6, and later), NumPy, pandas, Pillow and PyYAML; pydantic for all that
-trains, lmdb and simplejpeg for the frame store, pytest, pytest-xdist and hypothesis for the tests; neither Optuna nor
-MLflow; a C compiler for Triton and for the scan on the CPU. To a machine that has PyTorch but neither a network nor
-these, carry wheels, here for Python 3.12, with the versions of requirements.txt; `--no-deps` leaves its NumPy alone:
+It wants PyTorch with Triton (meant for 2.11 and 3.6, and later), NumPy, pandas, Pillow, PyYAML and a C compiler;
+pydantic for all that trains, lmdb and simplejpeg for the frame store, pytest, pytest-xdist and hypothesis for the
+tests; neither Optuna nor MLflow. To a machine that has PyTorch but neither a network nor the others, carry wheels, here
+for Python 3.12, with the versions of requirements.txt; `--no-deps` leaves its NumPy alone:
 
     pip download --only-binary :all: --python-version 3.12 --dest wheels pydantic==...
     pip download --only-binary :all: --python-version 3.12 --dest wheels --no-deps lmdb==... simplejpeg==...
     pip install --no-index --find-links wheels pydantic lmdb simplejpeg                                (there)
+
+and for mamba-ssm's kernels its source archive, to be compiled there as environment.cuda.post-deploy.sh does.
 
 Usage: python benchmarks/gpu.py [--seconds 520] [--out FOLDER] [--only STAGE ...] [--dry], or make bench-gpu
 Writes gpu.md and gpu.json to benchmarks/results/, or to FOLDER. Exit code 1 if a stage failed or a result is wrong, 2
@@ -54,6 +56,7 @@ class Stage(NamedTuple):
     seconds: float  # its limit
     function: str  # module of benchmarks/gpu, and name
     args: tuple = ()
+    forks: bool = False  # processes that use the GPU, so that it must not do so itself
 
     @property
     def name(self) -> str:
@@ -88,7 +91,7 @@ def stages(clips: int, dry: bool) -> list[Stage]:
         Stage("fed", 90, "feeding:fed"),
         Stage("loss", 90, "training:loss"),
         Stage("tests", 100, "machine:tests"),
-        Stage("resumed", 90, "feeding:resumed"),
+        Stage("resumed", 90, "feeding:resumed", forks=True),
         Stage("profile", 45, "training:profile"),
         *others,
         Stage("variants", 60, "scans:variants"),
@@ -100,7 +103,8 @@ def work(stage: Stage, dry: bool) -> Iterator[dict]:
     from benchmarks.gpu.device import Device
 
     device = Device(dry)
-    device.set_up()
+    if not stage.forks:
+        device.set_up()
     module, _, function = stage.function.partition(":")
     yield from getattr(import_module(f"benchmarks.gpu.{module}"), function)(device, *stage.args)
 

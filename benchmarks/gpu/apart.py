@@ -2,9 +2,10 @@
 
 - Forked from a process that has imported everything and has not touched the GPU: quick to start, and each has the GPU
   as if it were alone with it. A kernel that reads outside its memory spoils its own process and no other.
-- It is ended with all its children when its time is over.
+- It is ended with all its children when its time is over, and when the process that started it ends.
 """
 
+import ctypes
 import os
 import signal
 import time
@@ -14,6 +15,7 @@ from contextlib import suppress
 from multiprocessing import connection, get_context
 
 FORK = get_context("fork")
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 OURS = ("ssp", "baselines", "benchmarks", "tests")
 
 
@@ -24,7 +26,8 @@ def missing(error: Exception) -> str | None:
 
 
 def _work(work: Callable[[], Iterable[dict]], sender: connection.Connection) -> None:
-    os.setsid()  # a group of processes, to be ended together
+    os.setpgid(0, 0)  # to be ended together with its own children
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     said = None
     try:
         for row in work():

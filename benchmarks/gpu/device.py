@@ -45,9 +45,9 @@ class Sizes:
     clips: int = 16  # of a step
     few: int = 4  # clips of what a CPU, too, computes
     recipe: Mapping[str, Any] = field(default_factory=dict)  # what differs from config/paper.yaml's
-    stored: tuple[int, int, int, int] = (16, 40, 256, 340)  # videos of the store, their frames, height, width
+    stored: tuple[int, int, int, int] = (8, 40, 256, 340)  # videos of the store, their frames, height, width
     loaders: int = 10
-    fed: tuple[int, int] = (60, 20)  # steps, and after which of them the clock starts: they are loaded ahead
+    fed: tuple[int, int] = (80, 20)  # steps, and after which of them the clock starts: as many are loaded ahead
     resumed: tuple[int, int] = (8, 5)  # steps, and in which of them the training is killed
 
 

@@ -33,8 +33,8 @@ LIMIT = 40  # seconds of one training of `resumed`
 
 
 @contextmanager
-def stored(device: Device, videos: int) -> Iterator[tuple[ClipDataset, Recipe]]:
-    """Training clips of so many videos, as the recipe for HMDB51 has them, and that recipe with a step of 16 clips.
+def stored(device: Device, steps: int) -> Iterator[tuple[ClipDataset, Recipe]]:
+    """Training clips for so many steps, as the recipe for HMDB51 has them, and that recipe with steps of 16 clips.
 
     A few videos of a scene that pans, with some noise, under many rows: a store of another size reads alike.
     """
@@ -44,7 +44,7 @@ def stored(device: Device, videos: int) -> Iterator[tuple[ClipDataset, Recipe]]:
     recipe = config.recipe.model_copy(
         update={"epochs": 1, "warmup_epochs": 0, "batch_size": batch, "micro_batch": None}
     )
-    count, frames, height, width = sizes.stored
+    videos, (count, frames, height, width) = steps * batch, sizes.stored
     random, quality = np.random.default_rng(0), config.frames.jpeg_quality
     with tempfile.TemporaryDirectory(prefix="gpu-store-") as folder:
         with ShardWriter(Path(folder) / "shard-0.lmdb") as writer:
@@ -82,7 +82,7 @@ def fed(device: Device) -> Iterator[dict]:
     """SSP: clips a second of `fit`, of its steps alone, and of the loader processes alone."""
     steps, skipped = device.sizes.fed
     execution = Execution(device.torch, bfloat16=True, loader_workers=device.sizes.loaders)
-    with stored(device, steps * max(2, device.sizes.clips // 2)) as (clips, recipe):
+    with stored(device, steps) as (clips, recipe):
         model = made_model(device, "ssp", CHOSEN.drop_path).to(device.torch)
         per_step, ends = recipe.batch_size * recipe.augmentation.repeats, []
         device.forget_peak()
@@ -120,9 +120,11 @@ def fed(device: Device) -> Iterator[dict]:
         yield row | {"alone": 1000 * per_step / took}
 
 
-def _train(device: Device, folder: Path, name: str, killed_in: int | None) -> Iterator[dict]:
+def _train(
+    device: Device, clips: ClipDataset, recipe: Recipe, folder: Path, name: str, killed_in: int | None
+) -> Iterator[dict]:
     """A training in a process of its own: its first step here, its loss and its weights."""
-    steps, _ = device.sizes.resumed
+    device.set_up()
     execution = Execution(device.torch, bfloat16=True, loader_workers=2)
     began: list[int] = []
 
@@ -131,21 +133,20 @@ def _train(device: Device, folder: Path, name: str, killed_in: int | None) -> It
         if done == killed_in:
             os.kill(os.getpid(), signal.SIGKILL)  # the step is taken, and not yet saved
 
-    with stored(device, steps * max(2, device.sizes.clips // 2)) as (clips, recipe):
-        model = made_model(device, "ssp", CHOSEN.drop_path).to(device.torch)
-        training = fit(
-            model,
-            clips,
-            None,
-            recipe=recipe,
-            chosen=CHOSEN,
-            seed=0,
-            execution=execution,
-            state=TrainingState(folder / name, "gpu"),
-            save_every_s=0,
-            on_step=on_step,
-        )
-        done: list[EpochResult] = list(training)
+    model = made_model(device, "ssp", CHOSEN.drop_path).to(device.torch)
+    training = fit(
+        model,
+        clips,
+        None,
+        recipe=recipe,
+        chosen=CHOSEN,
+        seed=0,
+        execution=execution,
+        state=TrainingState(folder / name, "gpu"),
+        save_every_s=0,
+        on_step=on_step,
+    )
+    done: list[EpochResult] = list(training)
     weights = torch.cat([tensor.flatten().float().cpu() for tensor in trained_tensors(model).values()])
     torch.save(weights, folder / f"{name}.weights")
     yield {"began": began[0], "loss": done[-1].train_loss}
@@ -153,18 +154,18 @@ def _train(device: Device, folder: Path, name: str, killed_in: int | None) -> It
 
 def resumed(device: Device) -> Iterator[dict]:
     """Three processes: a training that nobody kills, one killed within an epoch, and the same one again."""
-    _, kill = device.sizes.resumed
-    with tempfile.TemporaryDirectory(prefix="gpu-state-") as scratch:
+    steps, kill = device.sizes.resumed
+    with tempfile.TemporaryDirectory(prefix="gpu-state-") as scratch, stored(device, steps) as (clips, recipe):
         folder, found = Path(scratch), {}
         for name, state, killed_in in (("whole", "one", None), ("killed", "two", kill), ("again", "two", None)):
             rows: list[dict] = []
-            problem = apart.run(partial(_train, device, folder, state, killed_in), LIMIT, rows.append)
+            problem = apart.run(partial(_train, device, clips, recipe, folder, state, killed_in), LIMIT, rows.append)
             if (name == "killed") != (problem is not None and problem.endswith(f"{-signal.SIGKILL}")):
                 raise RuntimeError(f"the {name} training: {problem}")
             found[name] = rows
         one, two = (torch.load(folder / f"{state}.weights") for state in ("one", "two"))
         yield {
-            **{"steps": device.sizes.resumed[0], "killed_in": kill, "went_on_with": found["again"][0]["began"]},
+            **{"steps": steps, "killed_in": kill, "went_on_with": found["again"][0]["began"]},
             "loss_difference": abs(found["again"][0]["loss"] - found["whole"][0]["loss"]),
             **{"weight_difference": (one - two).abs().max().item(), "equal": torch.equal(one, two)},
         }

@@ -192,8 +192,8 @@ def _fed(rows: list[dict]) -> list[str]:
 
 def _resumed(rows: list[dict]) -> list[str]:
     return [
-        f"Killed in step {row['killed_in']} of {row['steps']}, went on with step {row['went_on_with']}: mean loss differs "
-        f"by {row['loss_difference']:.1e} from that of a training that nobody killed, weights by at most "
+        f"Killed in step {row['killed_in']} of {row['steps']}, went on with step {row['went_on_with']}. Beside a "
+        f"training that nobody killed, the mean loss differs by {row['loss_difference']:.1e}, weights by at most "
         f"{row['weight_difference']:.1e} ({'equal bits' if row['equal'] else 'not equal in bits'})."
         for row in rows
     ] + [""]

@@ -17,6 +17,7 @@ from ssp.scan import build, choose_backend, mamba_ssm, selective_scan
 from ssp.scan.dispatch import VARIABLE, load
 from ssp.scan.interface import ScanArgs
 from ssp.training.execution import Execution
+from ssp.training.failure import OutOfMemory, failures
 from ssp.training.loop import take_step
 from ssp.training.optim import make_optimizer
 from ssp.training.passes import MicroBatch
@@ -123,12 +124,15 @@ def step(device: Device, method: str, clips: int, scan: str) -> Iterator[dict]:
     part = MicroBatch(0, *(tensor.to(device.torch) for tensor in made_clips(device, clips)))
     work = partial(take_step, model, optimizer, [part], lr=1e-4, videos=clips, execution=execution)
     device.forget_peak()
+    row = {"method": method, "clips": clips, "scan": named}
     with patch.object(Mixer, "forward", published_mixer) if scan == "published" else patch.dict(os.environ):
-        found = device.milliseconds({"step": work}, 1 if scan == "chunked" else device.sizes.rounds)["step"]
-    yield {
-        **{"method": method, "clips": clips, "scan": named, "milliseconds": found},
-        **{"clips_per_second": 1000 * clips / found, "peak_gb": device.peak_gb()},
-    }
+        try:
+            with failures():
+                found = device.milliseconds({"step": work}, 1 if scan == "chunked" else device.sizes.rounds)["step"]
+        except OutOfMemory as error:
+            yield row | {"left_out": str(error)}
+            return
+    yield row | {"milliseconds": found, "clips_per_second": 1000 * clips / found, "peak_gb": device.peak_gb()}
 
 
 def loss(device: Device) -> Iterator[dict]:
