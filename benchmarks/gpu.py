@@ -13,8 +13,8 @@
 - `--dry`: the same code on the CPU, with Triton's interpreter at tiny sizes, into a scratch folder. Its figures mean
   nothing.
 
-It wants PyTorch with Triton (meant for 2.11 and 3.6, and later), NumPy, pandas, Pillow, PyYAML and a C compiler;
-pydantic for all that trains, lmdb and simplejpeg for the frame store, pytest, pytest-xdist and hypothesis for the
+It wants PyTorch with Triton (meant for 2.11 and 3.6, and later), NumPy, PyYAML and a C compiler; pydantic for all that
+trains; lmdb, simplejpeg, pandas, pyarrow and Pillow for the frame store; pytest, pytest-xdist and hypothesis for the
 tests; neither Optuna nor MLflow. To a machine that has PyTorch but neither a network nor the others, carry wheels, here
 for Python 3.12, with the versions of requirements.txt; `--no-deps` leaves its NumPy alone:
 

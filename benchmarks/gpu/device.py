@@ -44,7 +44,6 @@ class Sizes:
     image: int = 224
     clips: int = 16  # of a step
     few: int = 4  # clips of what a CPU, too, computes
-    recipe: Mapping[str, Any] = field(default_factory=dict)  # what differs from config/paper.yaml's
     stored: tuple[int, int, int, int] = (8, 40, 256, 340)  # videos of the store, their frames, height, width
     loaders: int = 10
     fed: tuple[int, int] = (80, 20)  # steps, and after which of them the clock starts: as many are loaded ahead
@@ -68,8 +67,8 @@ TINY = Sizes(
     few=2,
     stored=(2, 9, 24, 32),
     loaders=2,
-    fed=(3, 1),
-    resumed=(3, 2),
+    fed=(2, 1),
+    resumed=(2, 2),
 )
 
 
