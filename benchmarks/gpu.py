@@ -13,14 +13,14 @@
 - `--dry`: the same code on the CPU, with Triton's interpreter at tiny sizes, into a scratch folder. Its figures mean
   nothing.
 
-It wants PyTorch with Triton (meant for 2.11 and 3.6, and later), NumPy, PyYAML and a C compiler; pydantic for all that
-trains; lmdb, simplejpeg, pandas, pyarrow and Pillow for the frame store; pytest, pytest-xdist and hypothesis for the
-tests; neither Optuna nor MLflow. To a machine that has PyTorch but neither a network nor the others, carry wheels, here
-for Python 3.12, with the versions of requirements.txt; `--no-deps` leaves its NumPy alone:
+It wants PyTorch with Triton (2.11 and 3.6, or later), torchvision, NumPy, SciPy, pandas, pyarrow, Pillow, PyYAML and a C
+compiler; pydantic for all that trains, lmdb, simplejpeg and rarfile for the frame store, pytest, pytest-xdist and
+hypothesis for the tests; neither Optuna nor MLflow. To a machine that has the first of these and no network, carry
+wheels, here for Python 3.12, with the versions of requirements.txt; `--no-deps` leaves its NumPy alone:
 
-    pip download --only-binary :all: --python-version 3.12 --dest wheels pydantic==...
-    pip download --only-binary :all: --python-version 3.12 --dest wheels --no-deps lmdb==... simplejpeg==...
-    pip install --no-index --find-links wheels pydantic lmdb simplejpeg                                (there)
+    to="--only-binary :all: --python-version 3.12 --dest wheels"
+    pip download $to pydantic==... && pip download $to --no-deps lmdb==... simplejpeg==... rarfile==...
+    pip install --no-index --find-links wheels pydantic lmdb simplejpeg rarfile                        (there)
 
 and for mamba-ssm's kernels its source archive, to be compiled there as environment.cuda.post-deploy.sh does.
 
@@ -136,8 +136,8 @@ def main() -> int:
     from benchmarks.gpu import apart, report
     from benchmarks.gpu.device import TINY, Sizes
 
-    for module in ("scans", "training", "feeding"):  # once, for the processes of all stages
-        with suppress(ImportError):
+    for module in ("scans", "training", "feeding"):  # once, for the processes of all stages, which say what is wrong
+        with suppress(Exception):
             import_module(f"benchmarks.gpu.{module}")
     answers: list[dict] = []
     problem = apart.run(partial(usable, args.dry), 60, answers.append)

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 
 from benchmarks.gpu import apart
 from benchmarks.gpu.device import Device
 from benchmarks.gpu.machine import ROOT
 from benchmarks.gpu.training import made_model
-from ssp.config import Clips, Recipe, load_config
+from ssp.config import Clips, Frames, Recipe
 from ssp.data import jpegs
 from ssp.data.clips import ClipDataset
 from ssp.data.frames import FrameStore, ShardWriter
@@ -38,14 +39,14 @@ def stored(device: Device, steps: int) -> Iterator[tuple[ClipDataset, Recipe]]:
 
     A few videos of a scene that pans, with some noise, under many rows: a store of another size reads alike.
     """
-    config = load_config(ROOT / "config" / "paper.yaml").datasets["hmdb51"]
-    augmentation, sizes = config.recipe.augmentation, device.sizes
+    # Not by `load_config`, which would import the sources of all data sets.
+    config = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())["datasets"]["hmdb51"]
+    recipe, sizes = Recipe.model_validate(config["recipe"]), device.sizes
+    augmentation, quality = recipe.augmentation, Frames.model_validate(config["frames"]).jpeg_quality
     batch = max(2, sizes.clips // augmentation.repeats)
-    recipe = config.recipe.model_copy(
-        update={"epochs": 1, "warmup_epochs": 0, "batch_size": batch, "micro_batch": None}
-    )
+    recipe = recipe.model_copy(update={"epochs": 1, "warmup_epochs": 0, "batch_size": batch, "micro_batch": None})
     videos, (count, frames, height, width) = steps * batch, sizes.stored
-    random, quality = np.random.default_rng(0), config.frames.jpeg_quality
+    random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory(prefix="gpu-store-") as folder:
         with ShardWriter(Path(folder) / "shard-0.lmdb") as writer:
             records = [jpegs.pack(_scene(random, frames, height, width), quality) for _ in range(count)]
