@@ -248,15 +248,6 @@ def test_relational_storage(tiny, tmp_path):
         run_sweep(tiny(sweep__storage="sqlite:////no/such/folder/x.db"), "ucf101", "linear")
 
 
-@pytest.mark.slow
-def test_parallel_workers_share_the_budget(tiny):
-    config = tiny(sweep__workers=2, sweep__trials=4, sweep__epochs=1)
-    choice = run_sweep(config, "ucf101", "linear")
-    assert [t.number for t in choice.trials] == [0, 1, 2, 3]
-    assert len(open_study(Cell(config, "ucf101", "linear")).get_trials()) == 4
-    assert {"lr": 0.01} in [t.params for t in choice.trials]
-
-
 def test_a_trial_that_is_asked_to_stop_goes_on_with_its_next_step(tiny, monkeypatch):
     whole = run_sweep(tiny(name="whole", sweep__trials=2, sweep__epochs=2), "ucf101", "vpt")
     config, real, calls = tiny(sweep__trials=2, sweep__epochs=2), ssp.jobs.cell.fit, []
