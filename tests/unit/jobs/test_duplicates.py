@@ -43,6 +43,7 @@ def runs(config, kind):
     return sorted(run.info.status for run in found)
 
 
+@pytest.mark.slow
 def test_of_two_sweeps_and_two_trainings_at_once_one_works(config):
     earlier = {kind: runs(config, kind) for kind in ("sweep", "cell", "trial", "seed")}  # of other tests
     first, second = twice(config, "sweep", "--dataset", CELL[0], "--method", CELL[1])

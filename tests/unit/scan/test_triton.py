@@ -18,6 +18,7 @@ needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="the packa
 
 
 @needs_triton
+@pytest.mark.slow
 def test_parity_under_the_interpreter():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit/scan/interpreted.py"]
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
