@@ -273,7 +273,7 @@ def test_a_trial_that_is_asked_to_stop_goes_on_with_its_next_step(tiny, monkeypa
     assert not states.exists()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_sweep_has_what_compute_sweep_says_and_a_training_what_train_says(tiny, monkeypatch, workers):
     """Told by GPUs, of which there is none here: they are missed where they are asked for."""
     gpu_less = {"compute__train__gpus": 1, "compute__sweep__gpus": 0}
