@@ -15,6 +15,7 @@ SHARED = {
     "tests/workflow/test_rerun.py": "the complete small run",
     "tests/workflow/test_new_method.py": "a clone with a new method",
     "tests/workflow/test_rehearse.py": "a rehearsal",
+    "tests/workflow/test_plan.py": "a process that plans",
     "tests/unit/jobs/test_warm.py": "a process to fork from",
     "tests/unit/jobs/test_costs.py": "measured costs",
     "tests/unit/report/test_report.py": "a report",
