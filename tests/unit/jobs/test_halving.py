@@ -83,6 +83,7 @@ def test_failed_trials_do_not_climb_and_a_rung_that_fails_fails_the_sweep(tiny, 
 KILLS = {"first epoch": (0, 1), "in the first rung": (2, 1), "in the last rung": (4, 2), "last trial": (5, 3)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["journal", "sqlite"])
 @pytest.mark.parametrize("at", KILLS)
 def test_a_killed_sweep_fills_what_is_missing_and_no_more(tiny, monkeypatch, tmp_path, at, storage):

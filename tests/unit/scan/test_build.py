@@ -45,12 +45,14 @@ def test_the_build_needs_no_torch():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_importing_the_scan_needs_no_compiler_and_compiles_nothing(copy):
     done = run(copy, "-c", SCAN.split("print(s.choose")[0])
     assert done.stdout.startswith(str(copy)), done.stderr
     assert libraries(copy) == []
 
 
+@pytest.mark.slow
 @compiles
 def test_the_first_use_compiles_into_the_users_cache(copy):
     done = run(copy, "-c", SCAN)
@@ -60,6 +62,7 @@ def test_the_first_use_compiles_into_the_users_cache(copy):
     assert "name='cpu'" in again.stdout and not again.stderr
 
 
+@pytest.mark.slow
 def test_a_use_without_a_compiler_names_the_command_and_goes_on(copy):
     done = run(copy, "-c", SCAN, PATH="", CC="/nowhere/cc")
     assert str(copy) in done.stdout and "name='chunked'" in done.stdout, done.stderr
@@ -68,6 +71,7 @@ def test_a_use_without_a_compiler_names_the_command_and_goes_on(copy):
     assert libraries(copy) == []
 
 
+@pytest.mark.slow
 @compiles
 def test_processes_that_start_at_once_compile_once(copy):
     compiler = quick_compiler(copy / "cc", f'echo "$@" >> {copy}/calls')
@@ -80,6 +84,7 @@ def test_processes_that_start_at_once_compile_once(copy):
     assert sorted(path.suffix for path in (copy / "cache/ssp-benchmark").iterdir()) == ["", ".so"]  # the lock; no rest
 
 
+@pytest.mark.slow
 @compiles
 def test_a_package_that_may_not_be_written_is_built_in_the_cache(copy):
     without_rights = []
@@ -95,6 +100,7 @@ def test_a_package_that_may_not_be_written_is_built_in_the_cache(copy):
     assert libraries(copy) == ["cache/ssp-benchmark"]
 
 
+@pytest.mark.slow
 @compiles
 def test_the_library_beside_the_package_goes_first(copy, monkeypatch):
     monkeypatch.setattr(build, "SOURCES", copy / "ssp/scan")
@@ -122,6 +128,7 @@ def test_a_missing_or_failing_compiler_is_loud_and_no_failure(copy, compiler):
     assert list(copy.rglob(".building-*")) == []
 
 
+@pytest.mark.slow
 @compiles
 def test_build_once_and_again_when_a_source_changes(tmp_path, monkeypatch):
     monkeypatch.setenv("CC", quick_compiler(tmp_path / "cc"))

@@ -30,6 +30,7 @@ def test_parity_under_the_interpreter():
 ASK = "import sys, ssp.scan as s; print(s.available_backends(), s.choose_backend().name, 'triton' in sys.modules)"
 
 
+@pytest.mark.slow
 def test_triton_is_not_imported_where_there_is_no_use_for_it():
     environment = os.environ | {"TRITON_INTERPRET": "0", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([sys.executable, "-c", ASK], cwd=ROOT, env=environment, capture_output=True, text=True)
