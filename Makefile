@@ -16,6 +16,8 @@ VENV := .venv
 CORES := all
 ARGS :=
 NOT_BENCH = gpu kill_anywhere demo_convergence
+# Three processes, also on two cores: tests wait for Slurm and for other processes. What they start finds compiled modules.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 pytest -n 3 --dist loadgroup
 BENCH = $(filter-out $(NOT_BENCH:%=benchmarks/%.py), $(wildcard benchmarks/*.py))
 
 RUNTIME := $(VENV)/.runtime-installed
@@ -38,11 +40,11 @@ demo: $(PROJECT)
 
 test: $(DEV) $(PROJECT)
 	@python -m ssp.scan.build
-	@OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 quick: $(DEV) $(PROJECT)
 	@python -m ssp.scan.build
-	@OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup -m "not workflow and not slow" $(ARGS)
+	@$(PYTEST) -m "not workflow and not slow" $(ARGS)
 
 lint: $(DEV)
 	ruff check

@@ -1,25 +1,27 @@
-"""Which of all tests comes when, and with several processes (`-n 2 --dist loadgroup`) in which of them."""
+"""Which of all tests comes when, and with several processes (`-n 3 --dist loadgroup`) in which of them."""
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-# What takes seconds or minutes to make, once in a process, and the files whose tests need it. By file: pytest-xdist 3.8
-# does not act on its mark `xdist_group` under pytest 9.2, whose node ids it cannot change.
+# What takes seconds or minutes to make, once in a process, and the files whose tests need it; what takes longest comes
+# first. By file: pytest-xdist 3.8 does not act on its mark `xdist_group` under pytest 9.2, whose node ids it cannot
+# change.
 SHARED = {
     "tests/cluster/test_slurm.py": "Slurm",
+    "tests/robustness/test_parallel_writers.py": "the finished benchmark",
+    "tests/robustness/test_bad_inputs.py": "the finished benchmark",
+    "tests/robustness/test_bad_storage.py": "the finished benchmark",
     "tests/workflow/test_complete_run.py": "the complete small run",
     "tests/workflow/test_rerun.py": "the complete small run",
-    "tests/robustness/test_parallel_writers.py": "all processors",
+    "tests/workflow/test_new_method.py": "a clone with a new method",
+    "tests/workflow/test_rehearse.py": "a rehearsal",
+    "tests/workflow/test_plan.py": "a process that plans",
+    "tests/unit/jobs/test_warm.py": "a process to fork from",
+    "tests/unit/jobs/test_costs.py": "measured costs",
+    "tests/unit/report/test_report.py": "a report",
     "tests/unit/data/test_rar.py": "the downloaded samples",
-    "tests/unit/cli/test_cli.py": "the tiny data set",
-    "tests/unit/jobs/test_explain.py": "the tiny data set",
-    "tests/unit/jobs/test_inference.py": "the tiny data set",
-    "tests/unit/jobs/test_seed.py": "the tiny data set",
-    "tests/unit/jobs/test_sweep.py": "the tiny data set",
-    "tests/unit/jobs/test_team.py": "the tiny data set",
-    "tests/unit/jobs/test_tracking.py": "the tiny data set",
-    "tests/unit/report/test_report.py": "the tiny data set",
 }
+GROUPS = list(dict.fromkeys(SHARED.values()))
 
 
 class SharedScheduling(LoadScopeScheduling):
@@ -31,9 +33,16 @@ class SharedScheduling(LoadScopeScheduling):
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling | None:
     """Instead of xdist's own for `--dist loadgroup`."""
+    config.option.loadscopereorder = False  # by the number of tests: the few of Slurm take longest
     return SharedScheduling(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes minutes comes first, so that no process is left with it at the end."""
-    items.sort(key=lambda item: not (item.get_closest_marker("workflow") and item.get_closest_marker("slow")))
+
+    def place(item: pytest.Item) -> tuple[int, bool, bool]:
+        shared = SHARED.get(item.nodeid.partition("::")[0])
+        order = GROUPS.index(shared) if shared else len(GROUPS)
+        return order, *(item.get_closest_marker(name) is None for name in ("workflow", "slow"))
+
+    items.sort(key=place)

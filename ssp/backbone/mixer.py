@@ -101,12 +101,12 @@ class Mixer(nn.Module):
         self._kept = Kept()
         self.d_state, self.d_conv, self.dt_rank = d_state, d_conv, dt_rank or math.ceil(dim / 16)
         self.in_proj = nn.Linear(dim, 2 * inner, bias=False)
+        states = torch.log(torch.arange(1, d_state + 1, dtype=torch.float32))
         for end, log_name in (("", "A_log"), ("_b", "A_b_log")):
             self.add_module(f"conv1d{end}", nn.Conv1d(inner, inner, d_conv, groups=inner, padding=d_conv - 1))
             self.add_module(f"x_proj{end}", nn.Linear(inner, self.dt_rank + 2 * d_state, bias=False))
             self.add_module(f"dt_proj{end}", _dt_proj(self.dt_rank, inner))
-            states = torch.arange(1, d_state + 1, dtype=torch.float32)
-            self.register_parameter(log_name, nn.Parameter(torch.log(states).repeat(inner, 1)))
+            self.register_parameter(log_name, nn.Parameter(states.repeat(inner, 1)))
             self.register_parameter(f"D{end}", nn.Parameter(torch.ones(inner)))
         self.out_proj = nn.Linear(inner, dim, bias=False)
 

@@ -39,12 +39,27 @@ class _TwiceError(Exception):
     """A key that a mapping has twice; the message says where."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # libyaml's, where PyYAML was built with it, is quicker
     """YAML as it is, but for keys that are there twice: PyYAML would keep the last and say nothing."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        node, lines = super().compose_mapping_node(anchor), {}
-        for key, _ in node.value:
+    def construct_document(self, node: yaml.Node) -> Any:  # noqa: ANN401 - whatever a YAML file holds
+        _check_keys(node)
+        return super().construct_document(node)
+
+
+def _check_keys(node: yaml.Node) -> None:
+    """Raises _TwiceError where a mapping, at any depth, has a key twice."""
+    waiting, seen = [node], set()
+    while waiting:
+        node, lines = waiting.pop(), {}
+        if not isinstance(node, yaml.CollectionNode) or id(node) in seen:  # an alias leads where its anchor is
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+            continue
+        for key, value in node.value:
+            waiting.append(value)
             if key.tag == "tag:yaml.org,2002:merge" or not isinstance(key, yaml.ScalarNode):
                 continue  # what `<<: *other` brings may be overridden
             name, line = (key.tag, key.value), key.start_mark.line + 1
@@ -53,7 +68,6 @@ class _Loader(yaml.SafeLoader):
                     f"key '{key.value}' is there twice, in line {lines[name]} and line {line}; remove one"
                 )
             lines[name] = line
-        return node
 
 
 def read_yaml(path: str | Path) -> Any:  # noqa: ANN401 - whatever a YAML file holds

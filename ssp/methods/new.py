@@ -54,8 +54,6 @@ def new_method(name: str, config: Path | None = None) -> list[Path]:
     target = f"baselines.{name}:{words['class']}"
     if method_targets().get(name, target) != target:
         raise ConfigError(f"new-method: '{name}' is a method already ({method_targets()[name]})")
-    if _is_taken(name):
-        raise ConfigError(f"new-method: '{name}' is a part of the backbone, as parameters' names show; take another")
     environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True)
     texts = {
         ROOT / "baselines" / f"{name}.py": environment.get_template("method.py.j2").render(words),
@@ -66,6 +64,8 @@ def new_method(name: str, config: Path | None = None) -> list[Path]:
             raise ConfigError(f"new-method: {path.relative_to(ROOT)} is there already; take another name")
     texts[pyproject] = _registered(pyproject, name, target)
     texts[config] = _with_row(config, name, words["title"])
+    if _is_taken(name):  # last, for it imports torch
+        raise ConfigError(f"new-method: '{name}' is a part of the backbone, as parameters' names show; take another")
     for path, text in texts.items():
         if not path.exists() or path.read_text() != text:
             write_text(path, text)

@@ -8,7 +8,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -39,14 +42,16 @@ def published_table() -> pd.DataFrame:
     return table
 
 
-def published_parameters() -> dict[str, float]:
+@cache  # asked for by each row of each table
+def published_parameters() -> Mapping[str, float]:
     """Registered method name -> published trainable parameters in millions."""
     table = published_table().dropna(subset=["method"])
-    return dict(zip(table["method"], table["params_m"], strict=True))
+    return MappingProxyType(dict(zip(table["method"], table["params_m"], strict=True)))
 
 
-def published_accuracy() -> dict[tuple[str, str], float]:
+@cache
+def published_accuracy() -> Mapping[tuple[str, str], float]:
     """(registered method name, data set) -> published top-1 accuracy in percent."""
     table = published_table().dropna(subset=["method"]).set_index("method")
     accuracies = table[["hmdb51", "ssv2", "ucf101", "breakfast"]].stack().dropna()
-    return {key: float(value) for key, value in accuracies.items()}
+    return MappingProxyType({key: float(value) for key, value in accuracies.items()})

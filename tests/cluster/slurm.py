@@ -76,7 +76,7 @@ class Snakemake:
         command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
         command += ["--workflow-profile", ROOT / "profiles/slurm"]
         # Looked at early and often, on a file system that is nobody's but ours.
-        command += ["--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "3"]
+        command += ["--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "3"]
         self._said = folder / f"snakemake-{time.time_ns()}.log"
         with self._said.open("w") as said:
             streams = {"stdin": subprocess.DEVNULL, "stdout": said, "stderr": said}

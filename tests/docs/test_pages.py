@@ -42,6 +42,7 @@ def test_the_readme_is_short_and_says_what_has_not_been_run():
     assert "No published data set has been run yet" in "\n".join(text.splitlines()[:15])
 
 
+@pytest.mark.slow
 def test_the_cost_is_that_of_the_paper_config():
     config = load_config(ROOT / "config" / "paper.yaml")
     plan = estimate(config, AssumedSpeeds(count_rows(config)))

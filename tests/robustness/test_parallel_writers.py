@@ -22,79 +22,29 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ssp.config import load_config
-from tests.robustness.bench import CONFIG, Bench, call
-from tests.workflow.running import ROOT
+from ssp.config import Config, load_config
+from tests import copies
+from tests.robustness.bench import CELL, CONFIG, Bench, call
+from tests.robustness.writers import LIMIT_S, RUNS, TRIALS, WRITERS, write
 
 pytestmark = pytest.mark.slow
-
-WRITERS, RUNS, TRIALS = 4, 5, 8
-LIMIT_S = 400  # on a machine that is busy with other things too
-# Imports come first, then each waits until all are there: the writing is what has to meet.
-START = f"""
-import sys, time
-from pathlib import Path
-number = int(sys.argv[1])
-def wait(what):
-    Path(f"here-{{what}}-{{number}}").touch()
-    limit = time.monotonic() + {LIMIT_S}
-    while len(list(Path().glob(f"here-{{what}}-*"))) < {WRITERS}:
-        assert time.monotonic() < limit, "a writer did not come"
-        time.sleep(0.002)
-"""
-TRACK = f"""
-from ssp.config import load_config
-from ssp.jobs.tracking import Tracking
-import mlflow, mlflow.store.tracking.sqlalchemy_store
-config = load_config("{CONFIG}")
-wait("runs")
-tracking = Tracking(config)
-parent = tracking.start(f"writer{{number}}", "sweep", tags={{"ssp.writer": str(number)}})
-for trial in range({RUNS}):
-    run = tracking.start(f"writer{{number}}/{{trial}}", "trial", tags={{"ssp.writer": str(number)}}, parent=parent.id)
-    run.log_params({{"lr": trial, "number": number}})
-    for step in range(3):
-        run.log_metrics({{"loss": number + trial + step, "top1": step}}, step)
-    run.finish()
-    assert not run.broken
-parent.finish()
-assert not parent.broken
-"""
-# Workers of one study, as a cluster has them: the study is made by its first user.
-OPTIMISE = f"""
-from ssp.jobs.cell import Cell
-from ssp.config import load_config
-from ssp.jobs.study import open_study
-cell = Cell(load_config("{CONFIG}"), "ucf101", "linear")
-wait("trials")
-study = open_study(cell)
-for i in range({TRIALS}):
-    trial = study.ask()
-    trial.set_user_attr("slot", {TRIALS} * number + i)
-    x = trial.suggest_float("x", 0, 1)
-    trial.report(x, 1)
-    study.tell(trial, x)
-"""
-
-
-def _start(code: str, folder: Path, number: int) -> subprocess.Popen:
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    arguments = [sys.executable, "-c", START + code, str(number)]
-    return subprocess.Popen(arguments, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+SWEEP = f"sweep {CELL}"
 
 
 def _write_at_once(folder: Path) -> None:
     """All writers, runs and then trials; each must end well."""
-    writers = [_start(TRACK + OPTIMISE, folder, number) for number in range(WRITERS)]
+    logs = [folder / f"writer{number}.log" for number in range(WRITERS)]
+    writers = [copies.start(write, number, folder=folder, out=log) for number, log in enumerate(logs)]
     try:
-        said = [writer.communicate(timeout=LIMIT_S)[0] for writer in writers]
+        for writer in writers:
+            writer.join(LIMIT_S)
     finally:
         for writer in writers:
             writer.kill()
-            writer.wait()
+            writer.join()
     for mark in folder.glob("here-*"):
         mark.unlink()
-    assert [writer.returncode for writer in writers] == [0] * WRITERS, said
+    assert [writer.exitcode for writer in writers] == [0] * WRITERS, [log.read_text() for log in logs]
 
 
 def _all_runs_are_there(folder: Path) -> None:
@@ -168,37 +118,28 @@ def _kill_a_sweep(bench: Bench) -> None:
     recipe = "datasets.ucf101.recipe.epochs"
     bench.configure(recipe, 100_000)
     bench.configure("sweep.epochs", 100_000)
-    command = [sys.executable, "-m", "ssp", "sweep", "--config", CONFIG, "--dataset", "ucf101", "--method", "linear"]
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     log = bench / "sweep.log"
-    with log.open("w") as out:
-        sweep = subprocess.Popen(command, cwd=bench.folder, env=env, stdout=out, stderr=out)
-    while "epoch 2/" not in log.read_text():
-        assert sweep.poll() is None, log.read_text()
+    sweep = copies.start_ssp([*SWEEP.split(), "--config", CONFIG], bench.folder, log)
+    while not log.exists() or "epoch 2/" not in log.read_text():
+        assert sweep.is_alive(), log.read_text()
         time.sleep(0.05)
-    sweep.send_signal(signal.SIGKILL)
-    sweep.wait()
+    sweep.kill()
+    sweep.join()
 
 
 @pytest.mark.parametrize("database", [False, True], ids=["journal", "sqlite"])
-def test_a_killed_trial_does_not_stay_running(database, bench, capfd):
+def test_a_killed_trial_does_not_stay_running(database, bench, capfd, monkeypatch):
     """The next sweep of the same study closes it, spends no budget on it, and closes its MLflow run."""
     _fresh(bench, storage=f"sqlite:///{bench.folder}/studies.db" if database else "journal")
     assert call("tracking init", capfd).code == 0
     _kill_a_sweep(bench)
     assert _states(bench) == {"RUNNING": 1}
     # The same study, and trials that end: a study is named by its config, so the length is cut in the code.
-    shorten = """from ssp.config import Config
-whole = Config.rungs
-Config.rungs = lambda config, name: [rung.model_copy(update={"epochs": 1}) for rung in whole(config, name)]
-from ssp.cli import main
-main()"""
-    arguments = ["sweep", "--config", CONFIG, "--dataset", "ucf101", "--method", "linear"]
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", shorten, *arguments], cwd=bench.folder, env=env, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    whole = Config.rungs
+    shorter = {"epochs": 1}
+    monkeypatch.setattr(Config, "rungs", lambda *of: [rung.model_copy(update=shorter) for rung in whole(*of)])
+    answer = call(SWEEP, capfd)
+    assert answer.code == 0, answer
     choice = json.loads((bench / "results/tiny/sweeps/ucf101/linear.json").read_text())
     assert [trial["state"] for trial in choice["trials"]] == ["complete", "complete"]
     assert choice["run"]["interrupted"] == 1

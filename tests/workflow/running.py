@@ -1,10 +1,9 @@
 """Runs and plans of the real Snakefile in folders of their own.
 
-A plan is made by a copy (fork) of a process that has imported Snakemake and PyTorch once, which would be most of its
-time. A run, and what is planned in another environment, is a command of its own.
+A plan is made by a copy of a process that has imported Snakemake and PyTorch once (tests/copies.py). A run, and what is
+planned in another environment, is a command of its own.
 """
 
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -13,12 +12,12 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from tests import copies
+
 ROOT = Path(__file__).resolve().parents[2]
 TINY = Path(__file__).parent / "tiny.yaml"
 PLANS = {"-n", "--lint", "--rulegraph"}  # options with which no job runs
 LIMIT_S = 120  # for a plan
-copies = multiprocessing.get_context("forkserver")
-copies.set_forkserver_preload(["snakemake.cli", "ssp.jobs.check", "ssp.methods.method"])
 
 
 class Done(NamedTuple):
@@ -52,23 +51,20 @@ def snakemake(folder: Path, *args: str | Path, **environment: str) -> Done:
     words = list(map(str, ["--snakefile", ROOT / "Snakefile", "--directory", folder, *args]))
     if PLANS & set(words) and not environment:
         with tempfile.TemporaryDirectory() as said:
-            copy = copies.Process(target=_plan, args=(folder, words, said))
-            copy.start()
+            out, err = (Path(said) / name for name in ("out", "err"))
+            copy = copies.start(_plan, words, folder=folder, out=out, err=err)
             copy.join(LIMIT_S)
             copy.kill()
-            return Done(copy.exitcode, *((Path(said) / name).read_text() for name in ("out", "err")))
+            return Done(copy.exitcode, out.read_text(), err.read_text())
     command = [sys.executable, "-m", "snakemake", *words]
     env = os.environ | environment
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-def _plan(folder: Path, words: list[str], said: str) -> None:
-    """In the copy: Snakemake's own main, its words into two files."""
+def _plan(words: list[str]) -> None:
+    """In the copy: Snakemake's own main."""
     from snakemake.cli import main
 
-    os.chdir(folder)
-    for stream, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(Path(said) / name, os.O_WRONLY | os.O_CREAT), stream)
     sys.argv = ["snakemake", *words]
     main(words)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.quick_compiler import COMPILERS, quick_compiler
 from tests.workflow.running import ROOT, TINY
 
 SOURCES = ("ssp", "baselines", "pyproject.toml", "setup.py", "requirements.txt", "README.md", "LICENSE")
 WORKFLOW = ("Snakefile", "workflow", "config", "profiles", "environment.yml", "environment.cuda.yml")
-COMPILERS = ("cc", "gcc", "clang")
 METHODS = sorted(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["ssp.methods"])
 installs = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("pip", "setuptools"))), reason="needs pip and setuptools to build with"
@@ -108,6 +108,7 @@ def test_an_editable_install_has_the_compiled_scan(tmp_path):
     pip(
         *("--python", venv / "bin/python", "install", "--no-index", "--no-build-isolation", "--editable", sources),
         folder=tmp_path,
+        CC=quick_compiler(tmp_path / "cc"),
     )
     assert len(list((sources / "ssp/scan").glob("*.so"))) == 1
     module, backends, methods, commit = run([venv / "bin/python", "-c", QUESTIONS], tmp_path, CC="false").splitlines()
@@ -125,6 +126,7 @@ def test_a_wheel_made_without_a_compiler_fits_everywhere(tmp_path):
 
 
 @installs
+@compiles
 @pytest.mark.slow
 def test_a_source_distribution_builds(tmp_path):
     sources = copy_of(SOURCES, tmp_path / "sources")
@@ -135,7 +137,15 @@ def test_a_source_distribution_builds(tmp_path):
     unpacked = next((tmp_path / "unpacked").iterdir())
     for name in ("requirements.txt", "LICENSE", "setup.py", "ssp/scan/kernel.h", "ssp/scan/scan.c"):
         assert (unpacked / name).is_file(), name
-    pip("wheel", "--no-build-isolation", "--wheel-dir", tmp_path, unpacked, folder=tmp_path)
+    pip(
+        "wheel",
+        "--no-build-isolation",
+        "--wheel-dir",
+        tmp_path,
+        unpacked,
+        folder=tmp_path,
+        CC=quick_compiler(tmp_path / "cc"),
+    )
     assert len(list(tmp_path.glob("*.whl"))) == 1
 
 
@@ -153,14 +163,15 @@ def test_a_read_only_clone_runs_elsewhere(snakefile, tmp_path):
     subprocess.run(["chmod", "-R", "a-w", str(clone)], check=True)
     where = ["--snakefile", clone / snakefile, "--directory", elsewhere]
     command = [*without_rights, sys.executable, "-m", "snakemake", *where, "--configfile", TINY, "--cores", "1"]
+    compiler = quick_compiler(tmp_path / "cc")
     try:
-        run([*command, "results/tiny/scan.done"], tmp_path)
+        run([*command, "results/tiny/scan.done"], tmp_path, CC=compiler)
         assert "scan kernel" in (elsewhere / "results/tiny/logs/build_scan.log").read_text()
         assert len(list((tmp_path / "cache/ssp-benchmark").glob("*.so"))) == 1
         shutil.rmtree(
             tmp_path / "cache/ssp-benchmark"
         )  # as after an update: `onstart` builds anew, and rules stay done
-        run([*command, "results/tiny/tracking.done"], tmp_path)
+        run([*command, "results/tiny/tracking.done"], tmp_path, CC=compiler)
         assert len(list((tmp_path / "cache/ssp-benchmark").glob("*.so"))) == 1
     finally:
         subprocess.run(["chmod", "-R", "u+w", str(clone)], check=True)

@@ -61,7 +61,7 @@ def test_what_it_writes_passes(clone, written):
         assert done.returncode == 0, done.stdout
     done = run(clone, sys.executable, "-m", "ssp", "check", "config/demo-all.yaml")
     assert f"method {NAME}: rank 4" in done.stdout
-    contract = ["tests/contract", "tests/methods", "-k", NAME]
+    contract = ["tests/contract", f"tests/methods/test_{NAME}.py", "-k", NAME]
     done = run(clone, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *contract)
     assert done.returncode == 0, done.stdout[-3000:]
 

@@ -1,13 +1,18 @@
 """Every shipped config plans without data, without torch, and leaves nothing behind; a bad one gets one line."""
 
+import json
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from ssp.config import load_config
-from tests.workflow.running import ROOT, TINY
+from tests.workflow.running import ROOT, TINY, Done
 
 pytestmark = pytest.mark.workflow
 CONFIGS = [*sorted((ROOT / "config").glob("*.yaml")), TINY]
@@ -17,20 +22,56 @@ LIBRARY = (
 )
 
 
-@pytest.fixture
-def without_library(tmp_path_factory) -> dict[str, str]:
-    """An environment in which snakemake is there and importing anything heavier raises."""
+# Plans are copies of a process that has imported Snakemake, as in tests/copies.py, and nothing that a benchmark needs.
+PLANNER = """
+import json, os, sys
+from snakemake.cli import main
+for line in sys.stdin:
+    folder, words = json.loads(line)
+    if not (copy := os.fork()):
+        os.chdir(folder)
+        for stream, path in enumerate((os.devnull, "said.out", "said.err")):
+            os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), stream)
+        sys.argv = ["snakemake", *words]
+        sys.exit(main(words))
+    print(os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def planner(tmp_path_factory) -> Iterator[subprocess.Popen]:
+    """A process in an environment in which snakemake is there and importing anything heavier raises."""
     folder = tmp_path_factory.mktemp("blocked")
     for name in LIBRARY:
         (folder / f"{name}.py").write_text(f"raise ImportError('{name} must not be imported to plan')")
-    return {"PYTHONPATH": str(folder)}
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", PLANNER], env=environment, **pipes) as process:
+        yield process
+
+
+@pytest.fixture
+def plan(planner, tmp_path) -> Callable[..., Done]:
+    """Snakemake's plan in an empty folder, without the library."""
+
+    def make(*args: str | Path) -> Done:
+        words = ["-n", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path, *args]
+        planner.stdin.write(json.dumps([str(tmp_path), [str(word) for word in words]]) + "\n")
+        planner.stdin.flush()
+        code, said = int(planner.stdout.readline()), [tmp_path / f"said.{name}" for name in ("out", "err")]
+        done = Done(code, *(file.read_text() for file in said))
+        for file in said:
+            file.unlink()
+        return done
+
+    return make
 
 
 @pytest.mark.parametrize("profile", ["default", "slurm"])
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_dry_run(run, tmp_path, without_library, path, profile):
+def test_dry_run(plan, tmp_path, path, profile):
     config = load_config(path)
-    done = run("-n", "--configfile", path, "--workflow-profile", ROOT / "profiles" / profile, **without_library)
+    done = plan("--configfile", path, "--workflow-profile", ROOT / "profiles" / profile)
     assert done.code == 0, done.err
     shards = sum(dataset.frames.shards for dataset in config.datasets.values())
     expected = {
@@ -66,9 +107,9 @@ def test_splits_share_archives_and_nothing_else(run, tmp_path):
     assert (done.jobs["sweep"], done.jobs["train"]) == (len(config.studies()), len(config.runs()))
 
 
-def test_the_blocker_blocks(run, tmp_path, without_library):
+def test_the_blocker_blocks(plan, tmp_path):
     (tmp_path / "Snakefile").write_text("import torch\n")
-    done = run("-n", "--snakefile", tmp_path / "Snakefile", "--workflow-profile", "none", **without_library)
+    done = plan("--snakefile", tmp_path / "Snakefile", "--workflow-profile", "none")
     assert done.code != 0
     assert "torch must not be imported" in done.err + done.out
 

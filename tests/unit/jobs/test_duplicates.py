@@ -1,9 +1,6 @@
 """The same job twice: one process works, both succeed, and test is read once. Nothing is lost to the second."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,8 +12,8 @@ from ssp.jobs.seed import train_cell
 from ssp.jobs.sweep import run_sweep
 from ssp.jobs.tracking import Tracking
 from ssp.records.record import load_record
+from tests import copies
 
-ROOT = Path(__file__).resolve().parents[3]
 CELL = ("ucf101", "linear")
 
 
@@ -28,11 +25,12 @@ def config(tiny):
 def twice(config, *command):
     """Two processes of a command at once; what each says."""
     Path("config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    call = [sys.executable, "-m", "ssp", *command, "--config", "config.yaml"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    both = [subprocess.Popen(call, env=environment, **pipes) for _ in range(2)]
-    outcomes = [(*process.communicate(timeout=300), process.returncode) for process in both]
+    said = [(Path(f"{command[0]}-{n}.out").absolute(), Path(f"{command[0]}-{n}.err").absolute()) for n in range(2)]
+    call = [*command, "--config", "config.yaml"]
+    both = [copies.start_ssp(call, Path.cwd(), *files) for files in said]
+    for copy in both:
+        copy.join(300)
+    outcomes = [(out.read_text(), err.read_text(), copy.exitcode) for (out, err), copy in zip(said, both, strict=True)]
     assert [code for *_, code in outcomes] == [0, 0], outcomes
     waited = [err for _, err, _ in outcomes if "another process has made it meanwhile" in err]
     assert len(waited) == 1 and "which is at it" in waited[0]
@@ -45,6 +43,7 @@ def runs(config, kind):
     return sorted(run.info.status for run in found)
 
 
+@pytest.mark.slow
 def test_of_two_sweeps_and_two_trainings_at_once_one_works(config):
     earlier = {kind: runs(config, kind) for kind in ("sweep", "cell", "trial", "seed")}  # of other tests
     first, second = twice(config, "sweep", "--dataset", CELL[0], "--method", CELL[1])

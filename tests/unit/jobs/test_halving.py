@@ -83,6 +83,7 @@ def test_failed_trials_do_not_climb_and_a_rung_that_fails_fails_the_sweep(tiny, 
 KILLS = {"first epoch": (0, 1), "in the first rung": (2, 1), "in the last rung": (4, 2), "last trial": (5, 3)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["journal", "sqlite"])
 @pytest.mark.parametrize("at", KILLS)
 def test_a_killed_sweep_fills_what_is_missing_and_no_more(tiny, monkeypatch, tmp_path, at, storage):
@@ -157,6 +158,8 @@ def test_parallel_workers_climb_together(tiny, tmp_path, storage):
     choice = run_sweep(config, "ucf101", "linear")
     assert multiprocessing.active_children() == []
     assert [(trial.number, trial.rung) for trial in choice.trials] == [*((n, 0) for n in range(4)), (4, 1), (5, 1)]
+    studies = [open_study(Cell(config, "ucf101", "linear"), rung) for rung in range(2)]
+    assert [len(study.get_trials()) for study in studies] == [4, 2]  # workers share the budget
     first = [trial for trial in choice.trials if trial.rung == 0 and trial.state == "complete"]
     best = sorted(first, key=lambda t: (-t.value, t.epochs[-1].val_loss, t.number))[:2]
     assert [trial.of for trial in choice.trials[4:]] == [trial.number for trial in best]

@@ -249,15 +249,6 @@ def test_relational_storage(tiny, tmp_path):
         run_sweep(tiny(sweep__storage="sqlite:////no/such/folder/x.db"), "ucf101", "linear")
 
 
-@pytest.mark.slow
-def test_parallel_workers_share_the_budget(tiny):
-    config = tiny(sweep__workers=2, sweep__trials=4, sweep__epochs=1)
-    choice = run_sweep(config, "ucf101", "linear")
-    assert [t.number for t in choice.trials] == [0, 1, 2, 3]
-    assert len(open_study(Cell(config, "ucf101", "linear")).get_trials()) == 4
-    assert {"lr": 0.01} in [t.params for t in choice.trials]
-
-
 def test_a_trial_that_is_asked_to_stop_goes_on_with_its_next_step(tiny, monkeypatch):
     whole = run_sweep(tiny(name="whole", sweep__trials=2, sweep__epochs=2), "ucf101", "vpt")
     config, real, calls = tiny(sweep__trials=2, sweep__epochs=2), ssp.jobs.cell.fit, []
@@ -283,7 +274,7 @@ def test_a_trial_that_is_asked_to_stop_goes_on_with_its_next_step(tiny, monkeypa
     assert not states.exists()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_sweep_has_what_compute_sweep_says_and_a_training_what_train_says(tiny, monkeypatch, workers):
     """Told by GPUs, of which there is none here: they are missed where they are asked for."""
     gpu_less = {"compute__train__gpus": 1, "compute__sweep__gpus": 0}

@@ -2,20 +2,17 @@
 
 import json
 import logging
-import os
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-import ssp
 from ssp.errors import ConfigError
 from ssp.jobs.tracking import TrackedRun, Tracking, init_tracking, tracking_uri
 from ssp.paths import Paths
+from tests import copies
 
 
 @pytest.mark.slow
@@ -68,12 +65,11 @@ def test_killed_while_the_database_is_made(tiny, tmp_path):
     folder = Paths.of(config).mlflow
     (folder / "ready.json").unlink()
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    command = [sys.executable, "-m", "ssp", "tracking", "init", "--config", "own.yaml"]
-    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(Path(ssp.__file__).parents[1])})
+    process = copies.start_ssp(["tracking", "init", "--config", "own.yaml"], tmp_path, tmp_path / "said")
     while not any(path.stat().st_size > 50_000 for path in folder.glob(".mlflow.db.*.tmp")):
-        assert process.poll() is None and not (folder / "mlflow.db").exists(), "it was not met while it was made"
+        assert process.is_alive() and not (folder / "mlflow.db").exists(), "it was not met while it was made"
     process.kill()
-    process.wait()
+    process.join()
     assert not (folder / "mlflow.db").exists()
     tracking = Tracking(config)
     tracking.start("own/a", "seed", tags={}).finish()

@@ -26,7 +26,7 @@ sys.stdin.read()
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="parent-death signals are Linux's"),
-    pytest.mark.xdist_group("warm"),
+    pytest.mark.slow,
 ]
 
 

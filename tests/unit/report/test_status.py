@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import signal
 import socket
 import sys
 import time
@@ -75,6 +76,7 @@ def in_terminal(act, key_after=None):
         os.environ |= {"COLUMNS": "80", "LINES": "24", "TERM": "xterm"}
         sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115 - pytest has replaced them
         sys.stderr = sys.__stderr__ = open(2, "w", closefd=False)  # noqa: SIM115
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that were started in the background ignore it
         code = act()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from ssp.scan import build
+from tests.quick_compiler import COMPILERS, quick_compiler
 
 ROOT = Path(__file__).parents[3]
-compiles = pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler here")
+compiles = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C compiler here")
 SCAN = (
     "import sys; sys.path.insert(0, '.'); import torch, ssp.scan as s; print(s.__file__); print(s.choose_backend());"
     "s.selective_scan(*[torch.ones(1, 2, 3)] * 2, -torch.ones(2, 1), *[torch.ones(1, 1, 3)] * 2)"
@@ -44,12 +45,14 @@ def test_the_build_needs_no_torch():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_importing_the_scan_needs_no_compiler_and_compiles_nothing(copy):
     done = run(copy, "-c", SCAN.split("print(s.choose")[0])
     assert done.stdout.startswith(str(copy)), done.stderr
     assert libraries(copy) == []
 
 
+@pytest.mark.slow
 @compiles
 def test_the_first_use_compiles_into_the_users_cache(copy):
     done = run(copy, "-c", SCAN)
@@ -59,6 +62,7 @@ def test_the_first_use_compiles_into_the_users_cache(copy):
     assert "name='cpu'" in again.stdout and not again.stderr
 
 
+@pytest.mark.slow
 def test_a_use_without_a_compiler_names_the_command_and_goes_on(copy):
     done = run(copy, "-c", SCAN, PATH="", CC="/nowhere/cc")
     assert str(copy) in done.stdout and "name='chunked'" in done.stdout, done.stderr
@@ -67,13 +71,12 @@ def test_a_use_without_a_compiler_names_the_command_and_goes_on(copy):
     assert libraries(copy) == []
 
 
+@pytest.mark.slow
 @compiles
 def test_processes_that_start_at_once_compile_once(copy):
-    compiler, real = copy / "cc", next(filter(shutil.which, ("cc", "gcc", "clang")))
-    compiler.write_text(f'#!/bin/sh\necho "$@" >> {copy}/calls\nexec {shutil.which(real)} "$@"\n')
-    compiler.chmod(0o755)
+    compiler = quick_compiler(copy / "cc", f'echo "$@" >> {copy}/calls')
     code = "import sys; sys.path.insert(0, '.'); import ssp.scan.build as b; print(b.build_in_cache())"
-    command, env = [sys.executable, "-c", code], os.environ | {"CC": str(compiler)}
+    command, env = [sys.executable, "-c", code], os.environ | {"CC": compiler}
     running = [subprocess.Popen(command, cwd=copy, env=env, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     said = {process.communicate(timeout=120)[0].strip() for process in running}
     assert len(said) == 1 and Path(said.pop()).exists()
@@ -81,6 +84,7 @@ def test_processes_that_start_at_once_compile_once(copy):
     assert sorted(path.suffix for path in (copy / "cache/ssp-benchmark").iterdir()) == ["", ".so"]  # the lock; no rest
 
 
+@pytest.mark.slow
 @compiles
 def test_a_package_that_may_not_be_written_is_built_in_the_cache(copy):
     without_rights = []
@@ -89,16 +93,18 @@ def test_a_package_that_may_not_be_written_is_built_in_the_cache(copy):
         if not shutil.which("setpriv") or subprocess.run([*without_rights, "true"], capture_output=True).returncode:
             pytest.skip("root may write anywhere here, and cannot give that up")
     (copy / "ssp/scan").chmod(0o555)
-    done = run(copy, "-m", "ssp.scan.build", before=without_rights)
+    done = run(copy, "-m", "ssp.scan.build", before=without_rights, CC=quick_compiler(copy / "cc"))
     (copy / "ssp/scan").chmod(0o755)
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert done.stdout.startswith(f"scan kernel: {copy}/cache/ssp-benchmark/")
     assert libraries(copy) == ["cache/ssp-benchmark"]
 
 
+@pytest.mark.slow
 @compiles
 def test_the_library_beside_the_package_goes_first(copy, monkeypatch):
     monkeypatch.setattr(build, "SOURCES", copy / "ssp/scan")
+    monkeypatch.setenv("CC", quick_compiler(copy / "cc"))
     cached = build.build_in_cache()
     assert build.find() == cached == build.build()
     beside = build.build(copy / "ssp/scan")
@@ -122,9 +128,10 @@ def test_a_missing_or_failing_compiler_is_loud_and_no_failure(copy, compiler):
     assert list(copy.rglob(".building-*")) == []
 
 
+@pytest.mark.slow
 @compiles
 def test_build_once_and_again_when_a_source_changes(tmp_path, monkeypatch):
-    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("CC", quick_compiler(tmp_path / "cc"))
     sources, target = tmp_path / "sources", tmp_path / "target"
     sources.mkdir()
     for name in build.FILES:

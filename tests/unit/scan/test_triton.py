@@ -19,6 +19,7 @@ needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="the packa
 
 
 @needs_triton
+@pytest.mark.slow
 def test_parity_under_the_interpreter():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit/scan/interpreted.py"]
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
@@ -30,6 +31,7 @@ def test_parity_under_the_interpreter():
 ASK = "import sys, ssp.scan as s; print(s.available_backends(), s.choose_backend().name, 'triton' in sys.modules)"
 
 
+@pytest.mark.slow
 def test_triton_is_not_imported_where_there_is_no_use_for_it():
     environment = os.environ | {"TRITON_INTERPRET": "0", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([sys.executable, "-c", ASK], cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -90,6 +90,7 @@ def test_what_both_have_is_taken_once_and_rows_of_both_are_compared(lab, other_r
     assert {"ssp", "linear", "vpt"} == {row for _, row in main_table(OUT).index}
 
 
+@pytest.mark.slow
 def test_tables_and_report_are_made_again_by_the_commands_that_make_them(lab, other_row):
     joined(lab, other_row)
     before = {path: path.read_bytes() for path in [*OUT.glob("tables/*.*"), OUT / "report.html"]}
@@ -123,6 +124,7 @@ def test_rows_of_a_method_that_is_not_installed_are_shown(lab, other_row, monkey
     assert done.exit_code != 0
 
 
+@pytest.mark.slow
 def test_contributors_stay_when_joined_again_from_archives(lab, other_seeds, other_row):
     joined(lab, other_row)
     pack(OUT, Path("both.zip"), Weights.none)

@@ -116,6 +116,7 @@ def test_the_archive_is_a_zip_outside_of_the_folder(lab, out):
     assert done.exit_code == 1 and str(done.exception).startswith(f"--out: {out}: give a name that ends in .zip")
 
 
+@pytest.mark.slow
 def test_it_needs_no_torch(lab):
     code = (
         "import sys; from pathlib import Path; from ssp.sharing.pack import pack; import ssp.sharing.merge\n"

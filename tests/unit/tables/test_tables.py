@@ -418,6 +418,7 @@ def test_terminal_needs_written_tables():
         print_tables(config)
 
 
+@pytest.mark.slow
 def test_tables_need_no_torch():
     code = (
         "import sys, ssp.tables, ssp.figures.accuracy, ssp.report; "

@@ -96,6 +96,7 @@ def test_results_in_order_pass_and_what_was_checked_is_told(results):
     assert max(map(len, done.output.splitlines())) <= max(80, len(str(results)) + 1)
 
 
+@pytest.mark.slow
 def test_it_needs_neither_torch_nor_data(results):
     code = (
         "import sys; from pathlib import Path; from ssp.verify import verify_results\n"
