@@ -85,7 +85,7 @@ def _store_tiles(pointer, row, tiles, TILES: tl.constexpr):
 def _zeros(TILES: tl.constexpr, WIDTH: tl.constexpr):
     found = ()
     for j in tl.static_range(len(TILES)):
-        found = found + (tl.zeros((TILES[j][1], WIDTH), tl.float32),)
+        found = found + (tl.full((TILES[j][1], WIDTH), 0.0, tl.float32),)  # not tl.zeros: in Triton 3.6 it wants constexprs
     return found
 
 
