@@ -83,9 +83,9 @@ def _store_tiles(pointer, row, tiles, TILES: tl.constexpr):
 
 @triton.jit
 def _zeros(TILES: tl.constexpr, WIDTH: tl.constexpr):
-    found = ()
+    found = ()  # tl.full, as the tl.zeros of Triton 3.6 wants constexprs
     for j in tl.static_range(len(TILES)):
-        found = found + (tl.zeros((TILES[j][1], WIDTH), tl.float32),)
+        found = found + (tl.full((TILES[j][1], WIDTH), 0.0, tl.float32),)
     return found
 
 
