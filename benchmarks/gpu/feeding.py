@@ -30,7 +30,7 @@ from ssp.training.optim import make_optimizer
 from ssp.training.passes import MicroBatch
 
 CHOSEN = Chosen(lr=1e-4, weight_decay=0.05, drop_path=0.4)
-LIMIT = 40  # seconds of one training of `resumed`
+LIMIT = 60  # seconds of one training of `resumed`
 
 
 @contextmanager
