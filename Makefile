@@ -16,8 +16,7 @@ VENV := .venv
 CORES := all
 ARGS :=
 NOT_BENCH = gpu kill_anywhere demo_convergence
-# Three processes, also on two cores: tests wait for Slurm and for other processes. What they start finds compiled modules.
-PYTEST = env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 pytest -n 3 --dist loadgroup
+PYTEST = env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 pytest --dist loadgroup # what tests start finds compiled modules
 BENCH = $(filter-out $(NOT_BENCH:%=benchmarks/%.py), $(wildcard benchmarks/*.py))
 
 RUNTIME := $(VENV)/.runtime-installed
@@ -40,11 +39,11 @@ demo: $(PROJECT)
 
 test: $(DEV) $(PROJECT)
 	@python -m ssp.scan.build
-	@$(PYTEST) $(ARGS)
+	@$(PYTEST) -n 3 $(ARGS) # more than two cores: the tests of Slurm wait most of the time
 
 quick: $(DEV) $(PROJECT)
 	@python -m ssp.scan.build
-	@$(PYTEST) -m "not workflow and not slow" $(ARGS)
+	@$(PYTEST) -n 2 -m "not workflow and not slow" $(ARGS)
 
 lint: $(DEV)
 	ruff check

@@ -1,4 +1,4 @@
-"""Which of all tests comes when, and with several processes (`-n 3 --dist loadgroup`) in which of them."""
+"""Which of all tests comes when, and with several processes (`-n 2 --dist loadgroup`) in which of them."""
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling

@@ -29,10 +29,11 @@ def three(here):
 
 
 @pytest.fixture
-def better(here, monkeypatch):
+def better(here):
     """The same, but ssp is right nearly always, and a search with another number of trials."""
-    monkeypatch.setitem(SHARES, "ssp", 0.93)
-    return here("better", seeds=SEEDS, ablations={}, title="Better")
+    with pytest.MonkeyPatch.context() as patch:  # not for as long as the test: other folders, too, are made but once
+        patch.setitem(SHARES, "ssp", 0.93)
+        return here("better", seeds=SEEDS, ablations={}, title="Better")
 
 
 def merged(folder, dataset, row):
