@@ -80,6 +80,7 @@ def command(pid: int) -> bytes:
         return b""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_whatever_ends_one_process_ends_both(tmp_path):
     script = tmp_path / "rounds.py"
@@ -109,6 +110,7 @@ def essence(choice: Choice) -> dict:
     return choice.model_dump(exclude={"run"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ssp", "linear"])
 def test_search_training_and_test_are_those_of_one_process(tiny, method):
     """Of the linear probe, trials share features, and folds and pruning are the first process's to decide."""

@@ -129,6 +129,7 @@ EVERY_GRADIENT = Grads(*[True] * 8)
 GPUS = (80, 90, 100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("states", "padded", "registers", "instructions", "capability"),
     [*((16, 16, 136, 165, gpu) for gpu in GPUS), (22, 24, 144, 215, 90)],
@@ -144,6 +145,7 @@ def test_compiled_forward(states, padded, registers, instructions, capability, c
     assert loop <= instructions * tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("states", "padded", "needs", "registers", "instructions", "capability"),
     [
@@ -165,6 +167,7 @@ def test_compiled_backward(states, padded, needs, registers, instructions, capab
     assert loop <= instructions * tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", GPUS)
 @pytest.mark.parametrize("of_weights", [False, True])
 def test_compiled_convolution(capability, of_weights, compiled):

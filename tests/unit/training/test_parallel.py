@@ -21,7 +21,7 @@ from ssp.training.stopping import Interrupted, stoppable
 from tests.unit.several import in_processes
 from tests.unit.toy import CPU, Clips, small_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 CHOSEN = Chosen(lr=0.02, weight_decay=0.01, drop_path=0.0)
 VARIANTS = {
     f"{name} {options}": (name, options) for name in method_names() for options in load_method(name).test_configs
