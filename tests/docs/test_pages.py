@@ -24,6 +24,7 @@ def write_docs():
     return module
 
 
+@pytest.mark.slow
 def test_pages_written_from_the_code_are_up_to_date(write_docs):
     for path, content in write_docs.pages().items():
         assert (ROOT / path).read_text() == content, f"{path} has drifted from the code; run: make docs"

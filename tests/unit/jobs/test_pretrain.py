@@ -81,6 +81,7 @@ def test_writes_a_backbone_that_loads_and_a_report():
         assert file.metadata()["identity"] == report["identity"]
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_backbone_of_one():
     one, two = config(), config({"threads": 2, "processes": 2})
     expected = load_file(pretrain.run_pretrain(one, "tiny"))

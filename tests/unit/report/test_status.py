@@ -96,6 +96,7 @@ def in_terminal(act, key_after=None):
     return said.decode(errors="replace"), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+@pytest.mark.slow
 def test_a_workflow_is_followed_on_a_terminal_and_its_words_go_to_a_file(config, tmp_path, capfd):
     paths = Paths.of(config)
     sign = paths.log("train", "ssv2", "vpt", "seed0").with_suffix(".now")

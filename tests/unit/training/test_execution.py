@@ -31,6 +31,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc hands freed memory back; others were not tried")
 def test_memory_is_kept_from_step_to_step():
     """128 MB are touched in each of ten steps; a job has the system clear their pages once, not ten times."""

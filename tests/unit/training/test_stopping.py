@@ -136,6 +136,7 @@ print(sum(1 for _ in loader))
 """
 
 
+@pytest.mark.slow
 def test_a_signal_to_all_processes_leaves_those_that_prepare_clips_at_work():
     process = subprocess.Popen(
         [sys.executable, "-c", LOADER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
