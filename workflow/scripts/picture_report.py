@@ -34,7 +34,9 @@ def main() -> str | None:
         command += [f"--user-data-dir={folder}/profile", f"--screenshot={shot}", page]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        Image.open(shot).convert("RGB").quantize(256).save(options.output, optimize=True)
+        Image.open(shot).convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE).save(
+            options.output, optimize=True
+        )
     print(f"Wrote {options.output} ({options.output.stat().st_size // 1024} KB)")
     return None
 
