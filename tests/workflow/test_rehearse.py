@@ -101,7 +101,7 @@ def test_each_fault_is_named_with_its_reason_and_nothing_else(rehearsed):
     broken = told(done)
     assert "list index out of range" in broken.pop("train many brittle seed0")
     assert broken.pop("train long hungry seed0") == "out of memory: pairs of 32 frames (one video a pass)"
-    assert broken.pop("costs hungry") == "out of memory: pairs of 32 frames (one video a pass)"
+    assert broken.pop("costs hungry") == "out of memory: pairs of 32 frames"
     assert "gone.mp4" in broken.pop("manifest mine")
     assert broken == {}
 
