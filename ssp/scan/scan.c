@@ -347,7 +347,7 @@ int NAME(scan_backward)(const void *given, int64_t index) {
     return 0;
 }
 
-/* For benchmarks: exp2 of values in the first-level cache, many rounds; the bound of any scan with this exp. */
+/* For benchmarks: exponentials of values in the first-level cache, many rounds; the bound of any scan with this one. */
 void NAME(exp_rate)(float *values, int64_t count, int64_t rounds) {
     for (int64_t round = 0; round < rounds; round++)
         for (int64_t i = 0; i + LANES <= count; i += LANES)
