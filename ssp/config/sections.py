@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 Quirk = Literal["fixed", "published"]
+Precision = Literal["auto", "float32", "bfloat16"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -213,9 +214,7 @@ class Recipe(Strict):
     )
     label_smoothing: Fraction = Field(default=0.1, description="Share of the label that all classes get equally.")
     clip_grad: float | None = Field(default=None, gt=0, description="Largest gradient norm; null: not clipped.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto", description="auto: bfloat16 autocast on GPU, float32 on CPU."
-    )
+    precision: Precision = Field(default="auto", description="auto: bfloat16 autocast on GPU, float32 on CPU.")
     augmentation: Augmentation = Field(default=Augmentation(), description="Training-time transforms.")
 
     @property

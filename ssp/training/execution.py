@@ -25,13 +25,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ssp.config import ComputePlan
+from ssp.config import ComputePlan, Precision
 from ssp.data.augment import erase, normalised
 from ssp.errors import ConfigError
 from ssp.training.parallel import Group, current
 from ssp.training.stopping import ignore_in_worker
 
-Precision = Literal["auto", "float32", "bfloat16"]
 SHARED_MEMORY = Path("/dev/shm")  # where loader processes put their clips, on Linux
 log = logging.getLogger(__name__)
 
