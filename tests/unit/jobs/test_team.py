@@ -22,7 +22,7 @@ from ssp.records.predictions import read_predictions
 from ssp.training.parallel import current
 
 ROUNDS = """
-import sys, time
+import os, time
 from ssp.jobs.team import obey, team
 from ssp.training.parallel import current
 from ssp.training.stopping import stop_if_asked, stoppable
@@ -31,7 +31,7 @@ def rounds():
     for number in range(100_000):
         current().gather("round", lambda: time.sleep(0.01) or (current().rank == 0 and stop_if_asked()))
         if number == 0:
-            print("at it", current().rank, flush=True)
+            os.write(1, b"at it %d\\n" % current().rank)  # whole: the two share a pipe, and print writes in pieces
 
 def serve():
     obey(lambda _: rounds())
