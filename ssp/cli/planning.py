@@ -110,12 +110,15 @@ def rehearse(
     place = folder or Path("rehearsals") / loaded.name
     small = prepare(plain, chosen, place, torch.cuda.is_available())
     typer.echo(f"wrote {small.origin}")
-    broken = run(small, place, cores or os.cpu_count() or 1, typer.echo)
+    size = chosen.backbone.image_size
+    broken = run(small, place, size, cores or os.cpu_count() or 1, typer.echo)
     results = results_of(small, place)
     typer.echo("Nothing broke." if not broken else f"{len(broken)} broke:")
     for one in broken:
         typer.echo(f"  {one.told()}")
     try:
+        if small.backbone.image_size != size:
+            raise ConfigError(f"smaller pictures on a CPU do not tell a GPU's hours; `ssp plan {path}` assumes some")
         speeds, _ = find_speeds(chosen, results)
         typer.echo(f"\nThe plan, from what was measured (again: ssp plan {path} --records {results}):\n")
         typer.echo(words.told(estimate(chosen, speeds), plain))

@@ -63,17 +63,23 @@ Key = str | None  # a row, or None: the linear probe that is measured besides wh
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured: a method with its options, on the clips of the config's first data set."""
+    """What is measured: a method with its options, on the clips of a data set (None: the first of the config)."""
 
     config: Config
     method: str = "linear"
     options: dict[str, Any] = field(default_factory=dict)
     drop_path: float = 0.0
+    dataset: str | None = None
+
+    @property
+    def clips_of(self) -> str:
+        """The data set."""
+        return self.dataset or next(iter(self.config.datasets))
 
     @property
     def recipe(self) -> Recipe:
         """How it is trained."""
-        return next(iter(self.config.datasets.values())).recipe
+        return self.config.datasets[self.clips_of].recipe
 
     @property
     def execution(self) -> Execution:
@@ -82,8 +88,7 @@ class Setting:
 
     def build(self) -> VideoMamba:
         """The model, where torch makes new tensors."""
-        name = next(iter(self.config.datasets))
-        return new_model(self.config, name, self.method, self.options, self.drop_path)
+        return new_model(self.config, self.clips_of, self.method, self.options, self.drop_path)
 
 
 def measure_costs(config: Config) -> Costs:
@@ -125,13 +130,16 @@ def measure_costs(config: Config) -> Costs:
 def settings_of(config: Config) -> dict[Key, Setting]:
     """What is measured for a config: its rows, and a linear probe where none of them is one."""
     dataset = next(iter(config.datasets))
-    settings: dict[Key, Setting] = {}
-    for name in config.methods:
-        row = config.rows[name]
-        settings[name] = Setting(config, row.method, row.options, config.first_trial(dataset, name).drop_path)
+    settings: dict[Key, Setting] = {name: setting_of(config, dataset, name) for name in config.methods}
     if all(setting.method != "linear" for setting in settings.values()):
         settings[None] = Setting(config, drop_path=config.datasets[dataset].start.drop_path)
     return settings
+
+
+def setting_of(config: Config, dataset: str, name: str) -> Setting:
+    """A row on the clips of a data set, as its first trial has it."""
+    row = config.rows[name]
+    return Setting(config, row.method, row.options, config.first_trial(dataset, name).drop_path, dataset)
 
 
 def _clips(config: Config) -> Clips:
@@ -227,13 +235,13 @@ class Trainee:
             yield MicroBatch(start, self.clips[:count], self.labels[:count])
 
 
-def peak_memory(setting: Setting, videos: int) -> int | TrainingFailed:
+def peak_memory(setting: Setting, videos: int, steps: int = 2) -> int | TrainingFailed:
     """`measure_memory` in a process of its own: a copy of one that has imported all this and computed nothing."""
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload([__name__, "torch._dynamo"])  # which the first optimizer step imports
     with ProcessPoolExecutor(1, mp_context=processes, initializer=_end_with_parent) as pool:
         try:
-            return pool.submit(measure_memory, setting, videos).result()
+            return pool.submit(measure_memory, setting, videos, steps).result()
         except TrainingFailed as failure:
             return failure
         except BrokenProcessPool:
@@ -250,14 +258,14 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def measure_memory(setting: Setting, videos: int) -> int:
-    """Bytes that two optimizer steps take at their peak, with model, optimizer and clips."""
+def measure_memory(setting: Setting, videos: int, steps: int = 2) -> int:
+    """Bytes that optimizer steps take at their peak, with model, optimizer and clips; the second has its state."""
     execution = setting.execution
     with failures():
         Trainee(Setting(setting.config), execution, 1).step()
         before = _memory_now(execution.device)
         trainee = Trainee(setting, execution, videos)
-        for _ in range(2):  # the second has the optimizer's state
+        for _ in range(steps):
             trainee.step()
     return max(_memory_peak(execution.device) - before, PAGE)
 

@@ -1,12 +1,14 @@
 """The stand-in of a config: all that can break on the way is kept, all that takes time is little.
 
 Kept: data sets with their layouts, archives, codecs, lists and numbers of classes, clips and picture sizes, recipes
-(augmentation, mixing, clipping), quirks, the backbone's size, every row and ablation with its options and spaces.
+(augmentation, mixing, clipping), quirks, the backbone's size, every row and ablation with its options and spaces. Where
+the config asks for a GPU that is not here, pictures are small ones, and `at_size` takes each row through a step of its
+own size.
 
-Little: four training videos and two of test, generated (of a data set whose classes stand in its files' names alone,
-one of test each; more where pictures are small, as the start of a training would hide its speed); one seed, one trial,
-one epoch (two where pictures are small), small batches, two test views. So folds, rungs of a search, several
-seeds, studies and splits are not rehearsed, nor the contents of real archives. Own videos are taken as they are.
+Little: four training videos and two of test, generated (more where the config's pictures are small, as the start of a
+training would hide its speed); one seed, one trial, one epoch (two where pictures are small), small batches, two test
+views. So folds, rungs of a search, several seeds, studies and splits are not rehearsed, nor the contents of real
+archives. Own videos are taken as they are.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ Plain = dict[str, Any]
 NAME = "rehearsal.yaml"
 NOT_REHEARSED = "contents of real archives, folds, rungs, several trials, seeds, studies and splits"
 PASS = 2  # videos of a pass on a CPU: the fewest that mixing takes
+LARGE, SMALL = 64, 32  # pixels of a side: above, a CPU would take hours where a GPU takes minutes; taken instead
 HEIGHT, WIDTH = 240 / 224, 320 / 224  # of videos, for a pixel of a clip's side
 FPS = 12
 ENDINGS = {"hmdb51": (".zip", ".zip"), "ucf101": (".zip", ".zip"), "breakfast": (".tar.gz",)}
@@ -42,6 +45,7 @@ def derive(plain: Plain, config: Config, gpu: bool) -> Plain:
     found.pop("tracking", None)
     found["backbone"]["checkpoints"] = {name: _checkpoint(config, name) for name in config.backbone.checkpoints}
     small = not (gpu and config.compute.train.gpus)
+    size = found["backbone"]["image_size"] = picture_size(config, gpu)
     # Of small pictures a clip takes milliseconds: with a few, all that is measured is how a training starts.
     more = max(1, (96 // config.backbone.image_size) ** 2)
     found["datasets"] = {}
@@ -52,7 +56,7 @@ def derive(plain: Plain, config: Config, gpu: bool) -> Plain:
         if settings.videos:
             own["videos"] = str(settings.videos.resolve())
         else:
-            _generate(own, settings, name, number, config.backbone.image_size, more)
+            _generate(own, settings, name, number, size, more)
         found["datasets"][name] = own
     found["sweep"] = {key: plain["sweep"][key] for key in ("seed", "space") if key in plain["sweep"]}
     found["sweep"]["trials"] = int(any(map(config.rungs, config.datasets)))
@@ -65,8 +69,19 @@ def derive(plain: Plain, config: Config, gpu: bool) -> Plain:
             own = {key: value for key, value in own.items() if key != "processes"}
             found["compute"][kind] = own | ({"gpus": min(own["gpus"], 1)} if "gpus" in own else {})
     if small and config.compute.train.gpus:
-        found["compute"]["train"] = {**found["compute"]["train"], "gpus": 0, "loader_workers": 0}
+        for kind in ("train", "sweep", "pretrain"):
+            if found["compute"].get(kind):
+                found["compute"][kind] |= {"gpus": 0, "loader_workers": 0}
+        for own in found["compute"].values():
+            if isinstance(own, dict):  # so that jobs run beside each other
+                own["threads"] = 1
     return found
+
+
+def picture_size(config: Config, gpu: bool) -> int:
+    """Pixels of a side of a stand-in's pictures."""
+    here, size = gpu or not config.compute.train.gpus, config.backbone.image_size
+    return size if here or size <= LARGE else SMALL
 
 
 def weights_file(checkpoint: str) -> Path:
@@ -111,7 +126,7 @@ def _generate(raw: Plain, settings: Dataset, name: str, number: int, image_size:
     counts = {
         "classes": classes,
         "train": max(4 * more, 2 * raw["recipe"]["batch_size"]),
-        "test": max(2 * more, classes if settings.source == "breakfast" else 2),
+        "test": 2 * more,
     }
     # Nothing free writes rar. Folders that are unpacked already come as archives, too.
     names = [archive.file for archive in settings.archives]

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ssp.config import Config, load_config, parse_config, yaml_text
+from ssp.config import Config, load_config, parse_config, read_yaml, yaml_text
 from ssp.errors import ConfigError
 from ssp.files import write_text
 from ssp.paths import Paths
+from ssp.rehearsal.at_size import at_size, take_steps
 from ssp.rehearsal.broken import Broken, find_broken
-from ssp.rehearsal.derive import NAME, NOT_REHEARSED, Plain, derive, weights_file
+from ssp.rehearsal.derive import NAME, NOT_REHEARSED, Plain, derive, picture_size, weights_file
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG = "snakemake.log"
@@ -29,9 +30,11 @@ def prepare(plain: Plain, config: Config, folder: Path, gpu: bool) -> Config:
     """
     path, derived = folder / NAME, derive(plain, config, gpu)
     parse_config(derived, str(path))
+    size = config.backbone.image_size
+    smaller = f" Pictures of {size} pixels are small ones here, without a GPU." * (picture_size(config, gpu) != size)
     head = (
         f"# A rehearsal of {config.origin}, written by `ssp rehearse`: all that can break, little of what takes time.\n"
-        f"# Its numbers mean nothing. Not rehearsed: {NOT_REHEARSED}.\n"
+        f"# Its numbers mean nothing. Not rehearsed: {NOT_REHEARSED}.{smaller}\n"
     )
     text = head + yaml_text(derived)
     if not (path.is_file() and path.read_text() == text):
@@ -59,13 +62,14 @@ def _write_random(config: Config, checkpoint: str, path: Path) -> None:
     write_safetensors(weights, path, {"identity": "random weights of a rehearsal"})
 
 
-def rehearse(config: Config, folder: Path, cores: int, say: Callable[[str], None]) -> list[Broken]:
-    """Run the whole workflow on a stand-in, or what is left of it; returns what broke.
+def rehearse(config: Config, folder: Path, image_size: int, cores: int, say: Callable[[str], None]) -> list[Broken]:
+    """Run the whole workflow on a stand-in, or what is left of it, then the steps at size; returns what broke.
 
     Args:
         config: the stand-in, from `prepare`.
         folder: where it lies.
-        cores: for Snakemake.
+        image_size: of the config that it stands for; where the stand-in has smaller pictures each row takes a step.
+        cores: for Snakemake, and threads of those steps.
         say: is told how far it is.
 
     Raises:
@@ -98,8 +102,12 @@ def rehearse(config: Config, folder: Path, cores: int, say: Callable[[str], None
             raise
         finally:
             process.wait()
+    broken = find_broken(config, folder, process.returncode, (folder / LOG).read_text())
+    if config.backbone.image_size != image_size:
+        say(f"{(time.monotonic() - began) / 60:.1f} min; now a step of each row on pictures of {image_size} pixels")
+        broken += take_steps(at_size(read_yaml(folder / NAME), folder, image_size, cores), folder, say)
     say(f"{(time.monotonic() - began) / 60:.1f} min in all")
-    return find_broken(config, folder, process.returncode, (folder / LOG).read_text())
+    return broken
 
 
 def results_of(config: Config, folder: Path) -> Path:

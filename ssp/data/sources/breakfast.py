@@ -31,10 +31,11 @@ _VIDEO = re.compile(
 def read(tree: Tree, split: int, stereo_channels: int = 1) -> Listing:
     """The videos of the lists, or all that there are; of the stereo camera channel 0, or both."""
     only_split_one("breakfast", split)
-    found, unused = [], set()
+    found, unused, present = [], set(), set()
     for path in tree.videos:
         match = _VIDEO.fullmatch(path)
         if match:
+            present.add(match["activity"])  # of the other channel, too: it shows what the first one does
             if int(match["channel"] or 0) < stereo_channels:
                 found.append((path, match))
             else:
@@ -43,7 +44,6 @@ def read(tree: Tree, split: int, stereo_channels: int = 1) -> Listing:
         raise DataError(f"{tree.folder}: no video 'PNN/<camera>/PNN_<activity>.avi'; check datasets.breakfast.archives")
     if tree.matching("train.csv") or tree.matching("test.csv"):
         return _listed(tree, unused, stereo_channels)
-    present = {match["activity"] for _, match in found}
     classes = [name for name in ACTIVITIES if name in present] + sorted(present - set(ACTIVITIES))
     entries = [
         Entry(

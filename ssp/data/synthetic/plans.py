@@ -216,13 +216,17 @@ def _breakfast(generate: Generate) -> Plan:
             for camera in range(2)
             for subject in subjects
             for label in range(activities)
-            # Names alone say which classes there are: of a stand-in all have a video of test.
-            if split == "test" or generate.classes is None or label in (0, activities - 1)
+            if generate.classes is None or label in (0, activities - 1)
         ]
-        for subject, session, camera, label in slots[: getattr(generate, split)]:
-            name, place = f"P{subject:02d}", SESSIONS[session][camera]
-            channel = "_ch0" if place == "stereo" else ""
+        slots = slots[: getattr(generate, split)]
+        if generate.classes and split == "train":
+            # Names alone say which classes there are: of a stand-in, those of the second channel, which is not used.
+            slots += [(subjects[0], 0, None, label) for label in range(1, activities - 1)]
+        for subject, session, camera, label in slots:
+            name, place = f"P{subject:02d}", SESSIONS[session][camera or 0]
+            channel = "_ch1" if camera is None else "_ch0" if place == "stereo" else ""
             path = f"BreakfastII_15fps_qvga_sync/{name}/{place}/{name}_{breakfast_activity(label)}{channel}.avi"
+            camera, split = camera or 0, "unused" if camera is None else split
             key, view = (subject, session, camera, label), (subject, session, camera)
             seeds = {"take": (subject, session, label), "view": view}
             kind = label % len(BREAKFAST_ORDERS)

@@ -41,7 +41,7 @@ def test_little_is_asked_for_and_nothing_is_fetched(path):
     assert len(small.seeds) == 1 and all(len(small.rungs(name)) <= 1 for name in small.datasets)
     assert bool(small.rungs(next(iter(small.datasets)))) == any(map(config.rungs, config.datasets))
     for dataset in small.datasets.values():
-        few = (1, 2, 4) if small.backbone.image_size == 224 else (2, 18, 36)
+        few = (1, 2, 4) if config.backbone.image_size == 224 else (2, 18, 36)
         recipe = dataset.recipe
         assert recipe.epochs == few[0] and recipe.batch_size <= few[1] and dataset.validation.folds == 1
         assert dataset.expected.train == few[2] and dataset.clips.test_segments * dataset.clips.test_crops <= 2
@@ -51,9 +51,19 @@ def test_little_is_asked_for_and_nothing_is_fetched(path):
     assert small.compute.train.gpus == 0 and small.tracking.uri is None
 
 
-def test_a_gpu_that_is_there_is_used_with_real_passes():
+def test_without_the_gpu_that_is_asked_for_pictures_are_small_and_jobs_have_a_thread():
+    config, small = derived(ROOT / "config/paper.yaml")
+    assert (config.backbone.image_size, small.backbone.image_size) == (224, 32)
+    assert {d.generate.size for d in small.datasets.values()} == {(46, 36)}
+    assert small.compute.train.threads == small.compute.sweep.threads == 1 and small.compute.sweep.gpus == 0
+    _, wanted_on_a_cpu = derived(ROOT / "config/paper.yaml", compute={"train": {"threads": 2}})
+    assert wanted_on_a_cpu.backbone.image_size == 224 and wanted_on_a_cpu.compute.train.threads == 2
+
+
+def test_a_gpu_that_is_there_is_used_with_real_passes_and_pictures():
     config, small = derived(ROOT / "config/paper.yaml", gpu=True)
     assert small.compute.train == config.compute.train
+    assert small.backbone.image_size == 224
     for name, dataset in small.datasets.items():
         assert dataset.recipe.batch_size == dataset.recipe.micro_batch == config.datasets[name].recipe.micro_batch
         assert dataset.expected.train >= 2 * dataset.recipe.batch_size

@@ -45,4 +45,4 @@ def test_without_the_workflow_it_says_where_to_rehearse(given, tmp_path, monkeyp
     small = run.prepare(*given, tmp_path, gpu=False)
     monkeypatch.setattr(run, "ROOT", tmp_path)
     with pytest.raises(ConfigError, match="no Snakefile; rehearse from a checkout of the repository"):
-        run.rehearse(small, tmp_path, 1, print)
+        run.rehearse(small, tmp_path, 32, 1, print)
