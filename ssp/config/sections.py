@@ -544,6 +544,9 @@ class ComputePlan(Strict):
         description="Sweeps; each key that is left out is as `train` has it. Threads, memory and loader_workers are "
         "those of each of `sweep.workers`, who share the GPUs; runtime is for one try, as the next goes on.",
     )
+    cost_rounds: PositiveInt = Field(
+        default=5, description="How often `costs` times each row at least, after a first time to warm up."
+    )
     max_mem_mb: PositiveInt | None = Field(
         default=None, description="What tries after too little memory grow to at most; null: no end."
     )

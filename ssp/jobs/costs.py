@@ -53,7 +53,7 @@ from ssp.training.loop import take_step
 from ssp.training.optim import make_optimizer
 from ssp.training.passes import MicroBatch
 
-LEAST, MOST, ENOUGH_S = 5, 40, 10.0  # rounds; seconds after which no more than the least are needed
+MOST, ENOUGH_S = 40, 10.0  # rounds; seconds after which no more than the least (`compute.cost_rounds`) are needed
 PAGE = 4096  # bytes; a model that fits into what was left free shows no more
 LEARNING_RATE, WEIGHT_DECAY = 1e-4, 0.05  # any will do
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def measure_costs(config: Config) -> Costs:
     counted = {key: _count(setting) for key, setting in settings.items()}
     memory = {key: peak_memory(setting, clips.videos) for key, setting in settings.items()}
     fitting = {key: setting for key, setting in settings.items() if isinstance(memory[key], int)}
-    steps, passes = _time(fitting, clips, execution)
+    steps, passes = _time(fitting, clips, execution, config.compute.cost_rounds)
     rows = {key: _row(counted[key], memory[key], steps.get(key), passes.get(key)) for key in settings}
     plain, scan = config.costs_slice(), choose_backend(torch.float32, execution.device)
     costs = Costs(
@@ -298,12 +298,12 @@ def _resident(key: str) -> int:
 Times = dict[Key, list[float] | TrainingFailed]
 
 
-def _time(settings: dict[Key, Setting], clips: Clips, execution: Execution) -> tuple[Times, Times]:
+def _time(settings: dict[Key, Setting], clips: Clips, execution: Execution, least: int) -> tuple[Times, Times]:
     """Seconds of each round's step, and of its inference on one clip; merged where a method folds into the weights."""
     if not settings:
         return {}, {}
     trainees = {key: Trainee(setting, execution, clips.videos) for key, setting in settings.items()}
-    steps = _rounds({key: trainee.step for key, trainee in trainees.items()}, execution.device, "steps")
+    steps = _rounds({key: trainee.step for key, trainee in trainees.items()}, execution.device, "steps", least)
     models = {key: trainee.model.eval() for key, trainee in trainees.items()}
     trainees.clear()
     for model in models.values():
@@ -317,12 +317,12 @@ def _time(settings: dict[Key, Setting], clips: Clips, execution: Execution) -> t
             model(video)
 
     works = {key: lambda model=model: look(model) for key, model in models.items()}
-    passes = _rounds(works, execution.device, "inference")
+    passes = _rounds(works, execution.device, "inference", least)
     per_clip = {k: v if isinstance(v, TrainingFailed) else [s / len(video) for s in v] for k, v in passes.items()}
     return steps, per_clip
 
 
-def _rounds(works: dict[Key, Callable[[], None]], device: torch.device, title: str) -> Times:
+def _rounds(works: dict[Key, Callable[[], None]], device: torch.device, title: str, least: int) -> Times:
     """Seconds that each work takes, in rounds through all of them after one to warm up."""
     times: Times = {key: [] for key in works}
     began = time.perf_counter()
@@ -339,7 +339,7 @@ def _rounds(works: dict[Key, Callable[[], None]], device: torch.device, title: s
                 else:
                     times[key] += [seconds] if turn else []
             on_round(turn, MOST)
-            if turn >= LEAST and time.perf_counter() - began > ENOUGH_S:
+            if turn >= least and time.perf_counter() - began > ENOUGH_S:
                 break
     return times
 

@@ -31,7 +31,7 @@ from ssp.records.costs import Costs
 from ssp.records.record import Record, load_checked, load_records
 from ssp.records.usage import jobs, read_usage
 
-LEAST, MOST, ENOUGH_S = 5, 40, 10.0  # of `ssp.jobs.costs`, which would import torch; a test compares them
+MOST, ENOUGH_S = 40, 10.0  # of `ssp.jobs.costs`, which would import torch; a test compares them
 MIDDLE = 0.1, 0.9  # of single epochs
 MOSTLY = 0.9  # of a job that was too short to tell start from work
 # Rules whose jobs grow with what they read.
@@ -54,12 +54,12 @@ def size(config: Config, rule: str, job: tuple[str, ...]) -> float | None:
     return found and found / (config.datasets[dataset].frames.shards if rule == "frames" else 1)
 
 
-def rounds(costs: Costs, larger: float) -> float:
-    """Seconds of the rounds that `costs` takes: steps that are so much larger, then inference as it was."""
+def rounds(costs: Costs, least: int, larger: float = 1.0) -> float:
+    """Seconds of the rounds that `costs` takes, so many at least: steps so much larger, then inference as it was."""
     rows = [row for row in costs.rows.values() if not row.reason]
     steps, passes = (sum(median(getattr(row, key)) for row in rows) for key in ("step_seconds", "inference_seconds"))
     return sum(
-        each * (1 + min(MOST, max(LEAST, ENOUGH_S / each))) for each in (larger * steps, passes * costs.clips.inference)
+        each * (1 + min(MOST, max(least, ENOUGH_S / each))) for each in (larger * steps, passes * costs.clips.inference)
     )
 
 
@@ -131,8 +131,9 @@ class MeasuredSpeeds(Speeds):
         if None in sizes or not sizes[1]:
             return None
         if rule == "costs" and (costs := known_costs(self.config)):
-            turns = rounds(costs, 1.0)
-            return self._spread(max(0.0, seconds - turns) + rounds(costs, sizes[0] / sizes[1]))
+            least = config.compute.cost_rounds
+            besides = max(0.0, seconds - rounds(costs, self.config.compute.cost_rounds))
+            return self._spread(besides + rounds(costs, least, sizes[0] / sizes[1]))
         reading = self._jobs.get(("tables", ()))
         start = self._start["train"] if rule == "pretrain" else reading.s if reading else 0.0
         least = min(start, MOSTLY * min(found.values()))

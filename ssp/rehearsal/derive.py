@@ -69,6 +69,7 @@ def derive(plain: Plain, config: Config, gpu: bool) -> Plain:
             own = {key: value for key, value in own.items() if key != "processes"}
             found["compute"][kind] = own | ({"gpus": min(own["gpus"], 1)} if "gpus" in own else {})
     if small and config.compute.train.gpus:
+        found["compute"]["cost_rounds"] = 1
         for kind in ("train", "sweep", "pretrain"):
             if found["compute"].get(kind):
                 found["compute"][kind] |= {"gpus": 0, "loader_workers": 0}
