@@ -310,7 +310,8 @@ class Sweep(Strict):
     )
     seed: NonNegativeInt = Field(default=0, description="Of proposals, and of every trial's training.")
     workers: PositiveInt = Field(
-        default=1, description="Parallel workers of one study; above 1 TPE is not reproducible."
+        default=1,
+        description="Jobs that search together in one study, wherever they run; above 1 TPE is not reproducible.",
     )
     storage: str = Field(default="journal", description="journal, or the URL of a relational database.")
     space: Space = Field(default={}, description="Shared search space over lr, weight_decay, drop_path.")
@@ -541,8 +542,8 @@ class ComputePlan(Strict):
     )
     sweep: TrainCompute = Field(
         default=None,
-        description="Sweeps; each key that is left out is as `train` has it. Threads, memory and loader_workers are "
-        "those of each of `sweep.workers`, who share the GPUs; runtime is for one try, as the next goes on.",
+        description="Sweeps, and each of `sweep.workers`; each key that is left out is as `train` has it. runtime is "
+        "for one try, as the next goes on.",
     )
     max_mem_mb: PositiveInt | None = Field(
         default=None, description="What tries after too little memory grow to at most; null: no end."
