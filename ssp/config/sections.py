@@ -313,7 +313,10 @@ class Sweep(Strict):
         default=1,
         description="Jobs that search together in one study, wherever they run; above 1 TPE is not reproducible.",
     )
-    storage: str = Field(default="journal", description="journal, or the URL of a relational database.")
+    storage: str = Field(
+        default="journal",
+        description="journal, or the URL of a relational database; env:NAME: it is in this environment variable.",
+    )
     space: Space = Field(default={}, description="Shared search space over lr, weight_decay, drop_path.")
 
     @model_validator(mode="after")
@@ -505,7 +508,11 @@ class Dataset(Strict):
 class Tracking(Strict):
     """MLflow: a database of its own under results/<name>/mlflow, or a server."""
 
-    uri: str | None = Field(default=None, description="Tracking address; null: SQLite under results/<name>/mlflow.")
+    uri: str | None = Field(
+        default=None,
+        description="Tracking address; null: SQLite under results/<name>/mlflow; env:NAME: it is in this environment "
+        "variable.",
+    )
     experiment: str | None = Field(default=None, description="null: the config's name.")
 
 

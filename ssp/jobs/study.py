@@ -25,6 +25,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from ssp.config import Recipe, slice_hash
+from ssp.config.secret import resolve, without_secret
 from ssp.errors import ConfigError, RecordError
 from ssp.jobs.cell import Cell
 
@@ -164,7 +165,7 @@ def remaining_slots(study: optuna.Study, budget: int) -> list[int]:
 
 
 def open_storage(address: str, journal: Path) -> BaseStorage:
-    """The journal file where `address` is "journal", else the database at that URL; both are made if need be.
+    """The journal file where `address` is "journal", else the database there; both are made if need be.
 
     Raises:
         ConfigError: the database cannot be opened.
@@ -177,12 +178,13 @@ def open_storage(address: str, journal: Path) -> BaseStorage:
     return open_database(address)
 
 
-def open_database(url: str) -> RDBStorage:
-    """A relational database; its tables must be made by one process before several use it."""
+def open_database(address: str) -> RDBStorage:
+    """A relational database, as `sweep.storage` says; its tables must be made by one process before several use it."""
     from sqlalchemy.exc import SQLAlchemyError
 
+    url = resolve(address, "sweep.storage")
     try:
         return RDBStorage(url)
     except (SQLAlchemyError, ImportError, ValueError) as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        reason = without_secret(str(getattr(error, "orig", None) or error).splitlines()[0], url)
         raise ConfigError(f"sweep.storage: cannot be opened ({reason}); give a reachable URL, or journal") from None

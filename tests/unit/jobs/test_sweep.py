@@ -237,14 +237,17 @@ def test_damaged_journal_is_one_line(tiny):
         run_sweep(config, "ucf101", "linear")
 
 
-def test_relational_storage(tiny, tmp_path):
-    config = tiny(sweep__storage=f"sqlite:///{tmp_path}/studies.db", sweep__trials=2, sweep__epochs=1)
+def test_relational_storage(tiny, tmp_path, monkeypatch):
+    """Its address is the environment's."""
+    address = f"sqlite:///{tmp_path}/studies.db"
+    monkeypatch.setenv("SSP_STUDIES", address)
+    config = tiny(sweep__storage="env:SSP_STUDIES", sweep__trials=2, sweep__epochs=1)
     choice = run_sweep(config, "ucf101", "linear")
     assert (
         essence(choice)["trials"]
         == essence(run_sweep(tiny(sweep__trials=2, sweep__epochs=1), "ucf101", "linear"))["trials"]
     )
-    (summary,) = optuna.get_all_study_summaries(config.sweep.storage)
+    (summary,) = optuna.get_all_study_summaries(address)
     assert summary.study_name.startswith("tiny/ucf101/linear/") and summary.n_trials == 2
     with pytest.raises(ConfigError, match=r"sweep\.storage: cannot be opened \(unable to open database file\)"):
         run_sweep(tiny(sweep__storage="sqlite:////no/such/folder/x.db"), "ucf101", "linear")
