@@ -103,6 +103,10 @@ class Paths:
         """Optuna's journal of a study; survives a killed sweep."""
         return _suffixed(self.results.joinpath("state", "sweeps", dataset, *_study(method, study)), ".journal")
 
+    def worker(self, dataset: str, method: str, worker: int | str, study: int | str | None = None) -> Path:
+        """Empty file that says: one of those that search together has nothing more to do."""
+        return self.results.joinpath("state", "workers", dataset, *_study(method, study), f"worker{worker}.done")
+
     def trial_states(self, dataset: str, method: str, study: int | str | None = None) -> Path:
         """Folder of what killed trials of a study continue from; removed when the choice is written."""
         return self.results.joinpath("state", "trials", dataset, *_study(method, study))

@@ -27,6 +27,14 @@ StudyNumber = Annotated[
     int | None,
     typer.Option("--study", help="Which of sweep.repeats studies, from 0, where there are several.", metavar="N"),
 ]
+WorkerNumber = Annotated[
+    int | None,
+    typer.Option(
+        "--worker",
+        help="Only run trials, as this one of sweep.workers, from 0; the command without it chooses.",
+        metavar="N",
+    ),
+]
 ResultsFolder = Annotated[
     Path, typer.Argument(help="Folder of results, wherever it lies.", metavar="RESULTS", readable=False)
 ]

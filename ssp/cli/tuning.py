@@ -16,6 +16,7 @@ from ssp.cli.common import (
     MethodName,
     SeedNumber,
     StudyNumber,
+    WorkerNumber,
     load,
     one_config,
 )
@@ -51,11 +52,20 @@ def check(file: ConfigArgument = None, config: ConfigOption = None) -> None:
 
 
 @commands.command(epilog="Example: ssp sweep --config config/demo.yaml --dataset ssv2 --method ssp")
-def sweep(config: ConfigPath, dataset: DatasetName, method: MethodName, study: StudyNumber = None) -> None:
+def sweep(
+    config: ConfigPath,
+    dataset: DatasetName,
+    method: MethodName,
+    study: StudyNumber = None,
+    worker: WorkerNumber = None,
+) -> None:
     """Choose hyper-parameters on the validation split; goes on where a killed sweep stopped."""
     loaded = load(config, dataset, method)
-    from ssp.jobs.sweep import run_sweep
+    from ssp.jobs.sweep import run_sweep, run_worker
 
+    if worker is not None:
+        typer.echo(run_worker(loaded, dataset, method, worker, study))
+        return
     choice = run_sweep(loaded, dataset, method, study)
     if not choice.hyperparameters:
         outcome = f"failed: {choice.reason}"

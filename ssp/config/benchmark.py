@@ -278,11 +278,16 @@ class Config(Strict):
         epochs, folds = self.datasets[dataset].recipe.epochs, self.datasets[dataset].validation.folds
         return folds * sum(rung.trials * rung.epochs * rung.videos for rung in self.rungs(dataset)) / epochs
 
+    def workers(self, dataset: str) -> range:
+        """Numbers of the jobs that search together on a data set; none where one job searches alone."""
+        first = next(iter(self.rungs(dataset)), None)
+        number = min(self.sweep.workers, first.trials) if first else 0
+        return range(number if number > 1 else 0)
+
     def processes(self, job: Literal["pretrain", "train", "sweep"]) -> int:
-        """How many processes compute a training of a job together; the workers of a sweep share its GPUs."""
+        """How many processes compute a training of a job together."""
         compute = getattr(self.compute, job)
-        sharing = self.sweep.workers if job == "sweep" else 1
-        return max(compute.processes, compute.gpus // sharing)
+        return max(compute.processes, compute.gpus)
 
     def tries_of_a_sweep(self) -> int:
         """How many times `compute.sweep.runtime` the longest study takes at most, one trial after another."""

@@ -310,9 +310,13 @@ class Sweep(Strict):
     )
     seed: NonNegativeInt = Field(default=0, description="Of proposals, and of every trial's training.")
     workers: PositiveInt = Field(
-        default=1, description="Parallel workers of one study; above 1 TPE is not reproducible."
+        default=1,
+        description="Jobs that search together in one study, wherever they run; above 1 TPE is not reproducible.",
     )
-    storage: str = Field(default="journal", description="journal, or the URL of a relational database.")
+    storage: str = Field(
+        default="journal",
+        description="journal, or the URL of a relational database; env:NAME: it is in this environment variable.",
+    )
     space: Space = Field(default={}, description="Shared search space over lr, weight_decay, drop_path.")
 
     @model_validator(mode="after")
@@ -504,7 +508,11 @@ class Dataset(Strict):
 class Tracking(Strict):
     """MLflow: a database of its own under results/<name>/mlflow, or a server."""
 
-    uri: str | None = Field(default=None, description="Tracking address; null: SQLite under results/<name>/mlflow.")
+    uri: str | None = Field(
+        default=None,
+        description="Tracking address; null: SQLite under results/<name>/mlflow; env:NAME: it is in this environment "
+        "variable.",
+    )
     experiment: str | None = Field(default=None, description="null: the config's name.")
 
 
@@ -541,8 +549,8 @@ class ComputePlan(Strict):
     )
     sweep: TrainCompute = Field(
         default=None,
-        description="Sweeps; each key that is left out is as `train` has it. Threads, memory and loader_workers are "
-        "those of each of `sweep.workers`, who share the GPUs; runtime is for one try, as the next goes on.",
+        description="Sweeps, and each of `sweep.workers`; each key that is left out is as `train` has it. runtime is "
+        "for one try, as the next goes on.",
     )
     cost_rounds: PositiveInt = Field(
         default=5, description="How often `costs` times each row at least, after a first time to warm up."

@@ -3,7 +3,8 @@
 Design choices
 - A lease is a file in the results folder, which names host, process and batch job. To make it is to hold it: of several
   one wins that, on network disks without locks too. Its holder touches it while it lives.
-- Who comes second waits. Where the first finishes it has what the first has made, and need not do it again.
+- Who comes second waits. Where the first finishes it has what the first has made, and need not do it again. Where there
+  is other work it may look for that instead (`held`).
 - A holder is dead when its process is gone from this host, or when its lease lies untouched for `SILENT_S`.
 - Snakemake removes the outputs of a job before it starts, and again when it fails, also those that another process has
   written there: the same job of a workflow that was killed and started again. So outputs are drafted beside the lease,
@@ -28,7 +29,7 @@ from ssp.files import SILENT_S, atomic_path, batch_job, process_lives, write_tex
 
 BEGAN = "SSP_WORKFLOW_BEGAN"  # environment variable of the workflow's jobs: Unix time
 HEARTBEAT_S = 15.0
-LOOK_S = 2.0  # of who waits
+SHORTLY_S, LOOK_S = 0.05, 2.0  # of who waits: at first, and in the end
 log = logging.getLogger(__name__)
 
 
@@ -50,29 +51,52 @@ def lease(place: Path, outputs: Sequence[Path]) -> Iterator[Path | None]:
         Folder that the block writes the outputs into, by their names; None where another process has just done it, and
         the outputs are there.
     """
-    since = float(os.environ.get(BEGAN, time.time()))
-    holder, draft, told = place / "holder", place / "draft", None
+    since, draft = float(os.environ.get(BEGAN, time.time())), place / "draft"
+    with held(place):
+        try:
+            if _given_back(place, outputs, since):
+                log.info("%s: another process has made it meanwhile", outputs[-1])
+                yield None
+            else:
+                draft.mkdir(exist_ok=True)
+                yield draft
+                for output in outputs:
+                    os.replace(draft / output.name, place / output.name)
+                for output in outputs:
+                    _link(place / output.name, output)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def held(place: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold a place while the block runs: one process at a time does.
+
+    Args:
+        place: a folder.
+        wait: as long as another process holds it.
+
+    Yields:
+        Whether it is held: without `wait`, not where another process that lives has it.
+    """
+    holder, told, pause = place / "holder", None, SHORTLY_S
     while not _taken(holder):
-        if (other := _whose(holder)) != told and (told := other):
-            log.info("waiting for %s, which is at it", other)
-        if not (other and _cleared(holder, other)):
-            time.sleep(LOOK_S)
+        other = _whose(holder)
+        if other is None or _cleared(holder, other):
+            continue
+        if not wait:
+            yield False
+            return
+        if other != told and pause > 4 * SHORTLY_S and (told := other):
+            log.info("waiting for %s, which is at it", told)
+        time.sleep(pause)
+        pause = min(2 * pause, LOOK_S)
     over = threading.Event()
     beat = threading.Thread(target=_beat, args=(holder, over), daemon=True)
     beat.start()
     try:
-        if _given_back(place, outputs, since):
-            log.info("%s: another process has made it meanwhile", outputs[-1])
-            yield None
-        else:
-            draft.mkdir(exist_ok=True)
-            yield draft
-            for output in outputs:
-                os.replace(draft / output.name, place / output.name)
-            for output in outputs:
-                _link(place / output.name, output)
+        yield True
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
         over.set()
         beat.join()
         if _whose(holder) == _this():

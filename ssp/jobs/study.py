@@ -2,8 +2,9 @@
 
 Design choices
 - A journal file per study by default (no server, no schema, no race), or a relational database by its URL.
-- One job owns its study and all of its workers. So what is RUNNING when the job starts was killed, and a lock or half a
-  line in the journal is nobody's: all three are cleared, and heartbeats are not needed.
+- Several jobs may share a study (`sweep.workers`), and each of them may be killed or start at any time. So nothing is
+  cleared but what is known to be nobody's: half a last line of the journal by who holds its lock, a RUNNING trial by
+  who holds the lease of its slot. A lock that was left is followed after half a minute, at once where there is one job.
 - Each rung is a study of its own, in the same journal or database: what proposes and what prunes sees one budget alone.
 - The budget is counted in slots 0, 1, ...; a slot is filled by a trial that came to an end, pruned and failed ones
   included. A trial that was killed fills none.
@@ -16,33 +17,34 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from ssp.config import Recipe, slice_hash
+from ssp.config.secret import resolve, without_secret
 from ssp.errors import ConfigError, RecordError
 from ssp.jobs.cell import Cell
 
-JOURNAL = "journal"
+JOURNAL, LOCK = "journal", ".lock"  # the second as Optuna appends it
 FINISHED = "finished"  # user attribute of a study whose choice was written
+PROPOSED = "hyperparameters"  # user attribute of a trial: all that it was proposed
 
 
 def take_up(cell: Cell) -> list[optuna.Study]:
-    """The study of each rung, new or as a killed sweep left it; for the one process that owns them."""
+    """The study of each rung, new or as others left it; for one process at a time."""
     journal = _journal(cell)
-    if cell.config.sweep.storage == JOURNAL:
-        _mend(journal)
+    if cell.config.sweep.workers == 1:  # whoever had a lock was killed
+        journal.with_name(journal.name + LOCK).unlink(missing_ok=True)
     rungs = range(len(cell.config.rungs(cell.dataset)))
     studies = [open_study(cell, rung) for rung in rungs]
     if studies and studies[0].user_attrs.get(FINISHED):  # a rerun is wanted: other code, or the choice was removed
         for study in reversed(studies):  # the one that says so goes last
             optuna.delete_study(study_name=study.study_name, storage=open_storage(cell.config.sweep.storage, journal))
         studies = [open_study(cell, rung) for rung in rungs]
-    for study in studies:
-        fail_stale_trials(study)
     return studies
 
 
@@ -90,20 +92,56 @@ def pruner(recipe: Recipe, epochs: int) -> optuna.pruners.BasePruner:
     return optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=math.ceil(recipe.warmup_share * epochs) + 1)
 
 
+class _JournalLock(JournalFileSymlinkLock):
+    """Who has it may write, and finds whole lines alone, whatever was killed while it wrote."""
+
+    def acquire(self) -> bool:
+        taken = super().acquire()
+        try:
+            _mend(Path(self._lock_target_file))
+        except BaseException:
+            self.release()
+            raise
+        return taken
+
+
 def _mend(journal: Path) -> None:
-    """Undo what a kill left: a lock that nobody holds, and a last line that was not written to its end."""
-    journal.with_name(journal.name + ".lock").unlink(missing_ok=True)
-    content = journal.read_bytes() if journal.exists() else b""
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(journal, whole)
+    """Cut off a last line that was not written to its end."""
+    with journal.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        if file.read() not in (b"", b"\n"):
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
 
 
-def fail_stale_trials(study: optuna.Study) -> int:
-    """Close the trials that a killed process left running; returns how many trials were ever interrupted."""
-    stale = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    for trial in stale:
-        study.tell(trial.number, state=TrialState.FAIL)
+def begin_trial(study: optuna.Study, slot: int, params: dict[str, Any], of: int | None = None) -> optuna.Trial:
+    """A trial for a slot of the budget, for who holds that slot; one process at a time.
+
+    What was left RUNNING there was killed: it is closed, and tried again as it was proposed.
+
+    Args:
+        study: of the rung.
+        slot: of the budget.
+        params: those that are not left to the sampler.
+        of: number of the trial of the rung before that it trains anew.
+    """
+    for trial in study.get_trials(deepcopy=False):
+        if trial.user_attrs.get("slot") == slot and trial.state in (TrialState.RUNNING, TrialState.FAIL):
+            if trial.state == TrialState.RUNNING:
+                study.tell(trial.number, state=TrialState.FAIL)
+            if PROPOSED in trial.user_attrs:
+                params = trial.params
+    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    if slot not in [trial.user_attrs.get("slot") for trial in waiting]:
+        study.enqueue_trial(params, user_attrs={"slot": slot} | ({} if of is None else {"of": of}))
+    while (trial := study.ask()).user_attrs.get("slot") != slot:  # whoever queued it was killed before it asked
+        study.tell(trial, state=TrialState.FAIL)
+    return trial
+
+
+def interrupted_trials(study: optuna.Study) -> int:
+    """How many trials were left by processes that were killed or asked to stop."""
     return sum(
         trial.state == TrialState.FAIL and "reason" not in trial.user_attrs
         for trial in study.get_trials(deepcopy=False)
@@ -127,7 +165,7 @@ def remaining_slots(study: optuna.Study, budget: int) -> list[int]:
 
 
 def open_storage(address: str, journal: Path) -> BaseStorage:
-    """The journal file where `address` is "journal", else the database at that URL; both are made if need be.
+    """The journal file where `address` is "journal", else the database there; both are made if need be.
 
     Raises:
         ConfigError: the database cannot be opened.
@@ -135,16 +173,18 @@ def open_storage(address: str, journal: Path) -> BaseStorage:
     if address == JOURNAL:
         journal.parent.mkdir(parents=True, exist_ok=True)
         # Absolute: its lock is a link to this path, which Optuna follows to see for how long nobody has released it.
-        return JournalStorage(JournalFileBackend(str(journal.absolute())))
+        path = str(journal.absolute())
+        return JournalStorage(JournalFileBackend(path, _JournalLock(path)))
     return open_database(address)
 
 
-def open_database(url: str) -> RDBStorage:
-    """A relational database; its tables must be made by one process before several use it."""
+def open_database(address: str) -> RDBStorage:
+    """A relational database, as `sweep.storage` says; its tables must be made by one process before several use it."""
     from sqlalchemy.exc import SQLAlchemyError
 
+    url = resolve(address, "sweep.storage")
     try:
         return RDBStorage(url)
     except (SQLAlchemyError, ImportError, ValueError) as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        reason = without_secret(str(getattr(error, "orig", None) or error).splitlines()[0], url)
         raise ConfigError(f"sweep.storage: cannot be opened ({reason}); give a reachable URL, or journal") from None

@@ -11,6 +11,7 @@ import sys
 from urllib.parse import quote, urlencode
 
 from ssp.config import Config, load_config
+from ssp.config.secret import public
 from ssp.paths import FIGURE_FORMATS, LAID_OUT_TABLES, TABLE_FORMATS, Paths
 
 
@@ -47,7 +48,7 @@ def _mlflow_pages(config: Config) -> str:
     """How to see the runs: MLflow opens on another page, without any."""
     uri = config.tracking.uri
     if uri and uri.startswith(("http://", "https://")):
-        return f"open {uri.rstrip('/')}{_runs(config)}"
+        return f"open {public(uri).rstrip('/')}{_runs(config)}"
     # Another database's address may hold a password.
     store = "(tracking.uri of the config)" if uri else f"sqlite:///{Paths.of(config).mlflow}/mlflow.db"
     return f"mlflow ui --backend-store-uri {store}\n  open http://127.0.0.1:5000{_runs(config)}"

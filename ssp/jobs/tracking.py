@@ -27,7 +27,8 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ssp.config import Config
+from ssp.config import Config, slice_hash
+from ssp.config.secret import ENVIRONMENT, public, resolve, without_secret
 from ssp.errors import ConfigError
 from ssp.files import remove_leftovers, temporary_path, write_json
 from ssp.paths import Paths
@@ -46,8 +47,16 @@ _BATCH = 100  # params and tags that one request may hold
 
 
 def tracking_uri(config: Config) -> str:
-    """Address of the tracking store."""
-    return config.tracking.uri or f"sqlite:///{(Paths.of(config).mlflow / 'mlflow.db').resolve()}"
+    """Address of the tracking store, with its password."""
+    if config.tracking.uri:
+        return resolve(config.tracking.uri, "tracking.uri")
+    return f"sqlite:///{(Paths.of(config).mlflow / 'mlflow.db').resolve()}"
+
+
+def shown_uri(config: Config) -> str:
+    """The address as it may be written down: without a password, and as the environment variable where it is one."""
+    own = config.tracking.uri or ""
+    return own if own.startswith(ENVIRONMENT) else public(tracking_uri(config))
 
 
 def init_tracking(config: Config) -> Path:
@@ -60,21 +69,31 @@ def init_tracking(config: Config) -> Path:
     paths.mlflow.mkdir(parents=True, exist_ok=True)
     name = config.tracking.experiment or config.name
     if uri.startswith(("http://", "https://")):
-        _check_server(uri)
+        _check_server(uri, shown_uri(config))
         location = None  # the server's own
     else:
-        _make_database(uri)
+        _make_database(uri, shown_uri(config))
         location = (paths.mlflow / "artifacts").resolve().as_uri()
     client = _client(uri)
     found = client.get_experiment_by_name(name)
     if found and found.lifecycle_stage != "active":
-        raise ConfigError(f"tracking.experiment: '{name}' was deleted at {_safe(uri)}; restore it or name another one")
+        raise ConfigError(
+            f"tracking.experiment: '{name}' was deleted at {shown_uri(config)}; restore it or name another one"
+        )
     if found and config.tracking.uri is None and found.artifact_location != location:
         _follow(uri, found.artifact_location, location)
     identity = found.experiment_id if found else client.create_experiment(name, artifact_location=location)
     ready = paths.mlflow / "ready.json"
-    write_json(ready, {"uri": _safe(uri), "experiment": name, "experiment_id": identity})
+    write_json(ready, _place(config) | {"experiment_id": identity})
     return ready
+
+
+def _place(config: Config) -> dict[str, str]:
+    """Where runs go, as `ready.json` has it; an environment variable may be another one the next time."""
+    shown, place = shown_uri(config), {"experiment": config.tracking.experiment or config.name}
+    if shown.startswith(ENVIRONMENT):
+        place["address"] = slice_hash({"uri": public(tracking_uri(config))})
+    return {"uri": shown} | place
 
 
 def _follow(uri: str, old: str, new: str) -> None:
@@ -91,36 +110,37 @@ def _follow(uri: str, old: str, new: str) -> None:
     engine.dispose()
 
 
-def _check_server(uri: str) -> None:
+def _check_server(uri: str, shown: str) -> None:
     try:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=20):
             pass
     except (urllib.error.URLError, OSError, ValueError) as error:
+        reason = without_secret(str(getattr(error, "reason", error)), uri)
         raise ConfigError(
-            f"tracking.uri: no MLflow server answers at {uri} ({getattr(error, 'reason', error)}); "
+            f"tracking.uri: no MLflow server answers at {shown} ({reason}); "
             "start it, or set tracking.uri to null for a database of its own"
         ) from None
 
 
-def _make_database(uri: str) -> None:
+def _make_database(uri: str, shown: str) -> None:
     """Make or upgrade a database. A new SQLite file gets its name when complete: MLflow cannot mend half of one."""
     file = re.fullmatch("sqlite:///([^?]+)", uri)
     path = Path(file[1]) if file else None
     if path is None or path.exists():
-        _upgrade_database(uri, uri)
+        _upgrade_database(uri, shown)
         return
     remove_leftovers(path)
     temporary = temporary_path(path)
     try:
-        _upgrade_database(f"sqlite:///{temporary}", uri)
+        _upgrade_database(f"sqlite:///{temporary}", shown)
         if not path.exists():  # another process may have been quicker, and be at work there
             temporary.rename(path)
     finally:
         remove_leftovers(path)
 
 
-def _upgrade_database(uri: str, name: str) -> None:
-    """What `mlflow db upgrade` does; `name` is for messages."""
+def _upgrade_database(uri: str, shown: str) -> None:
+    """What `mlflow db upgrade` does; `shown` is for messages."""
     from mlflow.db import upgrade
     from sqlalchemy import create_engine, inspect
     from sqlalchemy.exc import SQLAlchemyError
@@ -132,14 +152,8 @@ def _upgrade_database(uri: str, name: str) -> None:
         engine.dispose()
         upgrade.callback(uri)
     except (SQLAlchemyError, OSError, ImportError, ValueError) as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise ConfigError(f"tracking.uri: {_safe(name)} cannot be opened ({reason}); mend or remove it") from None
-
-
-def _safe(uri: str) -> str:
-    """An address without its password."""
-    head, at, tail = uri.rpartition("@")
-    return f"{head.rpartition(':')[0]}:***{at}{tail}" if at and "://" in head and head.count(":") > 1 else uri
+        reason = without_secret(str(getattr(error, "orig", None) or error).splitlines()[0], uri)
+        raise ConfigError(f"tracking.uri: {shown} cannot be opened ({reason}); mend or remove it") from None
 
 
 def _quiet_mlflow() -> None:
@@ -166,7 +180,8 @@ def _survives(method: Callable) -> Callable:
             method(self, *args, **kwargs)
         except Exception as error:  # any failure of the tracker or its transport
             self.broken = True
-            log.warning("tracking stopped for run %s: %s", self.id, str(error).splitlines()[0] if str(error) else error)
+            said = without_secret((str(error) or repr(error)).splitlines()[0], self.client.tracking_uri)
+            log.warning("tracking stopped for run %s: %s", self.id, said)
 
     return call
 
@@ -215,9 +230,8 @@ class Tracking:
     def __init__(self, config: Config) -> None:
         import json
 
-        paths, self.uri = Paths.of(config), tracking_uri(config)
-        expected = {"uri": _safe(self.uri), "experiment": config.tracking.experiment or config.name}
-        ready = paths.mlflow / "ready.json"
+        self.uri, self.public_uri = tracking_uri(config), shown_uri(config)
+        ready, expected = Paths.of(config).mlflow / "ready.json", _place(config)
         try:
             known = dict(json.loads(ready.read_bytes()))
         except (OSError, ValueError, TypeError):  # not there, or not ours
@@ -227,11 +241,6 @@ class Tracking:
         self.experiment_id = str(known["experiment_id"])
         self.client = _client(self.uri)
         self._worked = False
-
-    @property
-    def public_uri(self) -> str:
-        """The address without a password."""
-        return _safe(self.uri)
 
     def start(
         self,
@@ -258,7 +267,7 @@ class Tracking:
         try:
             run = TrackedRun(self.client, self._open(key, kind, tags, parent, resume))
         except (MlflowException, SQLAlchemyError, OSError) as error:
-            reason = str(error).splitlines()[0]
+            reason = without_secret(str(error).splitlines()[0], self.uri)
             if not self._worked:
                 raise ConfigError(
                     f"tracking.uri: {self.public_uri} takes no runs ({reason}); mend or restart it"

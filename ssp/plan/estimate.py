@@ -87,7 +87,7 @@ class Estimate:
         """The longest job of each section of `compute`, beside the minutes that it is given; sweeps apart."""
         longest: dict[tuple[str, bool], Longest] = {}
         for (rule, job), seconds in self._asking().items():
-            section, sweep = _KIND.get(rule, "train"), rule == "sweep"
+            section, sweep = _KIND.get(rule, "train"), rule in ("search", "sweep")
             limit = getattr(self.config.compute, section).runtime * self._times(rule, job)
             one = Longest(section, " ".join((rule, *job)), seconds * (1 / 60), limit)
             if (section, sweep) not in longest or one.minutes > longest[section, sweep].minutes:
@@ -111,8 +111,10 @@ class Estimate:
         return {job: total(spans) for job, spans in found.items()}
 
     def _times(self, rule: str, job: tuple[str, ...]) -> int:
-        """How often `runtime` a job is given: a sweep has it for each training that its trials make together."""
-        return max(1, ceil(self.config.trainings_of_a_study(job[0]))) if rule == "sweep" else 1
+        """How often `runtime` a job is given: a search has it for each training that its trials make together."""
+        if rule not in ("search", "sweep"):
+            return 1
+        return max(1, ceil(self.config.trainings_of_a_study(job[0]) / max(1, len(self.config.workers(job[0])))))
 
 
 def estimate(config: Config, speeds: Speeds) -> Estimate:
@@ -129,10 +131,12 @@ def estimate(config: Config, speeds: Speeds) -> Estimate:
 
 
 def _shares(config: Config, speeds: Speeds, rule: str, job: tuple[str, ...]) -> Iterable[Share]:
-    if rule == "sweep":
+    if rule in ("search", "sweep"):
         dataset, row = job[:2]
-        clips = work.study(config, dataset, row, speeds.rows.frozen(row))
-        seconds = [speeds.start(rule), speeds.training() * clips.trainings]
+        clips, workers = work.study(config, dataset, row, speeds.rows.frozen(row)), len(config.workers(dataset))
+        if workers:  # they share the trials, and the sweep chooses
+            clips = work.Clips() if rule == "sweep" else (1 / workers) * clips
+        seconds = [speeds.start("sweep"), speeds.training() * clips.trainings]
         yield Share(rule, job, "search", dataset, row, clips, total([*seconds, *_passes(speeds, dataset, row, clips)]))
     elif rule == "train":
         dataset, row = job[:2]

@@ -202,10 +202,12 @@ class MeasuredSpeeds(Speeds):
         return max(0.0, fmean(rest))
 
     def _start_of_trials(self) -> tuple[float, float]:
-        """Seconds of a training of a sweep, and of a sweep, besides clips and trainings."""
+        """Seconds of a training of a sweep, and of each of its jobs, besides clips and trainings."""
         trainings, rest, starts = 0, 0.0, []
         for choice in self._choices():
-            job = self._jobs.get(("sweep", _sweep_job(choice)))
+            name = _sweep_job(choice)
+            workers = [("search", (*name, f"worker{number}")) for number in self.config.workers(choice.dataset)]
+            found = [self._jobs[job] for job in (("sweep", name), *workers) if job in self._jobs]
             seconds = choice.run.trial_seconds
             if None in seconds or not seconds:
                 continue
@@ -213,7 +215,9 @@ class MeasuredSpeeds(Speeds):
             if clips.trainings:
                 trainings += clips.trainings
                 rest += sum(seconds) - self._seconds(choice.dataset, choice.method, clips)
-            starts.append((job.s if job else choice.run.seconds) - sum(seconds))
+            if found or not workers:
+                taken = sum(job.s for job in found) if found else choice.run.seconds
+                starts.append((taken - sum(seconds)) / max(1, len(found)))
         return max(0.0, rest / max(1, trainings)), max(0.0, fmean(starts or [self._start["train"]]))
 
     def _tried(self, choice: Choice) -> work.Clips:

@@ -27,7 +27,7 @@ class Clips:
     """Forward alone, in validation."""
     tested: float = 0
     """Forward alone: views of test videos."""
-    trainings: int = 0
+    trainings: float = 0
 
     def __add__(self, other: Clips) -> Clips:
         return Clips(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(Clips)))

@@ -21,6 +21,7 @@ from ssp.records.explained import explained_datasets
 def jobs(config: Config) -> dict[str, list[tuple[str, ...]]]:
     """The jobs of each rule of a config, by what tells them apart; rules in the order of work."""
     used = {name: config.backbone.checkpoints[name] for name in {d.checkpoint for d in config.datasets.values()}}
+    studies = [(*cell, *(() if number is None else (str(number),))) for *cell, number in config.studies()]
     found = {
         "generate": [(name,) for name, dataset in config.archived.items() if dataset.generate],
         "fetch": [(name,) for name, dataset in config.archived.items() if dataset.archives],
@@ -31,7 +32,8 @@ def jobs(config: Config) -> dict[str, list[tuple[str, ...]]]:
         "pretrain": [(name,) for name, checkpoint in sorted(used.items()) if checkpoint.pretrain],
         "fetch_weights": [(c.archive.file,) for _, c in sorted(used.items()) if c.archive],
         "init_tracking": [()],
-        "sweep": [(*cell, *(() if number is None else (str(number),))) for *cell, number in config.studies()],
+        "search": [(*study, f"worker{worker}") for study in studies for worker in config.workers(study[0])],
+        "sweep": studies,
         "train": [(dataset, row, f"seed{seed}") for dataset, row, seed in config.runs()],
         "costs": [()],
         "tables": [()],

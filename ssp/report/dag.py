@@ -3,7 +3,7 @@
 Design choices
 - Only direct needs are named and drawn: training needs manifests as well, but has them through the sweep.
 - A rule stands as low as it can, one line above what needs it first; the data's rules keep the first column, and from
-  the sweep on a line is centred.
+  the search on a line is centred.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "pretrain": ("build_scan",),
     "fetch_weights": (),
     "init_tracking": (),
-    "sweep": ("frames", "pretrain", "fetch_weights", "build_scan", "init_tracking"),
+    "search": ("frames", "pretrain", "fetch_weights", "build_scan", "init_tracking"),
+    "sweep": ("search", "frames", "pretrain", "fetch_weights", "build_scan", "init_tracking"),
     "train": ("sweep",),
     "costs": ("build_scan",),
     "tables": ("train", "costs"),
@@ -62,12 +63,12 @@ def drawing(labels: dict[str, str]) -> Markup:
     arrows = edges(labels)
     height = _heights(list(labels), arrows)
     lines = max(height.values()) + 1
-    after = [height[rule] for rule in labels if not _is_before_sweep(rule)]
+    after = [height[rule] for rule in labels if not _is_before_search(rule)]
     columns = max(1 + max(_column(rule, labels, height) for rule in labels), *map(after.count, after))
     at = {}
     for rule in labels:
         column = _column(rule, labels, height)
-        if not _is_before_sweep(rule):
+        if not _is_before_search(rule):
             line = [other for other in labels if height[other] == height[rule]]
             column = (columns - len(line)) / 2 + line.index(rule)
         at[rule] = (column * (BOX[0] + GAP) + 1, (lines - 1 - height[rule]) * ROW + 1)
@@ -96,13 +97,13 @@ def _heights(rules: list[str], arrows: list[tuple[str, str]]) -> dict[str, int]:
     return height
 
 
-def _is_before_sweep(rule: str) -> bool:
-    return list(NEEDS).index(rule) < list(NEEDS).index("sweep")
+def _is_before_search(rule: str) -> bool:
+    return list(NEEDS).index(rule) < list(NEEDS).index("search")
 
 
 def _column(rule: str, rules: Iterable[str], height: dict[str, int]) -> int:
-    """Column of a rule before the sweep: data first, the others of its line beside it."""
-    if rule in DATA or not _is_before_sweep(rule):
+    """Column of a rule before the search: data first, the others of its line beside it."""
+    if rule in DATA or not _is_before_search(rule):
         return 0
     beside = [other for other in rules if height[other] == height[rule] and other not in DATA]
     return 1 + beside.index(rule)

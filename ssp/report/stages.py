@@ -25,6 +25,7 @@ DOES = {
     "pretrain": "backbone trained on generated source classes",
     "fetch_weights": "published backbone fetched and verified",
     "init_tracking": "MLflow database made",
+    "search": "trials of the sweeps, by several jobs each",
     "sweep": "hyper-parameters chosen on validation",
     "train": "trained from the choice, test read once",
     "costs": "FLOPs, time and memory of each row measured",

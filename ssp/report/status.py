@@ -86,6 +86,10 @@ def read_status(config: Config) -> Status:
 
 def _output(paths: Paths, rule: str, job: tuple[str, ...]) -> Path:
     """What is there when a job is over: its result, or of the other rules what it has written down of itself."""
+    if rule == "search" and not (choice := paths.choice(*job[:-1])).exists():  # with which workers' files are gone
+        return paths.worker(*job[:2], job[-1].removeprefix("worker"), *job[2:-1])
+    if rule == "search":
+        return choice
     if rule == "sweep":
         return paths.choice(*job)
     if rule == "train":

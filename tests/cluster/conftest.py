@@ -38,26 +38,31 @@ def local(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     del plain["ablations"]
     (folder / CONFIG).write_text(yaml.safe_dump(plain, sort_keys=False))
-    return _finished(folder, snakemake(folder, "tables", "--cores", "2", "--configfile", folder / CONFIG))
+    return finished(folder, snakemake(folder, "tables", "--cores", "2", "--configfile", folder / CONFIG))
 
 
 @pytest.fixture(scope="session")
 def through_slurm(slurm: Slurm, local: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the same run through profiles/slurm: all but the list of videos and the backbone."""
     folder = tmp_path_factory.mktemp("cluster")
-    for name in (CONFIG, RESULTS / "scan.done", RESULTS / "backbone"):
+    copy_inputs(local, folder)
+    shutil.rmtree(folder / "data/tiny/breakfast/frames")
+    return finished(folder, slurm.snakemake(folder, "tables", "--configfile", CONFIG))
+
+
+def copy_inputs(local: Path, folder: Path) -> None:
+    """Config, data and backbone of a run."""
+    for name in (CONFIG, "data", RESULTS / "scan.done", RESULTS / "backbone"):
         _copy(local / name, folder / name)
-    _copy(local / "data", folder / "data", ignore=shutil.ignore_patterns("frames"))
-    return _finished(folder, slurm.snakemake(folder, "tables", "--configfile", CONFIG))
 
 
-def _copy(source: Path, target: Path, **options: object) -> None:
+def _copy(source: Path, target: Path) -> None:
     """With times: what is older than what it is made from is made again."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, target, **options) if source.is_dir() else shutil.copy2(source, target)
+    shutil.copytree(source, target) if source.is_dir() else shutil.copy2(source, target)
 
 
-def _finished(folder: Path, done: Done) -> Path:
+def finished(folder: Path, done: Done) -> Path:
     if done.code:
         logs = "\n".join(f"== {log}\n{log.read_text()[-2000:]}" for log in folder.glob("results/tiny/logs/**/*.log"))
         pytest.fail(f"the run failed\n{done.err[-6000:]}\n{logs[-20000:]}", pytrace=False)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.services import free_port
 from tests.workflow.running import ROOT, Done
 
 NODES = {"n1": 2, "n2": 3}  # CPUs: those of the machine, whatever Slurm is told
@@ -156,7 +157,7 @@ def _configure(folder: Path) -> Path:
     (folder / "gres.conf").write_text(
         f"AutoDetect=off\nName=gpu Type=fake File={folder}/gpu[0-1] Flags=nvidia_gpu_env\n"
     )
-    ports = [_free_port() for _ in range(3)]
+    ports = [free_port() for _ in range(3)]
     host = socket.gethostname().split(".")[0]
     nodes = "".join(
         f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory=9000 "
@@ -195,13 +196,8 @@ SlurmdPidFile={folder}/%n.pid
 SlurmdLogFile={folder}/%n.log
 {nodes}PartitionName=one Nodes=n1 MaxTime=120 Default=YES
 PartitionName=other Nodes=n2 MaxTime=120
+PartitionName=both Nodes={",".join(NODES)} MaxTime=120
 PartitionName=closed Nodes={",".join(NODES)} State=DOWN
 """
     )
     return path
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -4,17 +4,9 @@ Real processes through `ssp.jobs.tracking` and `ssp.jobs.study`, as jobs use the
 are the default, and a private PostgreSQL cluster with an MLflow server in front of it where these are installed.
 """
 
-import getpass
 import json
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,9 +15,10 @@ import pytest
 import yaml
 
 from ssp.config import Config, load_config
-from tests import copies
+from tests import copies, services
 from tests.robustness.bench import CELL, CONFIG, Bench, call
 from tests.robustness.writers import LIMIT_S, RUNS, TRIALS, WRITERS, write
+from tests.services import database, mlflow_server, without_postgresql
 
 pytestmark = pytest.mark.slow
 SWEEP = f"sweep {CELL}"
@@ -160,49 +153,18 @@ def test_a_killed_trial_does_not_stay_running(database, bench, capfd, monkeypatc
 # -- PostgreSQL and an MLflow server ---------------------------------------------------------------------------------
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def postgresql() -> Iterator[str]:
     """Address of a private cluster, without the database's name."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not programs:
-        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
-    pytest.importorskip("psycopg2")
-    root = getpass.getuser() == "root"
-    as_owner = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if root else []
-    folder, binaries, port = Path(tempfile.mkdtemp(prefix="ssp-pg-")), programs[-1].parent, _free_port()
-    if root:
-        shutil.chown(folder, "postgres", "postgres")
-    data, log = folder / "data", folder / "log"
-    control = [*as_owner, binaries / "pg_ctl", "-D", data, "-w", "-l", log]
-    options = f"-c listen_addresses=127.0.0.1 -p {port} -c unix_socket_directories='' -c fsync=off"
-    make = [*as_owner, programs[-1], "-D", data, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8"]
-    for command in (make, [*control, "-o", options, "start"]):
-        done = subprocess.run(list(map(str, command)), cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        assert done.returncode == 0, done.stderr
-    yield f"postgresql+psycopg2://postgres@127.0.0.1:{port}"
-    subprocess.run(list(map(str, [*control, "-m", "immediate", "stop"])), cwd="/", stdout=subprocess.DEVNULL)
-    shutil.rmtree(folder)
-
-
-def _database(server: str, name: str) -> str:
-    import psycopg2
-
-    connection = psycopg2.connect(server.replace("+psycopg2", "") + "/postgres")
-    connection.autocommit = True
-    connection.cursor().execute(f"create database {name}")
-    connection.close()
-    return f"{server}/{name}"
+    if why := without_postgresql():
+        pytest.skip(why)
+    with services.postgresql() as server:
+        yield server
 
 
 def test_postgresql_loses_nothing(postgresql, bench, capfd):
     """Runs and trials in one fresh database each, made by `tracking init`."""
-    runs, trials = _database(postgresql, "runs"), _database(postgresql, "trials")
+    runs, trials = database(postgresql, "runs"), database(postgresql, "trials")
     _fresh(bench, {"uri": runs}, trials)
     answer = call("tracking init", capfd)
     assert answer.code == 0, answer
@@ -213,22 +175,9 @@ def test_postgresql_loses_nothing(postgresql, bench, capfd):
 
 def test_a_sweep_and_a_training_with_a_server(postgresql, bench, capfd):
     """`tracking.uri` of an MLflow server and `sweep.storage` of PostgreSQL, through the commands alone."""
-    port, folder = _free_port(), bench / "server"
-    folder.mkdir()
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", _database(postgresql, "server")]
-    command += ["--artifacts-destination", str(folder), "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
-    try:
-        uri, deadline = f"http://127.0.0.1:{port}", time.monotonic() + LIMIT_S
-        while True:
-            try:
-                urllib.request.urlopen(f"{uri}/health", timeout=5).close()
-                break
-            except OSError:
-                assert server.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()[-2000:]
-                time.sleep(0.5)
-        _fresh(bench, {"uri": uri}, _database(postgresql, "studies"))
+    folder = bench / "server"
+    with mlflow_server(database(postgresql, "server"), folder) as uri:
+        _fresh(bench, {"uri": uri}, database(postgresql, "studies"))
         cell = "--dataset ucf101 --method linear"
         for words in ("tracking init", f"sweep {cell}", f"train {cell} --seed 0", "costs", "tables"):
             if words == "costs":
@@ -251,6 +200,3 @@ def test_a_sweep_and_a_training_with_a_server(postgresql, bench, capfd):
         assert list(folder.rglob("seed0.parquet"))  # the server's own folder, not the job's
         kinds = Counter(run.data.tags["ssp.kind"] for run in client.search_runs([run.info.experiment_id]))
         assert kinds == {"sweep": 1, "trial": 2, "cell": 1, "seed": 1}
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()

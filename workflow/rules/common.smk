@@ -17,6 +17,7 @@ wildcard_constraints:
     seed=r"\d+",
     study=r"\d+",
     shard=r"\d+",
+    worker=r"\d+",
 
 
 def ssp(*commands):
@@ -28,13 +29,12 @@ def ssp(*commands):
     return f"{{{{ {calls}; }}}} > {{log}} 2>&1"
 
 
-def asked_for(kind, *log, workers=1, resumes=False, alone=False):
+def asked_for(kind, *log, resumes=False, alone=False):
     """Resources of a job: what `compute.<kind>` says, and once more of what earlier attempts were short of.
 
     Args:
         kind: section of `compute`.
         log: the parts of the job's log, beside which its attempts are written down.
-        workers: processes that need the memory each.
         resumes: whether an attempt goes on where the one before was; time enough for all is then never needed at once.
         alone: whether one process does it, which needs one GPU of those that the processes of a training have.
     """
@@ -50,7 +50,7 @@ def asked_for(kind, *log, workers=1, resumes=False, alone=False):
         return grown
 
     return {
-        "mem_mb": growing(MEMORY, compute.mem_mb * workers, cfg.compute.max_mem_mb),
+        "mem_mb": growing(MEMORY, compute.mem_mb, cfg.compute.max_mem_mb),
         "runtime": compute.runtime if resumes else growing(TIME, compute.runtime, cfg.compute.max_runtime),
         "gpu": min(compute.gpus, 1) if alone else compute.gpus,
     }

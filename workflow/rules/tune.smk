@@ -30,14 +30,50 @@ OPTION = " --study {wildcards.study}" if STUDY else ""
 WHICH = ", study {wildcards.study}" if STUDY else ""
 
 
-# All trials of a study share a process: importing torch and MLflow costs more than a short trial.
+# What a search reads: data, backbone, and what decides its outcome.
+SEARCHED = {
+    "manifest": paths.manifest("{dataset}"),
+    "frames": frame_store,
+    "backbone": backbone_file,
+    "scan": ancient(SCAN),
+    "tracking": ancient(TRACKING),
+}
+DECIDING = {key: section(cfg.sweep_slice, key) for key in ("dataset", "backbone", "method", "sweep")}
+
+
+# One of several that search together (`sweep.workers`): it takes trials of the study as long as there are some. What it
+# leaves is gone with the choice, so that who asks for another choice has all of them search.
+rule search:
+    input:
+        **SEARCHED,
+    output:
+        temp(paths.worker("{dataset}", "{method}", "{worker}", *STUDY)),
+    log:
+        paths.log("search", "{dataset}", "{method}", *STUDY, "worker{worker}"),
+    retries: retries_of_sweeps()
+    conda:
+        ENVIRONMENT
+    threads: cfg.compute.sweep.threads
+    resources:
+        **asked_for("sweep", "search", "{dataset}", "{method}", *STUDY, "worker{worker}", resumes=True),
+    params:
+        **DECIDING,
+    message:
+        f"Searching hyper-parameters of {{wildcards.method}} on {{wildcards.dataset}}{WHICH}: worker {{wildcards.worker}}"
+    shell:
+        ssp(
+            f"sweep --dataset {{wildcards.dataset}} --method {{wildcards.method}}{OPTION} --worker {{wildcards.worker}}"
+        )
+
+
+# All trials of a study share a process where one job searches: importing torch and MLflow costs more than a short trial.
 rule sweep:
     input:
-        manifest=paths.manifest("{dataset}"),
-        frames=frame_store,
-        backbone=backbone_file,
-        scan=ancient(SCAN),
-        tracking=ancient(TRACKING),
+        **SEARCHED,
+        workers=lambda wildcards: [
+            paths.worker(wildcards.dataset, wildcards.method, worker, study(wildcards))
+            for worker in cfg.workers(wildcards.dataset)
+        ],
         anew=anew(
             paths.choice("{dataset}", "{method}", *STUDY),
             lambda wildcards: asked.choice(wildcards.dataset, wildcards.method, study(wildcards)),
@@ -49,14 +85,11 @@ rule sweep:
     retries: retries_of_sweeps()
     conda:
         ENVIRONMENT
-    threads: cfg.compute.sweep.threads * cfg.sweep.workers
+    threads: cfg.compute.sweep.threads
     resources:
-        **asked_for("sweep", "sweep", "{dataset}", "{method}", *STUDY, workers=cfg.sweep.workers, resumes=True),
+        **asked_for("sweep", "sweep", "{dataset}", "{method}", *STUDY, resumes=True),
     params:
-        dataset=section(cfg.sweep_slice, "dataset"),
-        backbone=section(cfg.sweep_slice, "backbone"),
-        method=section(cfg.sweep_slice, "method"),
-        sweep=section(cfg.sweep_slice, "sweep"),
+        **DECIDING,
     message:
         f"Choosing hyper-parameters of {{wildcards.method}} on {{wildcards.dataset}}{WHICH}"
     shell:

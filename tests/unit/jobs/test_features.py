@@ -6,10 +6,12 @@ from contextlib import suppress
 import pytest
 
 import ssp.jobs.sweep
+import ssp.jobs.trial
 from ssp.backbone.videomamba import VideoMamba
 from ssp.jobs.cell import Cell
 from ssp.jobs.seed import train_cell
-from ssp.jobs.sweep import run_sweep, shares_features
+from ssp.jobs.sweep import run_sweep
+from ssp.jobs.trial import shares_features
 from ssp.methods.build import build_model
 
 TRIALS, EPOCHS, BATCH = 3, 2, 8
@@ -98,7 +100,7 @@ def test_a_killed_sweep_goes_on_and_uses_no_damaged_file(tiny, clips, monkeypatc
     whole = run_sweep(config, "ucf101", "linear")
     cell = Cell(config, "ucf101", "linear")
     cell.paths.choice("ucf101", "linear").unlink()
-    real = ssp.jobs.sweep.train_epochs
+    real = ssp.jobs.trial.train_epochs
 
     def killed(*arguments, **named):
         for epoch in real(*arguments, **named):
@@ -106,10 +108,10 @@ def test_a_killed_sweep_goes_on_and_uses_no_damaged_file(tiny, clips, monkeypatc
             if arguments[5].endswith("trial1"):
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(ssp.jobs.sweep, "train_epochs", killed)
+    monkeypatch.setattr(ssp.jobs.trial, "train_epochs", killed)
     with suppress(KeyboardInterrupt):
         run_sweep(config, "ucf101", "linear")
-    monkeypatch.setattr(ssp.jobs.sweep, "train_epochs", real)
+    monkeypatch.setattr(ssp.jobs.trial, "train_epochs", real)
     kept = {path.name: path for path in cell.paths.features(cell.name).rglob("*.pt")}
     assert sorted(kept) == ["epoch0.pt", "epoch1.pt", "validation.pt"]
     kept["epoch0.pt"].write_bytes(kept["epoch0.pt"].read_bytes()[:-100])

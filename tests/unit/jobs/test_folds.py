@@ -5,11 +5,13 @@ import pytest
 
 import ssp.jobs.cell
 import ssp.jobs.sweep
+import ssp.jobs.trial
 from ssp.data.validation import carve, carve_folds, stratified_part
 from ssp.errors import ConfigError
 from ssp.jobs.cell import Cell
 from ssp.jobs.study import open_study
-from ssp.jobs.sweep import pooled, run_sweep
+from ssp.jobs.sweep import run_sweep
+from ssp.jobs.trial import pooled
 from ssp.records.record import Epoch
 from tests.unit.jobs.test_sweep import essence, scripted
 
@@ -80,7 +82,7 @@ def test_a_larger_fold_counts_for_more():
 
 def test_a_killed_sweep_repeats_the_trial_that_was_cut_off(tiny, monkeypatch):
     whole = run_sweep(tiny(name="whole", sweep__trials=2, **FOLDS), "ucf101", "linear")
-    config, real, met = tiny(sweep__trials=2, **FOLDS), ssp.jobs.sweep.train_epochs, []
+    config, real, met = tiny(sweep__trials=2, **FOLDS), ssp.jobs.trial.train_epochs, []
 
     def killed(*args, **kwargs):
         met.append(args)
@@ -88,10 +90,10 @@ def test_a_killed_sweep_repeats_the_trial_that_was_cut_off(tiny, monkeypatch):
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(ssp.jobs.sweep, "train_epochs", killed)
+    monkeypatch.setattr(ssp.jobs.trial, "train_epochs", killed)
     with pytest.raises(KeyboardInterrupt):
         run_sweep(config, "ucf101", "linear")
-    monkeypatch.setattr(ssp.jobs.sweep, "train_epochs", real)
+    monkeypatch.setattr(ssp.jobs.trial, "train_epochs", real)
     assert essence(run_sweep(config, "ucf101", "linear")) == essence(whole)
     assert len(open_study(Cell(config, "ucf101", "linear")).trials) == 3
 

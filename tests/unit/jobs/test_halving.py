@@ -1,13 +1,12 @@
 """Successive halving: what a rung trains, what it learns from, what is chosen, and that a kill changes nothing."""
 
-import multiprocessing
-
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 import ssp.jobs.cell
 import ssp.jobs.sweep
+import ssp.jobs.trial
 from ssp.jobs.cell import Cell
 from ssp.jobs.study import open_study
 from ssp.jobs.sweep import run_sweep
@@ -147,21 +146,3 @@ def test_a_part_of_the_videos(tiny, monkeypatch):
     part, whole = (cell.view(0, share).rows("train") for share in (0.5, 1.0))
     assert sizes == [(len(part), len(cell.rows("val")))] * 3 + [(len(whole), len(cell.rows("val")))]
     assert set(part["row"]) < set(whole["row"]) and set(part["label"]) == set(whole["label"])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("storage", ["journal", "sqlite"])
-def test_parallel_workers_climb_together(tiny, tmp_path, storage):
-    where = "journal" if storage == "journal" else f"sqlite:///{tmp_path}/studies.db"
-    sweep = {"fidelity": [{"trials": 4, "epochs": 0.3}, {"trials": 2, "epochs": 0.6}], "space": SPACE, "workers": 2}
-    config = tiny(sweep=sweep | {"storage": where})
-    choice = run_sweep(config, "ucf101", "linear")
-    assert multiprocessing.active_children() == []
-    assert [(trial.number, trial.rung) for trial in choice.trials] == [*((n, 0) for n in range(4)), (4, 1), (5, 1)]
-    studies = [open_study(Cell(config, "ucf101", "linear"), rung) for rung in range(2)]
-    assert [len(study.get_trials()) for study in studies] == [4, 2]  # workers share the budget
-    first = [trial for trial in choice.trials if trial.rung == 0 and trial.state == "complete"]
-    best = sorted(first, key=lambda t: (-t.value, t.epochs[-1].val_loss, t.number))[:2]
-    assert [trial.of for trial in choice.trials[4:]] == [trial.number for trial in best]
-    assert [trial.params for trial in choice.trials[4:]] == [trial.params for trial in best]
-    assert {"lr": 0.01} in [trial.params for trial in first]

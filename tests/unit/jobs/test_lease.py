@@ -9,7 +9,7 @@ import time
 import pytest
 
 from ssp.files import SILENT_S
-from ssp.jobs.lease import BEGAN, begin, lease
+from ssp.jobs.lease import BEGAN, begin, held, lease
 
 WORKER = """
 import sys, time
@@ -81,6 +81,31 @@ def test_a_killed_holder_is_followed_at_once(tmp_path):
     first.wait()
     assert sorted(map(ended, waiting)) == ["given", "given", "made"]
     assert (tmp_path / "made.txt").read_text() == "once\n" * 2
+
+
+def test_who_does_not_wait_gets_a_place_of_the_dead_alone(tmp_path):
+    first = start(tmp_path, 60)
+    until((tmp_path / "made.txt").exists)
+    with held(tmp_path / "lease", wait=False) as mine:
+        assert not mine
+    with held(tmp_path / "other", wait=False) as mine, held(tmp_path / "other", wait=False) as again:
+        assert (mine, again) == (True, False)
+    first.kill()
+    first.wait()
+    with held(tmp_path / "lease", wait=False) as mine:
+        assert mine and f"process {os.getpid()} " in (tmp_path / "lease" / "holder").read_text()
+    assert not (tmp_path / "lease" / "holder").exists()
+
+
+def test_who_was_killed_before_it_could_sign_is_followed_in_the_end(tmp_path):
+    holder = tmp_path / "lease" / "holder"
+    holder.parent.mkdir()
+    holder.touch()
+    with held(holder.parent, wait=False) as mine:
+        assert not mine  # it may be about to
+    os.utime(holder, (0, time.time() - SILENT_S - 1))
+    with held(holder.parent, wait=False) as mine:
+        assert mine
 
 
 def test_a_holder_on_another_host_is_followed_when_it_is_silent(tmp_path):

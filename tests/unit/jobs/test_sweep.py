@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 
 import ssp.jobs.cell
 import ssp.jobs.sweep
+import ssp.jobs.trial
 from ssp.errors import ConfigError, RecordError
 from ssp.jobs.cell import Cell
 from ssp.jobs.study import open_storage, open_study
@@ -31,7 +32,7 @@ def essence(choice) -> dict:
 
 def killed(monkeypatch, config, trial, epoch):
     """Run a sweep of the linear probe, killed at the end of an epoch (from 1) of a trial (from 0)."""
-    real, seen = ssp.jobs.sweep.train_epochs, []
+    real, seen = ssp.jobs.trial.train_epochs, []
 
     def training(*args, **kwargs):
         for result in real(*args, **kwargs):
@@ -40,10 +41,10 @@ def killed(monkeypatch, config, trial, epoch):
                 raise KeyboardInterrupt
             yield result
 
-    monkeypatch.setattr(ssp.jobs.sweep, "train_epochs", training)
+    monkeypatch.setattr(ssp.jobs.trial, "train_epochs", training)
     with pytest.raises(KeyboardInterrupt):
         run_sweep(config, "ucf101", "linear")
-    monkeypatch.setattr(ssp.jobs.sweep, "train_epochs", real)
+    monkeypatch.setattr(ssp.jobs.trial, "train_epochs", real)
 
 
 def scripted(monkeypatch, curves):
@@ -236,14 +237,17 @@ def test_damaged_journal_is_one_line(tiny):
         run_sweep(config, "ucf101", "linear")
 
 
-def test_relational_storage(tiny, tmp_path):
-    config = tiny(sweep__storage=f"sqlite:///{tmp_path}/studies.db", sweep__trials=2, sweep__epochs=1)
+def test_relational_storage(tiny, tmp_path, monkeypatch):
+    """Its address is the environment's."""
+    address = f"sqlite:///{tmp_path}/studies.db"
+    monkeypatch.setenv("SSP_STUDIES", address)
+    config = tiny(sweep__storage="env:SSP_STUDIES", sweep__trials=2, sweep__epochs=1)
     choice = run_sweep(config, "ucf101", "linear")
     assert (
         essence(choice)["trials"]
         == essence(run_sweep(tiny(sweep__trials=2, sweep__epochs=1), "ucf101", "linear"))["trials"]
     )
-    (summary,) = optuna.get_all_study_summaries(config.sweep.storage)
+    (summary,) = optuna.get_all_study_summaries(address)
     assert summary.study_name.startswith("tiny/ucf101/linear/") and summary.n_trials == 2
     with pytest.raises(ConfigError, match=r"sweep\.storage: cannot be opened \(unable to open database file\)"):
         run_sweep(tiny(sweep__storage="sqlite:////no/such/folder/x.db"), "ucf101", "linear")
@@ -274,11 +278,10 @@ def test_a_trial_that_is_asked_to_stop_goes_on_with_its_next_step(tiny, monkeypa
     assert not states.exists()
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_sweep_has_what_compute_sweep_says_and_a_training_what_train_says(tiny, monkeypatch, workers):
+def test_a_sweep_has_what_compute_sweep_says_and_a_training_what_train_says(tiny, monkeypatch):
     """Told by GPUs, of which there is none here: they are missed where they are asked for."""
     gpu_less = {"compute__train__gpus": 1, "compute__sweep__gpus": 0}
-    config = tiny(**gpu_less, sweep__trials=1, sweep__workers=workers)
+    config = tiny(**gpu_less, sweep__trials=1)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert run_sweep(config, "ucf101", "linear").status == "ok"
     with pytest.raises(ConfigError, match="sees no GPU"):

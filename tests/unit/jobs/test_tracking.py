@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 
 from ssp.errors import ConfigError
 from ssp.jobs.tracking import TrackedRun, Tracking, init_tracking, tracking_uri
@@ -143,3 +144,30 @@ def test_passwords_stay_out_of_files_and_messages(tiny):
     with pytest.raises(ConfigError) as caught:
         init_tracking(config)
     assert "me:***@127.0.0.1:1/db" in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_an_address_from_the_environment_is_nowhere_written(tiny, tiny_data, monkeypatch):
+    """Another one in the same variable is another place."""
+    address = f"sqlite:///{tiny_data}/mlflow.db"
+    monkeypatch.setenv("SSP_TRACKING", address)
+    config = tiny(tracking={"uri": "env:SSP_TRACKING", "experiment": "tests"})
+    tracking = Tracking(config)
+    assert (tracking.uri, tracking.public_uri) == (address, "env:SSP_TRACKING")
+    ready = Paths.of(config).mlflow / "ready.json"
+    assert "env:SSP_TRACKING" in ready.read_text() and str(tiny_data) not in ready.read_text()
+    assert Tracking(config).experiment_id == tracking.experiment_id
+    monkeypatch.setenv("SSP_TRACKING", "http://me:secret@127.0.0.1:1")
+    with pytest.raises(ConfigError, match=r"no MLflow server answers at env:SSP_TRACKING \(.*refused") as caught:
+        Tracking(config)
+    assert "secret" not in str(caught.value)
+    monkeypatch.delenv("SSP_TRACKING")
+    with pytest.raises(ConfigError, match=r"tracking\.uri: the environment variable SSP_TRACKING is not set here"):
+        Tracking(config)
+
+
+def test_a_server_that_goes_away_does_not_have_its_password_told(tiny, monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    client = MlflowClient("http://me:s%40cret@127.0.0.1:1")
+    TrackedRun(client, "17").log_metrics({"a": 1.0})
+    assert "tracking stopped for run 17" in caplog.text and "127.0.0.1" in caplog.text
+    assert "cret" not in caplog.text

@@ -38,6 +38,21 @@ def test_hours_are_clips_at_the_assumed_speed():
     assert plan.clips(row="linear")[0] == 0 and plan.clips(row="ssp", stage="testing") == (0, run.tested)
 
 
+def test_workers_share_the_trials_of_a_sweep():
+    plain = make_config(datasets=("ssv2",), methods=("ssp", "vpt")).model_dump(mode="json")
+    plans = []
+    for workers in (1, 3):
+        plain["sweep"] |= {"trials": 6, "workers": workers}
+        config = make_config().model_validate(plain)
+        plans.append(estimate(config, assumed(config)))
+    one, several = plans
+    assert (one.jobs(stage="search"), several.jobs(stage="search")) == (2, 2 * (3 + 1))
+    assert one.clips(stage="search") == pytest.approx(several.clips(stage="search"))
+    more = 6 * one.speeds.start("sweep").value / 3600  # jobs that start
+    assert several.hours(stage="search").value == pytest.approx(one.hours(stage="search").value + more)
+    assert [job.job.split()[0] for job in several.longest() if "ssv2" in job.job][:1] == ["search"]
+
+
 def test_requests_cover_the_longest_job_with_a_margin():
     recipe = {"epochs": 1000, "batch_size": 4}
     plain = make_config(datasets=("ssv2",), methods=("ssp", "linear")).model_dump(mode="json")

@@ -52,6 +52,19 @@ def test_done_running_failed_and_stopped(config):
     assert any(line.endswith("seed1.log ends with: error: no GPU here") for line in status_lines(status, 1000))
 
 
+def test_workers_of_a_sweep_are_done_when_they_say_so_and_when_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep = {"trials": 4, "workers": 2}
+    config = make_config(datasets=("ssv2",), methods=("ssp", "vpt"), seeds=(0,), sweep=sweep)
+    paths = Paths.of(config)
+    assert stage(read_status(config), "search") == (0, 4)
+    write_text(paths.worker("ssv2", "ssp", 1), "")
+    assert stage(read_status(config), "search") == (1, 4)
+    write_json(paths.choice("ssv2", "vpt"), {})  # the workers' files are gone by then
+    status = read_status(config)
+    assert stage(status, "search") == (3, 4) and stage(status, "sweep") == (1, 2)
+
+
 WORKFLOW = """
 import json, os, socket, sys, time
 sys.stderr.write("Job 1: Training\\n" * 100)

@@ -1,0 +1,153 @@
+"""How much sooner a search is over with several workers: trials that sleep, on a real Slurm of two virtual nodes.
+
+- Sleeping stands for work, as both nodes are one machine: a method that does what the linear probe does, after a sleep.
+- The same search with one worker and with several, by the workflow and profiles/slurm. What is compared is the time
+  from the start of the first job of the search to the end of the last trial, and to the choice.
+
+Usage, as root: python benchmarks/sweep_width.py [--trials 16] [--seconds 40] [--workers 4]
+Writes benchmarks/results/sweep_width.md and .json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from scan import machine, write
+
+from ssp.config import Config
+from ssp.methods.build import build_model
+from ssp.paths import Paths
+from tests.cluster.slurm import Slurm, missing, running
+from tests.unit.tiny_benchmark import tiny_config
+from tests.workflow.running import snakemake
+
+METHOD = """
+import os, time
+from baselines.linear import LinearProbe
+
+class Sleeping(LinearProbe):
+    name = "sleeping"
+
+    def attach(self, model):
+        if "SLURM_JOB_ID" in os.environ:  # not where the config is checked
+            time.sleep(float(os.environ["SLEEP_S"]))
+"""
+
+
+def install(folder: Path, seconds: float) -> dict[str, str]:
+    """Put the sleeping method into a folder, for this process and others; their environment variables."""
+    about = folder / "sleeping-0.dist-info"
+    about.mkdir(parents=True)
+    (folder / "sleeping.py").write_text(METHOD)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: sleeping\nVersion: 0\n")
+    (about / "entry_points.txt").write_text("[ssp.methods]\nsleeping = sleeping:Sleeping\n")
+    sys.path.insert(0, str(folder))
+    return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]), "SLEEP_S": str(seconds)}
+
+
+def prepare(folder: Path, trials: int, workers: int) -> tuple[Config, Path]:
+    """A config with its data, and the file that it is in."""
+    folder.mkdir()
+    config = tiny_config(
+        folder,
+        methods={"sleeping": {"published": False}},
+        reference="sleeping",
+        explained=None,
+        sweep={"trials": trials, "epochs": 1, "workers": workers, "space": {"lr": {"low": 0.001, "high": 0.1}}},
+        datasets__ucf101__recipe__epochs=1,
+        compute={"train": {"mem_mb": 2000, "runtime": 60}},
+    )
+    torch.manual_seed(0)
+    backbone = build_model(config.backbone.architecture, "linear", 5, num_frames=4, img_size=32)
+    state = {name: p.detach() for name, p in backbone.named_parameters() if not name.startswith("head.")}
+    save_file(state, folder / "backbone.safetensors")
+    file, paths = folder / "config.yaml", Paths.of(config)
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    needed = [paths.manifest("ucf101"), paths.shard("ucf101", 0), paths.results / "tracking.done"]
+    done = snakemake(folder, *needed, paths.results / "scan.done", "--cores", "2", "--configfile", file)
+    if done.code:
+        sys.exit(done.err[-3000:])
+    return config, file
+
+
+def measure(slurm: Slurm, folder: Path, trials: int, workers: int) -> dict:
+    """Seconds of a search, of its jobs, and where they ran."""
+    config, file = prepare(folder, trials, workers)
+    paths, before, clock = Paths.of(config), len(slurm.jobs()), time.monotonic()
+    choice = paths.choice("ucf101", "sleeping")
+    done = slurm.snakemake(
+        folder, choice, "--configfile", file, "--default-resources", "slurm_partition=both", "--retries", "0"
+    )
+    if done.code:
+        sys.exit(done.err[-3000:])
+    whole, jobs = time.monotonic() - clock, slurm.jobs()[before:]
+    begun = min(_time(job["StartTime"]) for job in jobs)
+    searching = [job for job in jobs if "rule_search" in job["Comment"]] or jobs
+    found = json.loads((folder / choice).read_text())
+    states = [trial["state"] for trial in found["trials"]]
+    return {
+        "workers": workers,
+        "trials": states.count("complete"),
+        "trial_s": sum(found["run"]["trial_seconds"]) / len(states),
+        "all_trials_s": max(_time(job["EndTime"]) for job in searching) - begun,
+        "choice_s": (folder / choice).stat().st_mtime - begun,
+        "snakemake_s": whole,
+        "jobs": [{key: job[key] for key in ("Comment", "NodeList", "StartTime", "EndTime")} for job in jobs],
+    }
+
+
+def _time(stamp: str) -> float:
+    return datetime.fromisoformat(stamp).timestamp()
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=40)
+    parser.add_argument("--workers", type=int, default=4)
+    args = parser.parse_args()
+    if why := missing():
+        sys.exit(f"no Slurm can be started here: {why}")
+    about, root = machine(1, "wall"), Path(tempfile.mkdtemp(prefix="sweep-width-"))
+    (root / "slurm").mkdir()
+    os.environ |= install(root / "method", args.seconds)
+    with running(root / "slurm") as slurm:
+        several, one = (measure(slurm, root / f"workers{number}", args.trials, number) for number in (args.workers, 1))
+    keys = {"all_trials_s": "all trials", "choice_s": "choice", "snakemake_s": "whole command"}
+    rows = [
+        f"| {what} | {one[key]:.0f} | {several[key]:.0f} | {one[key] / several[key]:.2f} |"
+        for key, what in keys.items()
+    ]
+    nodes = [job["NodeList"] for job in several["jobs"] if "rule_search" in job["Comment"]]
+    text = f"""# A search by several workers
+
+{args.trials} trials that sleep {args.seconds:.0f} s each (with all else {one["trial_s"]:.0f} s by one worker,
+{several["trial_s"]:.0f} s by several), on two virtual nodes of one machine (the workers: {", ".join(sorted(nodes))}).
+{about["processor"]}, {about["cores"]} cores shared with other work (load average before: {about["load_before"]}).
+
+| seconds to | 1 worker | {args.workers} workers | quotient |
+|---|---:|---:|---:|
+{chr(10).join(rows)}
+
+From the start of the first job of the search; the whole command from when it was given. Several workers are followed
+by a job that chooses: it starts when Snakemake has found that they are over (it looks the less often the longer nothing
+has ended, every three minutes at most), and takes the seconds of its imports.
+"""
+    write("sweep_width", {"machine": about, "sleep_s": args.seconds, "one": one, "several": several}, text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Real services on loopback for tests that need them: PostgreSQL, which asks for a password, and an MLflow server."""
+
+import getpass
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+LIMIT_S = 120  # until a server answers
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def without_postgresql() -> str:
+    """Why there can be no PostgreSQL here, or nothing."""
+    if not _programs():
+        return "PostgreSQL is not installed (apt-get install postgresql)"
+    return "" if find_spec("psycopg2") else "psycopg2 is not installed"
+
+
+def _programs() -> list[Path]:
+    return sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """A private cluster; its address, with a password and without a database's name."""
+    root, initdb = getpass.getuser() == "root", _programs()[-1]
+    as_owner = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if root else []
+    folder, port, password = Path(tempfile.mkdtemp(prefix="ssp-pg-")), free_port(), secrets.token_hex(8)
+    (folder / "password").write_text(password)
+    if root:
+        shutil.chown(folder, "postgres", "postgres")
+    data, log = folder / "data", folder / "log"
+    control = [*as_owner, initdb.with_name("pg_ctl"), "-D", data, "-w", "-l", log]
+    options = f"-c listen_addresses=127.0.0.1 -p {port} -c unix_socket_directories='' -c fsync=off"
+    make = [*as_owner, initdb, "-D", data, "-U", "postgres", "-A", "scram-sha-256", "--pwfile", folder / "password"]
+    for command in ([*make, "--no-sync", "-E", "UTF8"], [*control, "-o", options, "start"]):
+        done = subprocess.run(list(map(str, command)), cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        assert done.returncode == 0, done.stderr
+    try:
+        yield f"postgresql+psycopg2://postgres:{password}@127.0.0.1:{port}"
+    finally:
+        subprocess.run(list(map(str, [*control, "-m", "immediate", "stop"])), cwd="/", stdout=subprocess.DEVNULL)
+        shutil.rmtree(folder)
+
+
+def database(server: str, name: str) -> str:
+    """A new database of a cluster; its address."""
+    import psycopg2
+
+    connection = psycopg2.connect(server.replace("+psycopg2", "") + "/postgres")
+    connection.autocommit = True
+    connection.cursor().execute(f"create database {name}")
+    connection.close()
+    return f"{server}/{name}"
+
+
+@contextmanager
+def mlflow_server(store: str, folder: Path) -> Iterator[str]:
+    """An MLflow server; its address. Artifacts and its log lie in the folder, which is made."""
+    port = free_port()
+    uri = f"http://127.0.0.1:{port}"
+    folder.mkdir()
+    command = [sys.executable, "-m", "mlflow", "server", "--artifacts-destination", str(folder)]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": store}
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + LIMIT_S
+        while True:
+            try:
+                urllib.request.urlopen(f"{uri}/health", timeout=5).close()
+                break
+            except OSError:
+                assert server.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()[-2000:]
+                time.sleep(0.5)
+        yield uri
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
