@@ -43,6 +43,9 @@ class Config(Strict):
     environment: Literal["environment.yml", "environment.cuda.yml"] = Field(
         default="environment.yml", description="Conda environment of the jobs, with --use-conda."
     )
+    container: str | None = Field(
+        default=None, description="Image of the jobs, with --sdm apptainer: a file, or an address such as docker://..."
+    )
     protocol: Quirk = Field(default="fixed", description="fixed: no quirk; published: all of them, but for `quirks`.")
     quirks: Quirks = Field(default=Quirks(), description="Single quirks, where they differ from `protocol`.")
     seeds: list[NonNegativeInt] = Field(min_length=1, description="One training of each cell per seed.")

@@ -562,6 +562,20 @@ class ComputePlan(Strict):
         default=None, description="Minutes that tries after too little time grow to at most; null: no end."
     )
 
+    stage_to: str | None = Field(
+        default=None,
+        description="Folder on each node's own disk, such as `/local/$USER` or `$TMPDIR` (variables are the node's): a "
+        "job that reads frames copies its data set's store there first, unless another has, and reads the copy. Where "
+        "there is no room, and none can be made, it reads the store itself, as all do with null.",
+    )
+
+    @field_validator("stage_to")
+    @classmethod
+    def _on_the_node(cls, stage_to: str | None) -> str | None:
+        if stage_to is not None and not stage_to.startswith(("/", "$")):
+            raise ValueError("give an absolute path, or one that begins with a variable, as in $TMPDIR")
+        return stage_to
+
     @model_validator(mode="after")
     def _sweeps_as_trainings(self) -> ComputePlan:
         given = self.sweep.model_dump(exclude_unset=True) if self.sweep else {}

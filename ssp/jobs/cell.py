@@ -30,6 +30,7 @@ from ssp.data.frames import FrameStore
 from ssp.data.manifest import class_count, class_names, manifest_hash, read_manifest
 from ssp.data.validation import carve_folds, stratified_part
 from ssp.errors import ConfigError
+from ssp.jobs.stage import frames_of
 from ssp.jobs.team import Team, obey, team
 from ssp.jobs.tracking import TrackedRun
 from ssp.methods.build import build_model
@@ -128,7 +129,7 @@ class Cell:
     @cached_property
     def store(self) -> FrameStore:
         """The frames of all videos."""
-        return FrameStore(self.paths.frames(self.dataset))
+        return frames_of(self.config, self.dataset)
 
     @cached_property
     def execution(self) -> Execution:

@@ -1,8 +1,9 @@
 """What the rules share: how the library is called, what jobs ask for, and which files make a cell."""
 
-# With conda the environment's own interpreter; else the one that runs snakemake, whether or not it is on PATH.
+# With conda, or in a container, the interpreter of that; else the one that runs snakemake, whether or not it is on PATH.
 CONDA = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
-PYTHON = "python" if CONDA else sys.executable
+CONTAINED = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
+PYTHON = "python" if CONDA or CONTAINED else sys.executable
 ENVIRONMENT = os.path.join(ROOT, cfg.environment)
 
 # Jobs import the library from here, also when --directory puts data and results elsewhere.
