@@ -1,8 +1,8 @@
 """How much sooner a search is over with several workers: trials that sleep, on a real Slurm of two virtual nodes.
 
 - Sleeping stands for work, as both nodes are one machine: a method that does what the linear probe does, after a sleep.
-- The same search with one worker and with several, by the workflow and profiles/slurm. What is compared is the time
-  from the start of the first job of the search to the end of the last trial, and to the choice.
+- The same search with one worker and with several, both at the same time, by the workflow and profiles/slurm. What is
+  compared is the time from the start of the first job of the search to the end of the last trial, and to the choice.
 
 Usage, as root: python benchmarks/sweep_width.py [--trials 16] [--seconds 40] [--workers 4]
 Writes benchmarks/results/sweep_width.md and .json.
@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -82,23 +83,19 @@ def prepare(folder: Path, trials: int, workers: int) -> tuple[Config, Path]:
     return config, file
 
 
-def measure(slurm: Slurm, folder: Path, trials: int, workers: int) -> dict:
+def measure(slurm: Slurm, config: Config, file: Path) -> dict:
     """Seconds of a search, of its jobs, and where they ran."""
-    config, file = prepare(folder, trials, workers)
-    paths, before, clock = Paths.of(config), len(slurm.jobs()), time.monotonic()
-    choice = paths.choice("ucf101", "sleeping")
-    done = slurm.snakemake(
-        folder, choice, "--configfile", file, "--default-resources", "slurm_partition=both", "--retries", "0"
-    )
-    if done.code:
-        sys.exit(done.err[-3000:])
-    whole, jobs = time.monotonic() - clock, slurm.jobs()[before:]
+    folder, choice, clock = file.parent, Paths.of(config).choice("ucf101", "sleeping"), time.monotonic()
+    options = ("--configfile", file, "--default-resources", "slurm_partition=both", "--retries", "0")
+    if slurm.start_snakemake(folder, choice, *options).process.wait():
+        raise RuntimeError("\n".join(log.read_text()[-3000:] for log in folder.glob("snakemake-*.log")))
+    whole, jobs = time.monotonic() - clock, [job for job in slurm.jobs() if str(folder) in job["StdOut"]]
     begun = min(_time(job["StartTime"]) for job in jobs)
     searching = [job for job in jobs if "rule_search" in job["Comment"]] or jobs
     found = json.loads((folder / choice).read_text())
     states = [trial["state"] for trial in found["trials"]]
     return {
-        "workers": workers,
+        "workers": config.sweep.workers,
         "trials": states.count("complete"),
         "trial_s": sum(found["run"]["trial_seconds"]) / len(states),
         "all_trials_s": max(_time(job["EndTime"]) for job in searching) - begun,
@@ -125,7 +122,9 @@ def main() -> None:
     (root / "slurm").mkdir()
     os.environ |= install(root / "method", args.seconds)
     with running(root / "slurm") as slurm:
-        several, one = (measure(slurm, root / f"workers{number}", args.trials, number) for number in (args.workers, 1))
+        prepared = [prepare(root / f"workers{number}", args.trials, number) for number in (args.workers, 1)]
+        with ThreadPoolExecutor() as pool:
+            several, one = pool.map(lambda found: measure(slurm, *found), prepared)
     keys = {"all_trials_s": "all trials", "choice_s": "choice", "snakemake_s": "whole command"}
     rows = [
         f"| {what} | {one[key]:.0f} | {several[key]:.0f} | {one[key] / several[key]:.2f} |"
@@ -135,7 +134,8 @@ def main() -> None:
     text = f"""# A search by several workers
 
 {args.trials} trials that sleep {args.seconds:.0f} s each (with all else {one["trial_s"]:.0f} s by one worker,
-{several["trial_s"]:.0f} s by several), on two virtual nodes of one machine (the workers: {", ".join(sorted(nodes))}).
+{several["trial_s"]:.0f} s by several), on two virtual nodes of one machine (the workers: {", ".join(sorted(nodes))}),
+both searches at the same time.
 {about["processor"]}, {about["cores"]} cores shared with other work (load average before: {about["load_before"]}).
 
 | seconds to | 1 worker | {args.workers} workers | quotient |

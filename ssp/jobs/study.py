@@ -184,7 +184,8 @@ def open_database(address: str) -> RDBStorage:
 
     url = resolve(address, "sweep.storage")
     try:
-        return RDBStorage(url)
+        # Trials last for hours, within which servers and firewalls close what is silent.
+        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
     except (SQLAlchemyError, ImportError, ValueError) as error:
         reason = without_secret(str(getattr(error, "orig", None) or error).splitlines()[0], url)
         raise ConfigError(f"sweep.storage: cannot be opened ({reason}); give a reachable URL, or journal") from None

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it has the password, and jobs' output is logged
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # the default waits for minutes
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -111,8 +112,9 @@ def _follow(uri: str, old: str, new: str) -> None:
 
 
 def _check_server(uri: str, shown: str) -> None:
+    address = re.sub("//[^/]*@", "//", uri.rstrip("/"))  # urllib would take a password for a part of the host
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=20):
+        with urllib.request.urlopen(f"{address}/health", timeout=20):
             pass
     except (urllib.error.URLError, OSError, ValueError) as error:
         reason = without_secret(str(getattr(error, "reason", error)), uri)

@@ -30,6 +30,7 @@ def local(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     plain = yaml.safe_load(TINY.read_text())
     plain["datasets"] = {"breakfast": plain["datasets"]["breakfast"]}
     plain["datasets"]["breakfast"]["recipe"]["epochs"] = 20
+    plain["sweep"]["epochs"] = 5
     plain |= {"methods": {"ssp": plain["methods"]["ssp"]}, "seeds": [0], "explained": None}
     plain["compute"] = {
         "data": {"mem_mb": 1500, "runtime": 20},

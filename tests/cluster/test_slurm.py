@@ -88,7 +88,7 @@ def test_each_job_asks_for_what_the_config_says(slurm, through_slurm):
     assert all(job["JobName"].startswith("ssp_") for job in slurm.jobs())
 
 
-def test_a_sweep_with_workers_asks_for_all_of_them(slurm: Slurm, through_slurm: Path, tmp_path: Path):
+def test_each_worker_of_a_sweep_asks_for_what_the_config_says(slurm: Slurm, through_slurm: Path, tmp_path: Path):
     """In a partition where nothing starts."""
     folder = shutil.copytree(through_slurm, tmp_path / "copy", ignore=shutil.ignore_patterns(".snakemake"))
     start = slurm.start_snakemake(
@@ -96,13 +96,14 @@ def test_a_sweep_with_workers_asks_for_all_of_them(slurm: Slurm, through_slurm: 
         *("--config", "sweep={workers: 2}", "compute={sweep: {runtime: 5, gpus: 1}}"),
         *("--default-resources", "slurm_partition=closed"),
     )
-    wait_for(lambda: [job for job in slurm.jobs() if job["Partition"] == "closed"], "a job in the queue")
+    wait_for(lambda: sum(job["Partition"] == "closed" for job in slurm.jobs()) == 2, "two jobs in the queue")
     start.kill()
-    (job,) = (job for job in slurm.jobs() if job["Partition"] == "closed")
-    slurm.ask("scancel", job["JobId"])
-    asked = (job["NumCPUs"], job["MinMemoryNode"], job["TimeLimit"], job["JobState"])
-    assert asked == ("2", "5000M", "00:05:00", "PENDING")
-    assert job["TresPerJob"] == "gres:gpu:1"
+    jobs = [job for job in slurm.jobs() if job["Partition"] == "closed"]
+    slurm.ask("scancel", *(job["JobId"] for job in jobs))
+    assert {job["Comment"] for job in jobs} == {f"rule_search_wildcards_breakfast_ssp_{k}" for k in (0, 1)}
+    keys = ("NumCPUs", "MinMemoryNode", "TimeLimit", "TresPerJob", "JobState")
+    for job in jobs:
+        assert tuple(job[key] for key in keys) == ("1", "2500M", "00:05:00", "gres:gpu:1", "PENDING")
 
 
 def test_a_workflow_that_is_killed_and_started_again_trains_nothing_twice(slurm: Slurm, through_slurm: Path):
