@@ -107,6 +107,7 @@ def _why_killed(job: str | None) -> set[str]:
     if job:
         with suppress(OSError, subprocess.SubprocessError):
             ask = ["scontrol", "show", "job", "--oneliner", job]
-            said = subprocess.run(ask, capture_output=True, text=True, check=True, timeout=30).stdout.split()
-            state = next((word.partition("=")[2] for word in said if word.startswith("JobState=")), "")
+            said = subprocess.run(ask, capture_output=True, text=True, check=True, timeout=30).stdout.splitlines()
+            own = next((line for line in said if line.startswith(f"JobId={job} ")), "")  # or all of an array are shown
+            state = next((word.partition("=")[2] for word in own.split() if word.startswith("JobState=")), "")
     return _SHORT_OF.get(state, set())

@@ -205,3 +205,14 @@ def test_each_study_is_a_job_and_a_seed_waits_for_its_own(run, tmp_path):
     assert "--dataset ucf101 --method ssp --study 0 " in done.out
     done = run("-n", "--configfile", tmp_path / "two.yaml")
     assert done.jobs["sweep"] == len(load_config(tmp_path / "two.yaml").studies()) == 12
+
+
+def test_small_jobs_share_jobs_of_the_cluster_as_documented(run):
+    """The data of each data set are one job; so are eight trainings, and four sweeps."""
+    text = (ROOT / "docs/cluster.md").read_text()
+    (options,) = re.findall(r"--configfile my.yaml (--resources mem_mb=.* --groups .*)", text)
+    done = run("-n", "--workflow-profile", ROOT / "profiles/slurm", "--configfile", TINY, *options.split())
+    assert done.code == 0, done.err
+    members = re.split(r"Group job (\w+) \(", done.out + done.err)[1:]
+    groups = sorted((name, said.count("\n    Job ")) for name, said in zip(members[::2], members[1::2], strict=True))
+    assert groups == [("data", 3), ("data", 4), ("sweep", 2), ("sweep", 4), ("train", 5), ("train", 8)]

@@ -31,10 +31,11 @@ def slurm(tmp_path, monkeypatch):
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
 
-    def tell(job, state):
+    def tell(job, state, *others):
         monkeypatch.setenv("SLURM_JOB_ID", job)
+        lines = "\n".join([*others, f"JobId={job} JobState={state} Reason=x"])
         with program.open("a") as script:
-            script.write(f'[ "$*" = "show job --oneliner {job}" ] && echo "JobId={job} JobState={state} Reason=x"\n')
+            script.write(f'[ "$*" = "show job --oneliner {job}" ] && echo "{lines}"\n')
             script.write("true\n")
 
     return tell
@@ -93,6 +94,14 @@ def test_a_killed_attempt_grows_what_it_was_short_of(job, slurm, state, memory, 
     slurm("12", state)
     begin(log, config)
     assert growth(log) == {MEMORY: memory, TIME: runtime}
+
+
+def test_a_task_of_an_array_is_not_taken_for_another(job, slurm):
+    """Of the task that has the array's own number Slurm shows all."""
+    log, config = job
+    slurm("12", "CANCELLED", "JobId=13 ArrayJobId=12 JobState=TIMEOUT", "JobId=121 ArrayJobId=12 JobState=FAILED")
+    begin(log, config)
+    assert growth(log) == {MEMORY: 1, TIME: 1}
 
 
 def test_a_killed_attempt_of_which_nothing_is_known_grows_both(job, slurm, monkeypatch):
