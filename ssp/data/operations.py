@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.nn.functional import grid_sample
-from torchvision.transforms.v2 import functional as F
 
 FILL = 128.0
 _LEVELS = torch.arange(256, dtype=torch.float32)
@@ -178,6 +177,12 @@ def _blended(degenerate: torch.Tensor | float, factor: float) -> torch.Tensor:
     return (_LEVELS * factor).add(torch.as_tensor(degenerate), alpha=1 - factor).clamp_(0, 255).to(torch.uint8)
 
 
+def _grey(frame: torch.Tensor) -> torch.Tensor:
+    """Brightness in whole grey levels, float32 (H, W)."""
+    red, green, blue = frame.to(torch.float32)
+    return red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_()
+
+
 def _solarize(clip: torch.Tensor, level: float) -> torch.Tensor:
     pixels = clip.numpy()
     inverted = (pixels >= 256 - int(256 * level)).view(np.uint8)
@@ -192,15 +197,13 @@ def _solarize_add(clip: torch.Tensor, level: float) -> torch.Tensor:
 def _saturate(clip: torch.Tensor, factor: float) -> torch.Tensor:
     out = torch.empty_like(clip)
     for frame, changed in zip(clip, out, strict=True):
-        red, green, blue = frame.to(torch.float32)
-        grey = red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_()
-        changed.copy_(_grey_levels(frame.mul(factor).add_(grey, alpha=1 - factor).clamp_(0, 255)))
+        changed.copy_(_grey_levels(frame.mul(factor).add_(_grey(frame), alpha=1 - factor).clamp_(0, 255)))
     return out
 
 
 def _contrast(clip: torch.Tensor, level: float, sign: float) -> torch.Tensor:
-    mean = F.rgb_to_grayscale(clip).to(torch.float32).mean((1, 2, 3))
-    return _blended(mean[:, None, None], _factor(level, sign))
+    means = torch.stack([_grey(frame).mean() for frame in clip])
+    return _blended(means[:, None, None], _factor(level, sign))
 
 
 def _autocontrast(clip: torch.Tensor, level: float, sign: float) -> torch.Tensor:
@@ -230,9 +233,9 @@ def _turn(amount: float, size: Size) -> Affine:
 OPERATIONS: dict[str, Operation] = {
     "AutoContrast": _PerFrame(_autocontrast),
     "Equalize": _PerFrame(_equalize),
-    "Invert": _PerPixel(lambda clip, level, sign: F.invert(clip)),
+    "Invert": _PerPixel(lambda clip, level, sign: ~clip),
     "Rotate": _Warp(_turn),  # counter-clockwise, up to 30 degrees
-    "Posterize": _PerPixel(lambda clip, level, sign: F.posterize(clip, 4 - int(4 * level))),
+    "Posterize": _PerPixel(lambda clip, level, sign: clip & (256 - (16 << int(4 * level)))),
     "Solarize": _PerPixel(lambda clip, level, sign: _solarize(clip, level)),
     "SolarizeAdd": _PerPixel(lambda clip, level, sign: _solarize_add(clip, level)),
     "Color": _PerPixel(lambda clip, level, sign: _saturate(clip, _factor(level, sign))),
