@@ -2,8 +2,8 @@
 
 Design choices
 - Functions of (clip, generator); all randomness comes from the generator that is passed in.
-- Clips stay uint8: torch resizes such fast, and they are a quarter of the bytes on the way to the device, where they are
-  normalised and erased (`normalised`, `erase`). Cropping and normalising are linear, so this equals the published
+- Clips stay uint8: torch resizes them fast, and they are a quarter of the bytes on the way to the device, where they
+  are normalised and erased (`normalised`, `erase`). Cropping and normalising are linear, so this equals the published
   order (normalise, then crop) up to rounding to a grey level.
 - Noise of an erased box is a function of a seed and of the pixel, the same on each device.
 - Resizing does not smooth before it shrinks (antialias off), as in the published code, whose crops are barely shrunk.
