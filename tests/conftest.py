@@ -19,6 +19,7 @@ SHARED = {
     "tests/workflow/test_plan.py": "a process that plans",
     "tests/unit/jobs/test_warm.py": "a process to fork from",
     "tests/unit/training/test_parallel.py": "two processes",
+    "tests/unit/verify/test_rerun.py": "trained runs",
     "tests/unit/jobs/test_costs.py": "measured costs",
     "tests/unit/report/test_report.py": "a report",
     "tests/unit/data/test_rar.py": "the downloaded samples",

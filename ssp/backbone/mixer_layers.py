@@ -113,14 +113,11 @@ def conv_silu_backward(
     before = convolve(x, weight, bias, reverse)
     gate = torch.sigmoid(before)
     grad = grad_y * (gate * (1 + before * (1 - gate)))
-    reach, taps = weight.shape[-1] - 1, weight.flip(-1) if reverse else weight
-    full = F.conv_transpose1d(grad, taps, groups=len(weight))
-    found = full[..., : x.shape[-1]] if reverse else full[..., reach:]
+    found = convolve(grad, weight, None, not reverse)
     grad_x.add_(found) if add else grad_x.copy_(found)
     of_taps = None
     if of_weight:
-        padded = F.pad(grad, (reach, 0) if reverse else (0, reach))
-        of_taps = torch.nn.grad.conv1d_weight(x, weight.shape, padded, padding=reach, groups=len(weight))
+        of_taps = torch.einsum("belk,bel->ek", _windows(x, weight.shape[-1], reverse), grad)[:, None]
         of_taps = of_taps.flip(-1) if reverse else of_taps
     return of_taps, grad.sum((0, 2)) if of_bias else None
 
@@ -150,6 +147,14 @@ class _ConvSiLU(torch.autograd.Function):
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool) -> Tensor:
     """Convolution of `conv_silu` before SiLU, by PyTorch."""
-    reach, tokens = weight.shape[-1] - 1, x.shape[-1]
-    full = F.conv1d(x, weight.flip(-1) if reverse else weight, bias, padding=reach, groups=len(weight))
+    reach, tokens, taps = weight.shape[-1] - 1, x.shape[-1], weight.flip(-1) if reverse else weight
+    if x.device.type == "cpu" and x.dtype == torch.float64:  # conv1d would call a convolution for each channel
+        found = (_windows(x, reach + 1, reverse) * taps).sum(-1)
+        return found if bias is None else found + bias[:, None]
+    full = F.conv1d(x, taps, bias, padding=reach, groups=len(weight))
     return full[..., reach:] if reverse else full[..., :tokens]
+
+
+def _windows(x: Tensor, count: int, reverse: bool) -> Tensor:
+    """For each token the `count` that end with it, or begin with it if `reverse`: (B, E, L, count)."""
+    return F.pad(x, (0, count - 1) if reverse else (count - 1, 0)).unfold(-1, count, 1)

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.nn.functional import grid_sample
-from torchvision.transforms.v2 import functional as F
 
 FILL = 128.0
+STEPS = 4096  # of a pixel: geometric operations read at whole ones, so that each part of a frame reads the same
 _LEVELS = torch.arange(256, dtype=torch.float32)
 Size = tuple[int, int]  # height and width of whole frames
 Affine = tuple[tuple[float, float, float], tuple[float, float, float]]
@@ -99,7 +99,7 @@ class _PerFrame(Operation):
 
 @dataclass(frozen=True)
 class _Warp(Operation):
-    """Each pixel from where an affine map sends it; bilinear, grey outside.
+    """Each pixel from where an affine map sends it; bilinear, grey outside; a part is exactly that part of the whole.
 
     `affine(level x sign, size)` is the map: two rows (for x and y) of factors of x and y and a shift, in pixels from
     the middle of the frame.
@@ -110,26 +110,31 @@ class _Warp(Operation):
     def reach(self, want: Box, size: Size, level: float, sign: float) -> Box:
         rows = np.array([want.top, want.top + want.height - 1])
         columns = np.array([want.left, want.left + want.width - 1])
-        left, width = _span(self._source(0, rows, columns, size, level * sign), size[1])
-        top, height = _span(self._source(1, rows, columns, size, level * sign), size[0])
+        left, width = _span(self._source(0, rows, columns, size, level * sign) / STEPS, size[1])
+        top, height = _span(self._source(1, rows, columns, size, level * sign) / STEPS, size[0])
         return Box(top, left, height, width)
 
     def part(self, clip: torch.Tensor, have: Box, want: Box, size: Size, level: float, sign: float) -> torch.Tensor:
         rows, columns = want.top + np.arange(want.height), want.left + np.arange(want.width)
         grid = np.empty((1, want.height, want.width, 2), np.float32)
-        for axis, (first, extent) in enumerate(((have.left, have.width), (have.top, have.height))):
+        image, extents = _framed(clip.flatten(0, 1))
+        for axis, (first, last) in enumerate(((have.left, have.width), (have.top, have.height))):
             source = self._source(axis, rows, columns, size, level * sign)
-            grid[0, ..., axis] = (2 * (source - first) + 1) / extent - 1
-        image = clip.flatten(0, 1)[None].to(torch.float32).sub_(FILL)  # outside is zero
+            source -= STEPS * (first - 1)
+            np.clip(source, 0, STEPS * (last + 1), out=source)  # beyond, all is grey
+            source += STEPS / 2
+            source *= 2 / (STEPS * extents[axis])
+            np.subtract(source, 1, out=grid[0, ..., axis], casting="same_kind")
         image = grid_sample(image, torch.from_numpy(grid), mode="bilinear", padding_mode="zeros", align_corners=False)
-        return _grey_levels(image.add_(FILL).round_()).view(*clip.shape[:2], want.height, want.width)
+        return _grey_levels(image.round_()).view(*clip.shape[:2], want.height, want.width)
 
     def _source(self, axis: int, rows: np.ndarray, columns: np.ndarray, size: Size, amount: float) -> np.ndarray:
-        """Where pixels come from, x (axis 0) or y (axis 1): float (rows, columns)."""
+        """Where pixels come from, x (axis 0) or y (axis 1), in whole STEPS: float64 (rows, columns)."""
         height, width = size
         of_x, of_y, shift = self.affine(amount, size)[axis]
         x, y = columns + (0.5 - width / 2), rows[:, None] + (0.5 - height / 2)
-        return of_x * x + of_y * y + (shift + size[1 - axis] / 2 - 0.5)
+        source = STEPS * of_x * x + STEPS * (of_y * y + (shift + size[1 - axis] / 2 - 0.5))
+        return np.rint(source, out=source)
 
 
 class _Sharpen(Operation):
@@ -149,6 +154,24 @@ class _Sharpen(Operation):
             mean = total.add_(centre, alpha=4).to(torch.float32).mul_(1 / 13).round_()
             changed[:, 1:-1, 1:-1] = _grey_levels(centre.add(mean.sub_(centre), alpha=1 - factor).clamp_(0, 255))
         return want.of(out, have)
+
+
+def _framed(planes: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+    """Planes uint8 (C, H, W) in a grey frame, as an image (1, C, rows, columns) for `grid_sample`, and (columns, rows).
+
+    Rows and columns are powers of two, for which the places of a grid are exact in float32. To save the time for so
+    many pixels the frame has one row and column before the planes and two behind them: beyond, where nothing must be
+    read, the image overlaps itself.
+    """
+    count, height, width = planes.shape
+    columns, rows = (1 << (extent + 2).bit_length() for extent in (width, height))
+    row, area = width + 3, (height + 3) * (width + 3)
+    memory = torch.empty(count * area + rows * row + columns)
+    image = memory[: count * area].view(count, height + 3, row)
+    image[:, 1:-2, 1:-2] = planes
+    for edge in (image[:, 0], image[:, -2:], image[:, :, 0], image[:, :, -2:]):
+        edge.fill_(FILL)
+    return memory.as_strided((1, count, rows, columns), (0, area, row, 1)), (columns, rows)
 
 
 def _span(source: np.ndarray, extent: int) -> tuple[int, int]:
@@ -178,6 +201,12 @@ def _blended(degenerate: torch.Tensor | float, factor: float) -> torch.Tensor:
     return (_LEVELS * factor).add(torch.as_tensor(degenerate), alpha=1 - factor).clamp_(0, 255).to(torch.uint8)
 
 
+def _grey(frame: torch.Tensor) -> torch.Tensor:
+    """Brightness in whole grey levels, float32 (H, W)."""
+    red, green, blue = frame.to(torch.float32)
+    return red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_()
+
+
 def _solarize(clip: torch.Tensor, level: float) -> torch.Tensor:
     pixels = clip.numpy()
     inverted = (pixels >= 256 - int(256 * level)).view(np.uint8)
@@ -192,15 +221,13 @@ def _solarize_add(clip: torch.Tensor, level: float) -> torch.Tensor:
 def _saturate(clip: torch.Tensor, factor: float) -> torch.Tensor:
     out = torch.empty_like(clip)
     for frame, changed in zip(clip, out, strict=True):
-        red, green, blue = frame.to(torch.float32)
-        grey = red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_()
-        changed.copy_(_grey_levels(frame.mul(factor).add_(grey, alpha=1 - factor).clamp_(0, 255)))
+        changed.copy_(_grey_levels(frame.mul(factor).add_(_grey(frame), alpha=1 - factor).clamp_(0, 255)))
     return out
 
 
 def _contrast(clip: torch.Tensor, level: float, sign: float) -> torch.Tensor:
-    mean = F.rgb_to_grayscale(clip).to(torch.float32).mean((1, 2, 3))
-    return _blended(mean[:, None, None], _factor(level, sign))
+    means = torch.stack([_grey(frame).mean() for frame in clip])
+    return _blended(means[:, None, None], _factor(level, sign))
 
 
 def _autocontrast(clip: torch.Tensor, level: float, sign: float) -> torch.Tensor:
@@ -230,9 +257,9 @@ def _turn(amount: float, size: Size) -> Affine:
 OPERATIONS: dict[str, Operation] = {
     "AutoContrast": _PerFrame(_autocontrast),
     "Equalize": _PerFrame(_equalize),
-    "Invert": _PerPixel(lambda clip, level, sign: F.invert(clip)),
+    "Invert": _PerPixel(lambda clip, level, sign: ~clip),
     "Rotate": _Warp(_turn),  # counter-clockwise, up to 30 degrees
-    "Posterize": _PerPixel(lambda clip, level, sign: F.posterize(clip, 4 - int(4 * level))),
+    "Posterize": _PerPixel(lambda clip, level, sign: clip & (256 - (16 << int(4 * level)))),
     "Solarize": _PerPixel(lambda clip, level, sign: _solarize(clip, level)),
     "SolarizeAdd": _PerPixel(lambda clip, level, sign: _solarize_add(clip, level)),
     "Color": _PerPixel(lambda clip, level, sign: _saturate(clip, _factor(level, sign))),

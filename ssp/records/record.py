@@ -28,7 +28,6 @@ T = TypeVar("T", bound=BaseModel)
 SCHEMA_VERSION = 1
 PACKAGES = (
     "torch",
-    "torchvision",
     "numpy",
     "pandas",
     "pyarrow",

@@ -72,10 +72,18 @@ def _carry(decay: Tensor, ends: Tensor, backwards: bool = False) -> Tensor:
     return entering
 
 
-def _advance(h: Tensor, d: Tensor, du: Tensor, A: Tensor, B: Tensor, decay: Tensor) -> None:
-    """One step of all chunks, in place; `decay` is written too."""
-    torch.mul(d[..., None], A, out=decay).exp_()
-    h.mul_(decay).addcmul_(du[..., None], B[..., None, :])
+def _decays(d: Tensor, A: Tensor) -> Tensor:
+    """By what states are multiplied: (length, B, chunks, D, N)."""
+    return (d[..., None] * A).exp_()
+
+
+def _states(h: Tensor, decay: Tensor, du: Tensor, B: Tensor) -> Tensor:
+    """All chunks from the states h (B, chunks, D, N) that enter them: these, and those after each token."""
+    states = h.new_empty(len(decay) + 1, *h.shape)
+    states[0] = h
+    for now, after, decayed, given, to in zip(states, states[1:], decay, du[..., None], B[..., None, :], strict=False):
+        torch.mul(now, decayed, out=after).addcmul_(given, to)
+    return states
 
 
 def forward(args: ScanArgs, keep: bool) -> tuple[Tensor, Tensor | None]:
@@ -91,16 +99,14 @@ def forward(args: ScanArgs, keep: bool) -> tuple[Tensor, Tensor | None]:
     s, kept = torch.empty_like(d_all), []
     for block in _blocks(args):
         A, d, du = args.A[block], d_all[..., block], du_all[..., block]
-        h = d.new_zeros(*d.shape[1:], A.shape[1])
-        decay = torch.empty_like(h)
-        for t in range(length if chunks > 1 else 0):
-            _advance(h, d[t], du[t], A, B[t], decay)
+        h, decay = d.new_zeros(*d.shape[1:], A.shape[1]), _decays(d, A)
+        if chunks > 1:
+            for decayed, given, to in zip(decay, du[..., None], B[..., None, :], strict=True):
+                h.mul_(decayed).addcmul_(given, to)
         h = _carry(torch.exp(d.sum(0)[..., None] * A), h)
         if keep:
-            kept.append(h.clone())
-        for t in range(length):
-            _advance(h, d[t], du[t], A, B[t], decay)
-            s[t, ..., block] = torch.matmul(h, C[t][..., None])[..., 0]
+            kept.append(h)
+        s[..., block] = torch.matmul(_states(h, decay, du, B)[1:], C[..., None])[..., 0]
     y = _join(s, tokens)
     if args.D is not None:
         y = y + args.D[:, None] * args.u
@@ -124,24 +130,20 @@ def backward(grad_y: Tensor, args: ScanArgs, kept: Tensor, needs: Grads) -> Grad
     for block in _blocks(args):
         A, d, u, gs = args.A[block], d_all[..., block], u_all[..., block], gs_all[..., block]
         du = d * u
-        before = d.new_empty(length, *d.shape[1:], A.shape[1])  # h_(t-1), then decay * h_(t-1)
-        decay, g = torch.empty_like(before), torch.empty_like(before)
-        h = kept[:, :, block].clone()
-        for t in range(length):
-            before[t] = h
-            _advance(h, d[t], du[t], A, B[t], decay[t])
-            grad_C[t] += torch.matmul(gs[t][..., None, :], h)[..., 0, :]
-            s[t, ..., block] = torch.matmul(h, C[t][..., None])[..., 0]
-        out = torch.zeros_like(h)
-        for t in range(length - 1, -1 if chunks > 1 else length - 1, -1):
-            out.addcmul_(gs[t][..., None], C[t][..., None, :]).mul_(decay[t])
+        decay = _decays(d, A)
+        states = _states(kept[:, :, block], decay, du, B)
+        grad_C += torch.matmul(gs[..., None, :], states[1:])[..., 0, :]
+        s[..., block] = torch.matmul(states[1:], C[..., None])[..., 0]
+        out, g = torch.zeros_like(states[0]), torch.empty_like(decay)
+        last_first = [*zip(gs[..., None], C[..., None, :], decay, g, strict=True)][::-1]
+        for given, to, decayed, _ in last_first if chunks > 1 else ():
+            out.addcmul_(given, to).mul_(decayed)
         out = _carry(torch.exp(d.sum(0)[..., None] * A), out, backwards=True)
-        for t in range(length - 1, -1, -1):
-            torch.addcmul(out, gs[t][..., None], C[t][..., None, :], out=g[t])
-            torch.mul(g[t], decay[t], out=out)
+        for given, to, decayed, here in last_first:
+            torch.mul(torch.addcmul(out, given, to, out=here), decayed, out=out)
         grad_B += torch.matmul(du[..., None, :], g)[..., 0, :]
         from_input = torch.matmul(g, B[..., None])[..., 0]
-        through = before.mul_(decay).mul_(g)  # gradient of d_t A, per state
+        through = states[:-1].mul_(decay).mul_(g)  # gradient of d_t A, per state
         grad_u[..., block] = from_input * d
         grad_d[..., block] = from_input * u + (through * A).sum(-1)
         grad_A[block] = torch.einsum("tbcdn,tbcd->dn", through, d)

@@ -61,7 +61,7 @@ def train(model, steps=3):
     """Real steps without weight decay, so that only a gradient moves anything; yields after each backward."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trainable, lr=1e-2)
-    video, labels = videos(4, dtype=trainable[0].dtype), torch.arange(4) % CLASSES
+    video, labels = videos(2, dtype=trainable[0].dtype), torch.arange(2)
     for _ in range(steps):
         optimizer.zero_grad()
         F.cross_entropy(model.train()(video), labels).backward()

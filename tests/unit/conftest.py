@@ -65,13 +65,18 @@ def tiny_data(tmp_path_factory):
 
 
 @pytest.fixture
-def tiny(tiny_data, tmp_path, monkeypatch):
+def tiny(tiny_here, tmp_path, monkeypatch):
     """A function that gives a config of that data set (with changes), its results in a folder of this test."""
+    monkeypatch.chdir(tmp_path)
+    return tiny_here
+
+
+@pytest.fixture(scope="session")
+def tiny_here(tiny_data):
+    """The same, its results in the current folder."""
     from ssp.files import write_text
     from ssp.paths import Paths
     from tests.unit.tiny_benchmark import tiny_config
-
-    monkeypatch.chdir(tmp_path)
 
     def make(**changes):
         config = tiny_config(tiny_data, **({"tracking": tracking(tiny_data)} | changes))

@@ -1,5 +1,8 @@
 """Manifests and frame stores that go with made records: a few real videos, decoded by the real code."""
 
+import shutil
+from tempfile import TemporaryDirectory
+
 import pandas as pd
 
 from ssp.data.frames import extract_shard
@@ -7,17 +10,22 @@ from ssp.data.manifest import COLUMNS, manifest_hash
 from ssp.paths import Paths
 from tests.unit.made_videos import scene, write_video
 
+_made: dict[tuple, TemporaryDirectory] = {}  # copies of what this process has made, by all that decides it
+
 
 def write_data(config, dataset, videos=200, classes=6, per_group=5):
     """The test videos of `made_records.predictions`, each one of four files; returns the hash of the manifest."""
-    paths = Paths.of(config)
-    files = [f"{i}.avi" for i in range(4)]
-    for i, file in enumerate(files):
-        write_video(paths.videos(dataset) / file, scene(10 + i, width=40, height=32, seed=i))
-    rows = manifest_rows(dataset, files, videos, classes, per_group)
-    write_manifest(config, dataset, rows)
-    for shard in range(config.datasets[dataset].frames.shards):
-        extract_shard(config, dataset, shard)
+    paths, files = Paths.of(config), [f"{i}.avi" for i in range(4)]
+    write_manifest(config, dataset, manifest_rows(dataset, files, videos, classes, per_group))
+    key = dataset, videos, classes, per_group, config.datasets[dataset].frames.model_dump_json()
+    if key not in _made:  # decoders take seconds to start
+        for i, file in enumerate(files):
+            write_video(paths.videos(dataset) / file, scene(10 + i, width=40, height=32, seed=i))
+        for shard in range(config.datasets[dataset].frames.shards):
+            extract_shard(config, dataset, shard)
+        _made[key] = TemporaryDirectory(prefix="made-data-")
+        shutil.copytree(paths.dataset(dataset), _made[key].name, dirs_exist_ok=True)
+    shutil.copytree(_made[key].name, paths.dataset(dataset), dirs_exist_ok=True)
     return manifest_hash(paths.manifest(dataset))
 
 

@@ -1,5 +1,6 @@
 """The same pins in requirements.txt and both conda environments; a CUDA compiler that fits torch."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -33,6 +34,18 @@ def test_conda_environments_have_the_pins_of_requirements(name):
     conda, pip = _environment(name)
     assert sorted(pip) == sorted(_requirements("requirements.txt"))
     assert {"python=3.11", "pip", "c-compiler"} <= set(conda)
+
+
+def test_nothing_imports_what_only_tests_need():
+    """Nor what takes seconds to import: torchvision brings torch's whole compiler."""
+    names = {line.split("==")[0].replace("-", "_") for line in _requirements("requirements-dev.txt")}
+    found = []
+    for path in [*ROOT.glob("ssp/**/*.py"), *ROOT.glob("baselines/*.py"), *ROOT.glob("workflow/**/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            found += [f"{path}: {module}" for module in modules if module.split(".")[0] in names]
+    assert "torchvision" in names and not found
 
 
 def test_cuda_environment_is_the_plain_one_and_more():

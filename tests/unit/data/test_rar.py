@@ -29,7 +29,7 @@ def samples(tmp_path_factory):
     """Folder with rarfile's own test archives."""
     folder = tmp_path_factory.mktemp("rarfile")
     name = f"rarfile=={version('rarfile')}"
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:"]
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary=:all:", "--no-build-isolation"]
     try:
         subprocess.run([*command, "-d", str(folder), name], check=True, capture_output=True, timeout=120)
     except (subprocess.SubprocessError, OSError) as error:

@@ -1,5 +1,6 @@
 """`ssp verify --rerun`: a run is trained again elsewhere and compared, and the results stay as they are."""
 
+import contextlib
 import hashlib
 import shutil
 from pathlib import Path
@@ -25,15 +26,23 @@ from ssp.verify.rerun import rerun
 RUN = ("ucf101", "linear", 0)
 
 
+@pytest.fixture(scope="module")
+def trained(tiny_here, one_thread, tmp_path_factory):
+    """Folder of results: two seeds of the linear probe, really trained."""
+    with contextlib.chdir(tmp_path_factory.mktemp("trained")):
+        config = tiny_here(sweep__trials=1, sweep__epochs=1, datasets__ucf101__recipe__epochs=2)
+        run_sweep(config, "ucf101", "linear")
+        for seed in (0, 1):
+            train_cell(config, "ucf101", "linear", seed)
+        write_text(Paths.of(config).config, config_text(config))
+        return config.home.resolve()
+
+
 @pytest.fixture
-def results(tiny, one_thread):
-    """Two seeds of the linear probe, really trained."""
-    config = tiny(sweep__trials=1, sweep__epochs=1, datasets__ucf101__recipe__epochs=2)
-    run_sweep(config, "ucf101", "linear")
-    for seed in (0, 1):
-        train_cell(config, "ucf101", "linear", seed)
-    write_text(Paths.of(config).config, config_text(config))
-    return Path(shutil.copytree(config.home, "theirs"))
+def results(trained, tmp_path, monkeypatch):
+    """A copy of them."""
+    monkeypatch.chdir(tmp_path)
+    return Path(shutil.copytree(trained, "theirs"))
 
 
 def contents(folder):
