@@ -2,9 +2,9 @@
 
 Design choices
 - Functions of (clip, generator); all randomness comes from the generator that is passed in.
-- Clips stay uint8: torch resizes them fast, and they are a quarter of the bytes on the way to the device, where they
-  are normalised and erased (`normalised`, `erase`). Cropping and normalising are linear, so this equals the published
-  order (normalise, then crop) up to rounding to a grey level.
+- Clips stay uint8: that is where torchvision's kernels are fast, and a quarter of the bytes on the way to the device,
+  where they are normalised and erased (`normalised`, `erase`). Cropping and normalising are linear, so this equals the
+  published order (normalise, then crop) up to rounding to a grey level.
 - Noise of an erased box is a function of a seed and of the pixel, the same on each device.
 - Resizing does not smooth before it shrinks (antialias off), as in the published code, whose crops are barely shrunk.
 """
@@ -15,7 +15,6 @@ import math
 
 import numpy as np
 import torch
-from torch.nn.functional import interpolate
 
 from ssp.config import Augmentation
 from ssp.data.operations import Box
@@ -73,10 +72,14 @@ def centre_or_spaced(slack: int, crop: int, crops: int) -> int:
 
 
 def resize(clip: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Bilinear, without smoothing, as torchvision does it; nothing happens when the size is right."""
+    """Bilinear, without smoothing; nothing happens when the size is right."""
     if clip.shape[-2:] == (height, width):
         return clip
-    return interpolate(clip, (height, width), mode="bilinear", align_corners=False)
+    # Here, as it takes 2.5 seconds to import, and most processes resize nothing.
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional
+
+    return functional.resize(clip, [height, width], InterpolationMode.BILINEAR, antialias=False)
 
 
 def channels_first(clip: torch.Tensor) -> torch.Tensor:

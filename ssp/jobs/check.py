@@ -57,7 +57,7 @@ def _training(config: Config) -> Iterator[str]:
     yield from _micro_batches(config)
     policies = {name: dataset.recipe.augmentation.randaugment for name, dataset in config.archived.items()}
     if any(policies.values()):
-        from ssp.data.randaugment import RandAugment  # its torch takes longer than all else here
+        from ssp.data.randaugment import RandAugment  # torch takes longer to import than all else here
 
         for name, policy in policies.items():
             for problem in _said(lambda policy=policy: RandAugment.parse(policy)) if policy else ():

@@ -28,6 +28,7 @@ T = TypeVar("T", bound=BaseModel)
 SCHEMA_VERSION = 1
 PACKAGES = (
     "torch",
+    "torchvision",
     "numpy",
     "pandas",
     "pyarrow",

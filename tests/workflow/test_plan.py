@@ -17,7 +17,7 @@ from tests.workflow.running import ROOT, TINY, Done
 pytestmark = pytest.mark.workflow
 CONFIGS = [*sorted((ROOT / "config").glob("*.yaml")), TINY]
 LIBRARY = (
-    *("torch", "mlflow", "optuna", "lmdb", "av", "decord", "safetensors", "scipy", "matplotlib"),
+    *("torch", "torchvision", "mlflow", "optuna", "lmdb", "av", "decord", "safetensors", "scipy", "matplotlib"),
     *("pyarrow", "rich", "typer"),
 )
 

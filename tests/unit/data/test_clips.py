@@ -8,8 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as torchvision
 
 from ssp.config import Augmentation, Clips
 from ssp.data.augment import (
@@ -22,7 +20,6 @@ from ssp.data.augment import (
     erase,
     noise,
     normalised,
-    resize,
     validation_view,
 )
 from ssp.data.augment import test_view as view_of_test
@@ -126,15 +123,6 @@ def test_kinetics_sparse():
 
 
 # -- transforms ------------------------------------------------------------------------------------------------------
-
-
-def test_clips_are_resized_as_torchvision_does_it():
-    clip = clip_of(41, 58)
-    decoded = clip.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-    for frames in (clip, clip[:1], clip.mT, clip[..., 9:], decoded):
-        for size in ((32, 32), (24, 58), (80, 51)):
-            theirs = torchvision.resize(frames, list(size), InterpolationMode.BILINEAR, antialias=False)
-            assert torch.equal(resize(frames, *size), theirs)
 
 
 def test_normalisation():
