@@ -13,7 +13,7 @@
 - `--dry`: the same code on the CPU, with Triton's interpreter at tiny sizes, into a scratch folder. Its figures mean
   nothing.
 
-It wants PyTorch with Triton (2.11 and 3.6, or later), NumPy, SciPy, pandas, pyarrow, Pillow, PyYAML and a
+It wants PyTorch with Triton (2.11 and 3.6, or later), torchvision, NumPy, SciPy, pandas, pyarrow, Pillow, PyYAML and a
 C compiler; pydantic for all that trains, lmdb, simplejpeg and rarfile for the frame store, pytest, pytest-xdist and
 hypothesis for the tests; neither Optuna nor MLflow. To a machine that has the first of these and no network, carry
 wheels, here for Python 3.12, with the versions of requirements.txt; `--no-deps` leaves its NumPy alone:
