@@ -81,7 +81,7 @@ def test_a_worker_is_killed_and_nothing_is_lost(slurm: Slurm, local: Path, addre
         tmp_path, "tables", "--configfile", CONFIG, "--default-resources", "slurm_partition=both"
     )
     slot = _kill_one(tmp_path, studies)
-    finished(tmp_path, start.wait())
+    finished(tmp_path, start.wait(800))
 
     jobs = Counter(job["Comment"] for job in slurm.jobs()[before:])
     assert jobs[f"{WORKER}0"] + jobs[f"{WORKER}1"] == 3 and jobs["rule_sweep_wildcards_breakfast_ssp"] == 1
