@@ -91,12 +91,12 @@ def test_a_worker_is_killed_and_nothing_is_lost(slurm: Slurm, local: Path, addre
     client = MlflowClient(server, registry_uri=server)
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     kinds = Counter((run.data.tags["ssp.kind"], run.info.status) for run in runs)
+    assert kinds.pop(("trial", "KILLED"), 0) <= 1  # it was killed after its trial had begun, perhaps before its run had
     assert kinds == {
         ("sweep", "FINISHED"): 1,
         ("cell", "FINISHED"): 1,
         ("seed", "FINISHED"): 1,
         ("trial", "FINISHED"): 2,
-        ("trial", "KILLED"): 1,
     }
 
     ours, theirs = (
