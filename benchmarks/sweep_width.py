@@ -2,7 +2,7 @@
 
 - Sleeping stands for work, as both nodes are one machine: a method that does what the linear probe does, after a sleep.
 - The same search with one worker and with several, both at the same time, by the workflow and profiles/slurm. What is
-  compared is the time from the start of the first job of the search to the end of the last trial, and to the choice.
+  compared is the time of the trials alone, of the search's jobs, and to the choice.
 
 Usage, as root: python benchmarks/sweep_width.py [--trials 16] [--seconds 40] [--workers 4]
 Writes benchmarks/results/sweep_width.md and .json.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -28,6 +29,7 @@ from safetensors.torch import save_file
 from scan import machine, write
 
 from ssp.config import Config
+from ssp.jobs.study import JOURNAL, open_storage
 from ssp.methods.build import build_model
 from ssp.paths import Paths
 from tests.cluster.slurm import Slurm, missing, running
@@ -93,13 +95,16 @@ def measure(slurm: Slurm, config: Config, file: Path) -> dict:
     begun = min(_time(job["StartTime"]) for job in jobs)
     searching = [job for job in jobs if "rule_search" in job["Comment"]] or jobs
     found = json.loads((folder / choice).read_text())
+    storage = open_storage(JOURNAL, folder / Paths.of(config).journal("ucf101", "sleeping"))
+    tried = [trial for study in storage.get_all_studies() for trial in storage.get_all_trials(study._study_id)]
     states = [trial["state"] for trial in found["trials"]]
     return {
         "workers": config.sweep.workers,
         "trials": states.count("complete"),
         "trial_s": sum(found["run"]["trial_seconds"]) / len(states),
-        "all_trials_s": max(_time(job["EndTime"]) for job in searching) - begun,
-        "choice_s": (folder / choice).stat().st_mtime - begun,
+        "trials_s": (max(t.datetime_complete for t in tried) - min(t.datetime_start for t in tried)).total_seconds(),
+        "jobs_s": max(_time(job["EndTime"]) for job in searching) - begun,
+        "choice_s": max(_time(job["EndTime"]) for job in jobs) - begun,
         "snakemake_s": whole,
         "jobs": [{key: job[key] for key in ("Comment", "NodeList", "StartTime", "EndTime")} for job in jobs],
     }
@@ -125,28 +130,37 @@ def main() -> None:
         prepared = [prepare(root / f"workers{number}", args.trials, number) for number in (args.workers, 1)]
         with ThreadPoolExecutor() as pool:
             several, one = pool.map(lambda found: measure(slurm, *found), prepared)
-    keys = {"all_trials_s": "all trials", "choice_s": "choice", "snakemake_s": "whole command"}
-    rows = [
-        f"| {what} | {one[key]:.0f} | {several[key]:.0f} | {one[key] / several[key]:.2f} |"
-        for key, what in keys.items()
-    ]
+    found = {"machine": about, "sleep_s": args.seconds, "one": one, "several": several}
+    write("sweep_width", found, table(found))
+    shutil.rmtree(root)
+
+
+def table(found: dict) -> str:
+    """What was measured, in words."""
+    about, one, several = found["machine"], found["one"], found["several"]
+    keys = {
+        "trials_s": "first trial begins to last trial ends",
+        "jobs_s": "first job begins to last of the search ends",
+        "choice_s": "first job begins to the one that chooses ends",
+        "snakemake_s": "command given to command ends",
+    }
+    rows = [f"| {what} | {one[k]:.0f} | {several[k]:.0f} | {one[k] / several[k]:.2f} |" for k, what in keys.items()]
     nodes = [job["NodeList"] for job in several["jobs"] if "rule_search" in job["Comment"]]
-    text = f"""# A search by several workers
+    return f"""# A search by several workers
 
-{args.trials} trials that sleep {args.seconds:.0f} s each (with all else {one["trial_s"]:.0f} s by one worker,
+{one["trials"]} trials that sleep {found["sleep_s"]:.0f} s each (with all else {one["trial_s"]:.0f} s by one worker,
 {several["trial_s"]:.0f} s by several), on two virtual nodes of one machine (the workers: {", ".join(sorted(nodes))}),
-both searches at the same time.
-{about["processor"]}, {about["cores"]} cores shared with other work (load average before: {about["load_before"]}).
+both searches at the same time. {about["processor"]}, {about["cores"]} cores shared with other work (load average
+before: {about["load_before"]}).
 
-| seconds to | 1 worker | {args.workers} workers | quotient |
+| seconds from ... to ... | 1 worker | {several["workers"]} workers | quotient |
 |---|---:|---:|---:|
 {chr(10).join(rows)}
 
-From the start of the first job of the search; the whole command from when it was given. Several workers are followed
-by a job that chooses: it starts when Snakemake has found that they are over (it looks the less often the longer nothing
-has ended, every three minutes at most), and takes the seconds of its imports.
+Until its first trial a job starts Python and imports. Several workers are followed by a job that chooses: it starts
+when Snakemake has found that they are over (it looks the less often the longer nothing has ended, every three minutes
+at most), and imports, too.
 """
-    write("sweep_width", {"machine": about, "sleep_s": args.seconds, "one": one, "several": several}, text)
 
 
 if __name__ == "__main__":

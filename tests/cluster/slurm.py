@@ -85,10 +85,10 @@ class Snakemake:
                 list(map(str, [*command, *args])), cwd=folder, env=slurm.environment, start_new_session=True, **streams
             )
 
-    def wait(self) -> Done:
+    def wait(self, limit_s: float = LIMIT_S) -> Done:
         """Until it has ended."""
         try:
-            code = self.process.wait(LIMIT_S)
+            code = self.process.wait(limit_s)
         except subprocess.TimeoutExpired:
             self.kill()
             code = -signal.SIGKILL

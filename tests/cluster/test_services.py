@@ -81,7 +81,7 @@ def test_a_worker_is_killed_and_nothing_is_lost(slurm: Slurm, local: Path, addre
         tmp_path, "tables", "--configfile", CONFIG, "--default-resources", "slurm_partition=both"
     )
     slot = _kill_one(tmp_path, studies)
-    finished(tmp_path, start.wait())
+    finished(tmp_path, start.wait(800))
 
     jobs = Counter(job["Comment"] for job in slurm.jobs()[before:])
     assert jobs[f"{WORKER}0"] + jobs[f"{WORKER}1"] == 3 and jobs["rule_sweep_wildcards_breakfast_ssp"] == 1
@@ -91,12 +91,12 @@ def test_a_worker_is_killed_and_nothing_is_lost(slurm: Slurm, local: Path, addre
     client = MlflowClient(server, registry_uri=server)
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     kinds = Counter((run.data.tags["ssp.kind"], run.info.status) for run in runs)
+    assert kinds.pop(("trial", "KILLED"), 0) <= 1  # it was killed after its trial had begun, perhaps before its run had
     assert kinds == {
         ("sweep", "FINISHED"): 1,
         ("cell", "FINISHED"): 1,
         ("seed", "FINISHED"): 1,
         ("trial", "FINISHED"): 2,
-        ("trial", "KILLED"): 1,
     }
 
     ours, theirs = (
