@@ -20,7 +20,7 @@ rule init_tracking:
     message:
         "Preparing the MLflow database"
     shell:
-        ssp(*(["check"] if CONDA else []), "tracking init")
+        ssp(*(["check"] if CONDA or CONTAINED else []), "tracking init")
 
 
 # The number of a study stands in its files' names where there are several of a row.
