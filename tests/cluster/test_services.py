@@ -21,7 +21,7 @@ from tests.cluster.conftest import CONFIG, copy_inputs, finished
 from tests.cluster.slurm import Slurm, wait_for
 from tests.workflow.killing import RESULTS, essence
 
-pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.timeout(1500)]
 WORKER = "rule_search_wildcards_breakfast_ssp_"
 HOLDERS = RESULTS / "state/leases/sweeps/breakfast/ssp.json/slots"
 
