@@ -117,6 +117,7 @@ class _Search:
 
     def __init__(self, cell: Cell) -> None:
         self.cell, self.tracking = cell, Tracking(cell.config)
+        self._tags = cell.tags  # at once: where the GPU that is asked for is not there, no file is touched
         self._place = cell.paths.lease(cell.paths.choice(cell.dataset, cell.method, cell.study))
         self._journal = cell.paths.journal(cell.dataset, cell.method, cell.study)
         with self._alone():
@@ -127,7 +128,7 @@ class _Search:
         started, clock = datetime.now(UTC), time.perf_counter()
         cell, parent = self.cell, self.parent
         results, seconds = self._climb(wait=True)
-        home = self.tracking.start(cell.name, "cell", tags=cell.tags, resume=True)
+        home = self.tracking.start(cell.name, "cell", tags=self._tags, resume=True)
         about = SweepRun(
             started=started.isoformat(timespec="seconds"),
             seconds=round(time.perf_counter() - clock, 3),
@@ -160,7 +161,7 @@ class _Search:
     def parent(self) -> TrackedRun:
         """The tracked run of the sweep: the same for all that search."""
         with self._alone():
-            return self.tracking.start(self.cell.name, "sweep", tags=self.cell.tags, resume=True)
+            return self.tracking.start(self.cell.name, "sweep", tags=self._tags, resume=True)
 
     @property
     def _slots(self) -> Path:
@@ -232,7 +233,7 @@ class _Search:
             chosen = suggest(cell, trial, space)
         number = trial_number(cell, rung, slot)
         name = f"{cell.name}/trial{number}"
-        run = self.tracking.start(name, "trial", tags=cell.tags, parent=parent.id)
+        run = self.tracking.start(name, "trial", tags=self._tags, parent=parent.id)
         run.log_params(tracked_params(chosen, trial=number, **({"rung": rung} if rung else {})))
         log.info("%s trial %d: %s", cell.name, number, chosen.model_dump())
         state, value, reason = TrialState.COMPLETE, None, None

@@ -120,6 +120,15 @@ def parse_other(words, whole):
             there(word)
 
 
+def parse_container(words, whole):
+    """Neither program is here: what they build from is there, and what follows the image is a command of Snakemake."""
+    for path in (word for word in words if word.endswith(".def")):
+        there(path)
+    if words[0] == "run":
+        image = next(place for place, word in enumerate(words) if word in ("ssp", "ssp.sif"))
+        parse_snakemake(words[image + 1 :], whole)
+
+
 PARSERS = {
     "ssp": parse_ssp,
     "snakemake": parse_snakemake,
@@ -133,6 +142,8 @@ PARSERS = {
     "source": lambda words, whole: None,
     "git": lambda words, whole: None,
     "pytest": parse_other,
+    "docker": parse_container,
+    "apptainer": parse_container,
     "ruff": parse_other,
     "snakefmt": parse_other,
     "pre-commit": lambda words, whole: None,
