@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import random
 import signal
@@ -37,7 +36,7 @@ import yaml
 from mlflow import MlflowClient
 from scan import machine, write
 
-from tests.cluster.slurm import Slurm, Snakemake, missing
+from tests.cluster.slurm import REQUESTS, Slurm, Snakemake, missing
 from tests.cluster.slurm import running as slurm_running
 from tests.workflow.killing import RESULTS, essence, run_whole, verdict, write_config
 
@@ -70,12 +69,7 @@ def prepare(folder: Path) -> None:
     """One cell of the small config, with three seeds and requests that two nodes can meet."""
     write_config(folder / "run", epochs=EPOCHS, steps=STEPS, quick=True)
     file = folder / "run/tiny.yaml"
-    plain = yaml.safe_load(file.read_text()) | {"seeds": SEEDS}
-    plain["compute"] = {
-        "data": {"mem_mb": 1500, "runtime": 20},
-        "train": {"mem_mb": 3000, "runtime": 40},
-        "sweep": {"mem_mb": 2500},
-    }
+    plain = yaml.safe_load(file.read_text()) | {"seeds": SEEDS, "compute": REQUESTS}
     file.write_text(yaml.safe_dump(plain, sort_keys=False))
 
 
@@ -245,7 +239,7 @@ def report(args: argparse.Namespace, about: dict, compared: int, histories: list
     ]
     text = f"""# Killed on Slurm, started again
 
-{len(kills)} kills in {len(histories)} histories with {sum(h.starts for h in histories)} starts of Snakemake, in
+{len(kills)} kills, histories: {len(histories)}, starts of Snakemake: {sum(h.starts for h in histories)}; in all
 {sum(h.seconds for h in histories):.0f} s. Two virtual nodes on {about["cores"]} cores of {about["processor"]}.
 
 Did not hold: {"; ".join(problems) or "nothing"}.
@@ -258,7 +252,7 @@ over; finished MLflow runs, one for each training and trial.
 {chr(10).join(lines)}
 """
     found = {"machine": about, "seed": args.seed, "files_compared": compared}
-    found |= {"histories": [json.loads(json.dumps(asdict(history))) for history in histories]}
+    found |= {"histories": [asdict(history) for history in histories]}
     if args.kinds:
         print(text)
     else:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.cluster.slurm import Slurm, missing, running
+from tests.cluster.slurm import REQUESTS, Slurm, missing, running
 from tests.workflow.killing import RESULTS
 from tests.workflow.running import TINY, Done, snakemake
 
@@ -32,11 +32,7 @@ def local(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     plain["datasets"]["breakfast"]["recipe"]["epochs"] = 20
     plain["sweep"]["epochs"] = 5
     plain |= {"methods": {"ssp": plain["methods"]["ssp"]}, "seeds": [0], "explained": None}
-    plain["compute"] = {
-        "data": {"mem_mb": 1500, "runtime": 20},
-        "train": {"mem_mb": 3000, "runtime": 40},
-        "sweep": {"mem_mb": 2500},
-    }
+    plain["compute"] = REQUESTS
     del plain["ablations"]
     (folder / CONFIG).write_text(yaml.safe_dump(plain, sort_keys=False))
     return finished(folder, snakemake(folder, "tables", "--cores", "2", "--configfile", folder / CONFIG))

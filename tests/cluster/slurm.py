@@ -21,6 +21,11 @@ from tests.services import free_port
 from tests.workflow.running import ROOT, Done
 
 NODES = {"n1": 2, "n2": 3}  # CPUs: those of the machine, whatever Slurm is told
+REQUESTS = {  # of the small config's jobs, as `compute`: two of a kind find room on a node
+    "data": {"mem_mb": 1500, "runtime": 20},
+    "train": {"mem_mb": 3000, "runtime": 40},
+    "sweep": {"mem_mb": 2500},
+}
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
 LIMIT_S = 400  # for anything that is waited for
 
