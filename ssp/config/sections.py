@@ -561,7 +561,6 @@ class ComputePlan(Strict):
     max_runtime: PositiveInt | None = Field(
         default=None, description="Minutes that tries after too little time grow to at most; null: no end."
     )
-
     stage_to: str | None = Field(
         default=None,
         description="Folder on each node's own disk, such as `/local/$USER` or `$TMPDIR` (variables are the node's): a "

@@ -131,9 +131,8 @@ class MeasuredSpeeds(Speeds):
         if None in sizes or not sizes[1]:
             return None
         if rule == "costs" and (costs := known_costs(self.config)):
-            least = config.compute.cost_rounds
             besides = max(0.0, seconds - rounds(costs, self.config.compute.cost_rounds))
-            return self._spread(besides + rounds(costs, least, sizes[0] / sizes[1]))
+            return self._spread(besides + rounds(costs, config.compute.cost_rounds, sizes[0] / sizes[1]))
         reading = self._jobs.get(("tables", ()))
         start = self._start["train"] if rule == "pretrain" else reading.s if reading else 0.0
         least = min(start, MOSTLY * min(found.values()))

@@ -63,26 +63,40 @@ def derive(plain: Plain, config: Config, gpu: bool) -> Plain:
     for ablation in (found.get("ablations") or {}).values():
         if ablation.get("seeds"):
             ablation["seeds"] = found["seeds"]
-    # One process a training: as its clips take so long, and small ones leave too few videos for several.
-    for kind, own in (found.get("compute") or {}).items():
-        if kind in ("pretrain", "train", "sweep") and own:
-            own = {key: value for key, value in own.items() if key != "processes"}
-            found["compute"][kind] = own | ({"gpus": min(own["gpus"], 1)} if "gpus" in own else {})
-    if small and config.compute.train.gpus:
-        found["compute"]["cost_rounds"] = 1
-        for kind in ("train", "sweep", "pretrain"):
-            if found["compute"].get(kind):
-                found["compute"][kind] |= {"gpus": 0, "loader_workers": 0}
-        for own in found["compute"].values():
-            if isinstance(own, dict):  # so that jobs run beside each other
-                own["threads"] = 1
+    if found.get("compute"):
+        found["compute"] = _compute(found["compute"], _lacks_gpu(config, gpu))
     return found
 
 
 def picture_size(config: Config, gpu: bool) -> int:
     """Pixels of a side of a stand-in's pictures."""
-    here, size = gpu or not config.compute.train.gpus, config.backbone.image_size
-    return size if here or size <= LARGE else SMALL
+    size = config.backbone.image_size
+    return SMALL if _lacks_gpu(config, gpu) and size > LARGE else size
+
+
+def _lacks_gpu(config: Config, gpu: bool) -> bool:
+    """Whether the config asks for a GPU that is not here."""
+    return bool(config.compute.train.gpus) and not gpu
+
+
+def _compute(given: Plain, lacks_gpu: bool) -> Plain:
+    """One process a training, as its clips take so long, and small ones leave too few videos for several.
+
+    In place of a GPU that is not here each job has one thread, so that jobs run beside each other.
+    """
+    found = {kind: dict(own) if isinstance(own, dict) else own for kind, own in given.items()}
+    for own in filter(None, map(found.get, ("pretrain", "train", "sweep"))):
+        own.pop("processes", None)
+        if "gpus" in own:
+            own["gpus"] = min(own["gpus"], 1)
+        if lacks_gpu:
+            own |= {"gpus": 0, "loader_workers": 0}
+    if lacks_gpu:
+        for own in found.values():
+            if isinstance(own, dict):
+                own["threads"] = 1
+        found["cost_rounds"] = 1
+    return found
 
 
 def weights_file(checkpoint: str) -> Path:

@@ -209,24 +209,26 @@ def _breakfast(generate: Generate) -> Plan:
     activities = generate.classes or len(BREAKFAST_ORDERS)
     # Many subjects train, one session each as a rule; only eight test, so that a large test set takes many sessions.
     train = TRAIN_SUBJECTS[: max(4, generate.train // (2 * activities))]
-    for split, subjects in (("train", train), ("test", TEST_SUBJECTS)):
+    shown = range(activities) if generate.classes is None else sorted({0, activities - 1})
+    # Names alone say which classes there are: of a stand-in, those of the second channel, which is not used.
+    named = [label for label in range(activities) if label not in shown]
+    sides = (
+        ("train", train, shown, generate.train),
+        ("test", TEST_SUBJECTS, shown, generate.test),
+        ("unused", train, named, len(named)),
+    )
+    for split, subjects, labels, count in sides:
         slots = [
             (subject, session, camera, label)
             for session in range(len(SESSIONS))
             for camera in range(2)
             for subject in subjects
-            for label in range(activities)
-            if generate.classes is None or label in (0, activities - 1)
+            for label in labels
         ]
-        slots = slots[: getattr(generate, split)]
-        if generate.classes and split == "train":
-            # Names alone say which classes there are: of a stand-in, those of the second channel, which is not used.
-            slots += [(subjects[0], 0, None, label) for label in range(1, activities - 1)]
-        for subject, session, camera, label in slots:
-            name, place = f"P{subject:02d}", SESSIONS[session][camera or 0]
-            channel = "_ch1" if camera is None else "_ch0" if place == "stereo" else ""
+        for subject, session, camera, label in slots[:count]:
+            name, place = f"P{subject:02d}", SESSIONS[session][camera]
+            channel = "" if place != "stereo" else "_ch1" if split == "unused" else "_ch0"
             path = f"BreakfastII_15fps_qvga_sync/{name}/{place}/{name}_{breakfast_activity(label)}{channel}.avi"
-            camera, split = camera or 0, "unused" if camera is None else split
             key, view = (subject, session, camera, label), (subject, session, camera)
             seeds = {"take": (subject, session, label), "view": view}
             kind = label % len(BREAKFAST_ORDERS)
