@@ -64,8 +64,9 @@ def _assert_trained_once(folder: Path, seeds: list[int]) -> None:
         assert record["status"] == "ok"
         assert (folder / record["predictions"]["path"]).exists()
         named = [run for run in runs if run.info.run_id == record["run"]["mlflow_run_id"]]
-        same = [(run.info.run_id, run.info.status) for run in runs if run.info.run_name == named[0].info.run_name]
-        assert same == [(record["run"]["mlflow_run_id"], "FINISHED")]
+        same = {run.info.run_id: run.info.status for run in runs if run.info.run_name == named[0].info.run_name}
+        assert same.pop(record["run"]["mlflow_run_id"]) == "FINISHED"
+        assert set(same.values()) <= {"KILLED"}  # of a process that ended before its first epoch was safe
         readings = (folder / RESULTS / f"readings/breakfast/ssp/seed{seed}.jsonl").read_text().splitlines()
         assert [json.loads(line)["by"] for line in readings] == ["train"]
 
