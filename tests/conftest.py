@@ -8,7 +8,7 @@ from xdist.scheduler import LoadScopeScheduling
 # change.
 SHARED = {
     "tests/cluster/test_slurm.py": "Slurm",
-    "tests/cluster/test_services.py": "Slurm",
+    "tests/cluster/test_services.py": "Slurm with services",
     "tests/robustness/test_parallel_writers.py": "the finished benchmark",
     "tests/robustness/test_bad_inputs.py": "the finished benchmark",
     "tests/robustness/test_bad_storage.py": "the finished benchmark",

@@ -79,7 +79,8 @@ def mlflow_server(store: str, folder: Path) -> Iterator[str]:
     folder.mkdir()
     command = [sys.executable, "-m", "mlflow", "server", "--artifacts-destination", str(folder)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": store}
+    # Its jobs judge answers of language models, and take a processor's time for that.
+    environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": store, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:

@@ -2,6 +2,7 @@
 
 Design choices
 - Nothing rests on it. A job that finds no such process imports for itself: same command, same output, same bytes.
+- While it imports, jobs that would import most of that themselves (`LARGE`) wait for it; others do not.
 - The workflow's main process starts it for jobs on the same machine and holds its standard input: it ends with the
   workflow, however that ends, and its jobs with it.
 - A job's own process hands over its arguments, environment, folder and three standard files, waits, and ends as the
@@ -39,6 +40,7 @@ PRELOADED = (
     "mlflow.store.tracking.sqlalchemy_store",
     "torch._dynamo",  # which the first optimizer step imports
 )
+LARGE = ("tracking", "pretrain", "costs", "sweep", "train", "explain")  # commands
 _LENGTH = struct.Struct("!Q")
 _NUMBER = struct.Struct("!q")  # first the forked process's, then how it ended
 _SET_PARENT_DEATH_SIGNAL = 1  # of prctl.h
@@ -76,21 +78,24 @@ def start(root: str) -> None:
 
 def hand_over(log: str, command: list[str], began: float) -> None:
     """Have the process run a job (`ssp.jobs.run.run`), and end as that ends; returns where there is no such process."""
+    address = os.environ.get(ADDRESS)
+    if not address or (command[0] not in LARGE and not _ready(Path(address)).exists()):
+        return
     connection = socket.socket(socket.AF_UNIX)
     try:
-        connection.connect(os.environ[ADDRESS])
-    except (KeyError, OSError):  # none was started, it still imports, or it is on another machine
-        return
-    request = {"job": [log, command, began], "environment": dict(os.environ), "folder": str(Path.cwd())}
-    content = json.dumps(request).encode()
-    # Ctrl-C reaches all processes of the terminal: the forked one itself, too.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
+        connection.connect(address)
+        request = {"job": [log, command, began], "environment": dict(os.environ), "folder": str(Path.cwd())}
+        content = json.dumps(request).encode()
         socket.send_fds(connection, [_LENGTH.pack(len(content))], [0, 1, 2])
         connection.sendall(content)
         (pid,) = _NUMBER.unpack(connection.recv(_NUMBER.size, socket.MSG_WAITALL))
-        for number in _PASSED_ON:
-            signal.signal(number, lambda number, _: os.kill(pid, number))
+    except (OSError, struct.error):  # it has ended meanwhile, or it is on another machine
+        return
+    # Ctrl-C reaches all processes of the terminal: the forked one itself, too.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in _PASSED_ON:
+        signal.signal(number, lambda number, _: os.kill(pid, number))
+    try:
         (code,) = _NUMBER.unpack(connection.recv(_NUMBER.size, socket.MSG_WAITALL))
     except (OSError, struct.error):
         sys.exit("error: the process that this job was forked from has ended; run the workflow again")
@@ -103,11 +108,14 @@ def hand_over(log: str, command: list[str], began: float) -> None:
 # The process itself.
 
 
-def serve(address: Path) -> None:
+def _ready(address: Path) -> Path:
+    """File that is there once all is imported."""
+    return address.with_name("ready")
+
+
+def serve(listener: socket.socket) -> None:
     """Fork jobs as they are asked for, until standard input ends: until the workflow is over."""
-    with selectors.DefaultSelector() as selector, socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(address))
-        listener.listen(64)
+    with selectors.DefaultSelector() as selector:
         for source in (0, listener):
             selector.register(source, selectors.EVENT_READ)
         while True:
@@ -186,9 +194,13 @@ def main(address: Path) -> None:
     """Import, then serve."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the workflow decides when it is over
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as `ssp.cli` has it; read once, when OpenMP is loaded
-    for name in PRELOADED:
-        importlib.import_module(name)
-    serve(address)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(address))
+        listener.listen(64)
+        for name in PRELOADED:
+            importlib.import_module(name)
+        _ready(address).touch()
+        serve(listener)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A Slurm for the whole session, and the same small workflow run on this machine and through it."""
+"""A Slurm for each process of tests, and the same small workflow run on this machine and through it."""
 
 import shutil
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tests.cluster.slurm import REQUESTS, Slurm, missing, running
+from tests.once import once
 from tests.workflow.killing import RESULTS
 from tests.workflow.running import TINY, Done, snakemake
 
@@ -26,7 +27,10 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
 @pytest.fixture(scope="session")
 def local(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run on this machine, up to the tables: one cell of tiny.yaml, with epochs enough to be met."""
-    folder = tmp_path_factory.mktemp("local")
+    return once(tmp_path_factory, "local", _run_here)
+
+
+def _run_here(folder: Path) -> None:
     plain = yaml.safe_load(TINY.read_text())
     plain["datasets"] = {"breakfast": plain["datasets"]["breakfast"]}
     plain["datasets"]["breakfast"]["recipe"]["epochs"] = 20
@@ -35,7 +39,7 @@ def local(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     plain["compute"] = REQUESTS
     del plain["ablations"]
     (folder / CONFIG).write_text(yaml.safe_dump(plain, sort_keys=False))
-    return finished(folder, snakemake(folder, "tables", "--cores", "2", "--configfile", folder / CONFIG))
+    finished(folder, snakemake(folder, "tables", "--cores", "2", "--configfile", folder / CONFIG))
 
 
 @pytest.fixture(scope="session")
@@ -47,9 +51,9 @@ def through_slurm(slurm: Slurm, local: Path, tmp_path_factory: pytest.TempPathFa
     return finished(folder, slurm.snakemake(folder, "tables", "--configfile", CONFIG))
 
 
-def copy_inputs(local: Path, folder: Path) -> None:
-    """Config, data and backbone of a run."""
-    for name in (CONFIG, "data", RESULTS / "scan.done", RESULTS / "backbone"):
+def copy_inputs(local: Path, folder: Path, *more: Path) -> None:
+    """Config, data and backbone of a run, and more of it."""
+    for name in (CONFIG, "data", RESULTS / "scan.done", RESULTS / "backbone", *more):
         _copy(local / name, folder / name)
 
 

@@ -69,7 +69,7 @@ def _kill_one(folder: Path, address: str) -> int:
 
 def test_a_worker_is_killed_and_nothing_is_lost(slurm: Slurm, local: Path, addresses, tmp_path: Path, monkeypatch):
     studies, server = addresses
-    copy_inputs(local, tmp_path)
+    copy_inputs(local, tmp_path, RESULTS / "costs.json")
     plain = yaml.safe_load((tmp_path / CONFIG).read_text())
     plain["sweep"] |= {"workers": 2, "storage": "env:SSP_STUDIES"}
     (tmp_path / CONFIG).write_text(yaml.safe_dump(plain | {"tracking": {"uri": "env:SSP_TRACKING"}}, sort_keys=False))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,7 @@ def _anchor(heading: str) -> str:
 # -- methods ---------------------------------------------------------------------------------------------------------
 
 
+@cache
 def added_parameters() -> dict[str, str]:
     """New parameters (neither head nor final norm) of every registered method at its defaults, on VideoMamba-M."""
     counted = parameter_table([BACKBONE], datasets=DATASET).set_index("method")

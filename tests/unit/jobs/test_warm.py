@@ -33,7 +33,7 @@ pytestmark = [
 class Warm:
     """A process to fork from, the process that started it, and jobs."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, ready=True):
         self.folder, plain = folder, {name: value for name, value in os.environ.items() if name != ADDRESS}
         plain["PYTHONPATH"] = str(ROOT)
         self.starter = subprocess.Popen(
@@ -41,12 +41,16 @@ class Warm:
         )
         self.address = Path(self.starter.stdout.readline().strip())
         self.environment = plain | {ADDRESS: str(self.address)}
-        until(self.address.exists)
+        until((self.address.with_name("ready") if ready else self.address).exists)
 
     def job(self, *command, log="job.log", **more):
         run = [sys.executable, "-m", "ssp.jobs.run", log, *command]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(run, cwd=self.folder, env=self.environment | more, **pipes)
+
+    def itself(self):
+        (pid,) = (pid for pid in _having("cmdline", self.address) if _parent(pid) == self.starter.pid)
+        return pid
 
     def forked(self):
         """Processes of jobs: they have the command line of the one that they were forked from."""
@@ -97,6 +101,24 @@ def test_a_job_is_the_same_command_and_does_not_import(warm):
     alone = read_usage(warm.folder / "job.tsv")
     assert used.cpu_time < alone.cpu_time - 0.5  # importing torch alone takes longer than that
     assert used.max_rss > 100
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_while_it_imports_large_jobs_alone_wait_for_it(tmp_path, ended):
+    warm = Warm(tmp_path, ready=False)
+    os.kill(warm.itself(), signal.SIGSTOP)
+    try:
+        waits, does_not = (
+            warm.job(*command, "--config", "nothing.yaml", log=f"{command[0]}.log")
+            for command in (("costs",), ("data", "fetch", "--dataset", "ssv2"))
+        )
+        assert does_not.wait(60) == 1 and "nothing.yaml: cannot be read" in does_not.stderr.read()
+        assert waits.poll() is None and not (tmp_path / "costs.tsv").exists()
+        os.kill(warm.itself(), signal.SIGKILL if ended else signal.SIGCONT)
+        assert waits.wait(60) == 1 and waits.stderr.read().startswith("error: nothing.yaml: cannot be read")
+    finally:
+        warm.starter.kill()
+        warm.starter.wait()
 
 
 def test_a_job_fails_as_the_command_fails(warm):
