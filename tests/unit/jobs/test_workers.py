@@ -117,6 +117,20 @@ def test_a_killed_worker_is_gone_on_with_at_its_epoch_by_another(tiny):
 
 
 @pytest.mark.slow
+def test_a_slot_that_another_fills_between_the_look_and_the_lease_is_not_run_again(tiny, monkeypatch):
+    config, real = searching(tiny, sweep__trials=2), ssp.jobs.sweep.held
+
+    def late(place, **how):
+        if place.parent.name == "slots" and not told():
+            ended(start(config, 1))
+        return real(place, **how)
+
+    monkeypatch.setattr(ssp.jobs.sweep, "held", late)
+    run_worker(config, "ucf101", "linear", 0)
+    assert sum(states(config).values()) == 2
+
+
+@pytest.mark.slow
 def test_the_same_worker_twice_waits_and_has_the_first_ones_mark(tiny):
     config = searching(tiny, sweep__trials=2)
     ended(*[start(config, 0, 1.0) for _ in range(2)])
