@@ -143,7 +143,10 @@ def team(size: int, cuda: bool, serve: Callable[..., None], arguments: tuple[Any
         if cuda:
             local, there = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
             if local >= there:
-                raise ConfigError(f"compute: a GPU asked for each process, but for {local + 1} here torch sees {there}")
+                here = int(os.environ.get("LOCAL_WORLD_SIZE", outside.size))
+                raise ConfigError(
+                    f"compute: {here} GPUs asked for the processes of a node, but torch sees {there} here"
+                )
             torch.cuda.set_device(local)
         join(outside, None, cuda=cuda)
         if outside.rank:
