@@ -4,6 +4,7 @@ Design choices
 - `srun` starts all processes of the training, as no command reaches another node. Without torchrun in between, signals
   come to them and exit codes from them; one that fails ends all (`--kill-on-bad-exit`).
 - Each is told what torchrun would tell it, which is all that the library knows of launchers (`ssp.training.parallel`).
+  That the step is one training is said by a variable of ours: a shell that `srun -n 8` gave has Slurm's variables, too.
 - The job has one task a node, so that each node gives the same, however many of its CPUs are free. `mpi` keeps the
   executor from starting the command as a single task itself. `tasks_per_gpu: 0` keeps it from counting tasks by GPUs.
 """
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 
 from ssp.config import Config
 
+ONE_TRAINING = "SSP_SRUN"  # environment variable: what srun starts trains together
 PORTS = range(15000, 25000)  # below those that Linux gives to connections
 
 
@@ -34,20 +36,20 @@ def launcher(config: Config) -> str:
         return ""
     # The executor leaves nothing of the job's environment but its number.
     return (
-        f"srun --nodes={train.nodes} --ntasks={train.nodes * processes} --ntasks-per-node={processes} "
+        f"{ONE_TRAINING}=1 srun --nodes={train.nodes} --ntasks={train.nodes * processes} --ntasks-per-node={processes} "
         f"--cpus-per-task={max(1, train.threads // processes)} --kill-on-bad-exit=1 "
     )
 
 
 def told_by_srun(environment: Mapping[str, str]) -> dict[str, str]:
-    """What torchrun would tell a process that is one of several of a step of Slurm; nothing to one that is alone.
+    """What torchrun would tell a process that `launcher` has started; nothing to any other.
 
     Args:
         environment: of the process.
     """
-    size = int(environment.get("SLURM_STEP_NUM_TASKS", 1))
-    if size == 1:
+    if ONE_TRAINING not in environment:
         return {}
+    size = int(environment["SLURM_STEP_NUM_TASKS"])
     return {
         "RANK": environment["SLURM_PROCID"],
         "WORLD_SIZE": str(size),

@@ -24,8 +24,9 @@ TWO = {"train": {"threads": 2, "processes": 2}}
 
 
 def of_srun(rank: int, *, nodes: int, on_each: int, job: int) -> dict[str, str]:
-    """What srun says to a task, of what is asked about."""
+    """What a task of srun has in its environment, of what is asked about."""
     return {
+        "SSP_SRUN": "1",
         "SLURM_JOB_ID": str(job),
         "SLURM_PROCID": str(rank),
         "SLURM_LOCALID": str(rank % on_each),
@@ -58,6 +59,7 @@ def test_slurm_gives_each_node_what_the_config_says():
     assert asked[asked.index("--mem") + 1] == "9000"
     assert not [option for option in asked if "gpus" in option or "per-gpu" in option]
     said = launcher(config).split()
+    assert said[:2] == ["SSP_SRUN=1", "srun"]
     assert {"--nodes=2", "--ntasks=8", "--ntasks-per-node=4", "--cpus-per-task=2", "--kill-on-bad-exit=1"} <= set(said)
     on_cpus = make_config(compute={"train": {"threads": 3, "processes": 3, "nodes": 2}})
     assert not [option for option in asked_of_slurm(on_cpus) if "gpu" in option]
@@ -83,9 +85,12 @@ def test_a_task_of_srun_is_told_its_place(monkeypatch):
     assert len(ports) == 100  # jobs that share a node do not meet
 
 
-def test_a_task_that_is_alone_is_told_nothing():
-    """As are all jobs of the workflow that have one node: `srun -n1` starts them."""
-    assert told_by_srun(of_srun(0, nodes=1, on_each=1, job=7)) == told_by_srun({"SLURM_JOB_ID": "7"}) == {}
+def test_who_else_is_in_a_step_of_slurm_is_told_nothing():
+    """Jobs of one node, whom `srun -n1` starts, and the shell of who works on a node by `srun -n 8 --pty bash`."""
+    for on_each in (1, 8):
+        task = of_srun(0, nodes=1, on_each=on_each, job=7)
+        del task["SSP_SRUN"]
+        assert told_by_srun(task) == {}
 
 
 def test_a_command_that_nothing_has_started_on_other_nodes_is_one_line(tiny):
