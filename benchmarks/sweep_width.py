@@ -37,14 +37,14 @@ from tests.unit.tiny_benchmark import tiny_config
 from tests.workflow.running import snakemake
 
 METHOD = """
-import os, time
+import os, sys, time
 from baselines.linear import LinearProbe
 
 class Sleeping(LinearProbe):
     name = "sleeping"
 
     def attach(self, model):
-        if "SLURM_JOB_ID" in os.environ:  # not where the config is checked
+        if sys.argv[1] in ("sweep", "train"):  # not where the config is checked, or costs are measured
             time.sleep(float(os.environ["SLEEP_S"]))
 """
 
@@ -60,24 +60,31 @@ def install(folder: Path, seconds: float) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]), "SLEEP_S": str(seconds)}
 
 
-def prepare(folder: Path, trials: int, workers: int) -> tuple[Config, Path]:
-    """A config with its data, and the file that it is in."""
+def write_config(folder: Path, **changes: object) -> tuple[Config, Path]:
+    """A config whose rows sleep, and the file that it is in, beside its backbone.
+
+    Args:
+        folder: is made.
+        **changes: of the config.
+    """
     folder.mkdir()
-    config = tiny_config(
-        folder,
-        methods={"sleeping": {"published": False}},
-        reference="sleeping",
-        explained=None,
-        sweep={"trials": trials, "epochs": 1, "workers": workers, "space": {"lr": {"low": 0.001, "high": 0.1}}},
-        datasets__ucf101__recipe__epochs=1,
-        compute={"train": {"mem_mb": 2000, "runtime": 60}},
-    )
+    sleeping = {"methods": {"sleeping": {"published": False}}, "reference": "sleeping", "explained": None}
+    asked = {"datasets__ucf101__recipe__epochs": 1, "compute": {"train": {"mem_mb": 2000, "runtime": 60}}}
+    config = tiny_config(folder, **sleeping | asked | changes)
     torch.manual_seed(0)
     backbone = build_model(config.backbone.architecture, "linear", 5, num_frames=4, img_size=32)
     state = {name: p.detach() for name, p in backbone.named_parameters() if not name.startswith("head.")}
     save_file(state, folder / "backbone.safetensors")
-    file, paths = folder / "config.yaml", Paths.of(config)
+    file = folder / "config.yaml"
     file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    return config, file
+
+
+def prepare(folder: Path, trials: int, workers: int) -> tuple[Config, Path]:
+    """A config with its data, and the file that it is in."""
+    space = {"lr": {"low": 0.001, "high": 0.1}}
+    config, file = write_config(folder, sweep={"trials": trials, "epochs": 1, "workers": workers, "space": space})
+    paths = Paths.of(config)
     needed = [paths.manifest("ucf101"), paths.shard("ucf101", 0), paths.results / "tracking.done"]
     done = snakemake(folder, *needed, paths.results / "scan.done", "--cores", "2", "--configfile", file)
     if done.code:
@@ -158,8 +165,7 @@ before: {about["load_before"]}).
 {chr(10).join(rows)}
 
 Until its first trial a job starts Python and imports. Several workers are followed by a job that chooses: it starts
-when Snakemake has found that they are over (it looks the less often the longer nothing has ended, every three minutes
-at most), and imports, too.
+when Snakemake has found that they are over, and imports, too.
 """
 
 

@@ -288,14 +288,14 @@ class Config(Strict):
         return range(number if number > 1 else 0)
 
     def processes(self, job: Literal["pretrain", "train", "sweep"]) -> int:
-        """How many processes compute a training of a job together."""
+        """How many processes of a node compute a training of a job together."""
         compute = getattr(self.compute, job)
         return max(compute.processes, compute.gpus)
 
     def tries_of_a_sweep(self) -> int:
         """How many times `compute.sweep.runtime` the longest study takes at most, one trial after another."""
-        longest = max(map(self.trainings_of_a_study, self.datasets))
-        return max(1, ceil(longest * self.compute.train.runtime / self.compute.sweep.runtime))
+        longest, train = max(map(self.trainings_of_a_study, self.datasets)), self.compute.train
+        return max(1, ceil(longest * train.nodes * train.runtime / self.compute.sweep.runtime))
 
     # Slices: plain JSON-able dicts, the part of the config that decides the outcome of a kind of job. What has its
     # default is left out, so that a key that is new in the models changes no slice of a config without it.

@@ -529,8 +529,8 @@ class Compute(Strict):
     )
 
 
-class TrainCompute(Compute):
-    """What a training asks for; its processes share all of it."""
+class ParallelCompute(Compute):
+    """What a job asks for whose trainings several processes may share; together they have all of it."""
 
     processes: PositiveInt = Field(
         default=1,
@@ -539,18 +539,28 @@ class TrainCompute(Compute):
     )
 
 
+class TrainCompute(ParallelCompute):
+    """What a training asks for on each of its nodes."""
+
+    nodes: PositiveInt = Field(
+        default=1,
+        description="That compute one training together, as one job of Slurm. Each has what the other keys say: with 4 "
+        "`gpus` (or `processes`) and 2 nodes there are 8 processes, and each node gives `mem_mb`.",
+    )
+
+
 class ComputePlan(Strict):
     """What each kind of job asks for; a job that was short of memory or time is tried again with more of it."""
 
     data: Compute = Field(default=Compute(), description="Generating, unpacking, listing, decoding, compiling.")
-    pretrain: TrainCompute = Field(default=TrainCompute(), description="Pre-training of a demo's backbone.")
+    pretrain: ParallelCompute = Field(default=ParallelCompute(), description="Pre-training of a demo's backbone.")
     train: TrainCompute = Field(
         default=TrainCompute(), description="Trainings, costs, explanations; runtime: of one training."
     )
-    sweep: TrainCompute = Field(
+    sweep: ParallelCompute = Field(
         default=None,
-        description="Sweeps, and each of `sweep.workers`; each key that is left out is as `train` has it. runtime is "
-        "for one try, as the next goes on.",
+        description="Sweeps, and each of `sweep.workers`, on one node; each key that is left out is as `train` has it. "
+        "runtime is for one try, as the next goes on.",
     )
     cost_rounds: PositiveInt = Field(
         default=5, description="How often `costs` times each row at least, after a first time to warm up."
@@ -578,7 +588,8 @@ class ComputePlan(Strict):
     @model_validator(mode="after")
     def _sweeps_as_trainings(self) -> ComputePlan:
         given = self.sweep.model_dump(exclude_unset=True) if self.sweep else {}
-        object.__setattr__(self, "sweep", self.train.model_copy(update=given))  # frozen for all others
+        sweep = ParallelCompute.model_validate(self.train.model_dump(exclude={"nodes"}, exclude_unset=True) | given)
+        object.__setattr__(self, "sweep", sweep)  # frozen for all others
         return self
 
     @model_validator(mode="after")

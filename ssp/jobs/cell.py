@@ -43,7 +43,7 @@ from ssp.training.execution import Execution, derive_seed
 from ssp.training.failure import TrainingFailed, failures
 from ssp.training.features import Features
 from ssp.training.loop import EpochResult, TrainingState, fit
-from ssp.training.parallel import current
+from ssp.training.parallel import current, launched
 
 log = logging.getLogger(__name__)
 Split = Literal["train", "val", "trainval", "test"]
@@ -334,7 +334,16 @@ def _epochs(
 
 @contextmanager
 def together(cell: Cell) -> Iterator[Cell]:
-    """The cell, whose trainings and tests are shared by as many processes as `compute` says while the block runs."""
+    """The cell, whose trainings and tests are shared by as many processes as `compute` says while the block runs.
+
+    Raises:
+        ConfigError: there are to be several nodes, and no launcher has started processes there.
+    """
+    if cell.job == "train" and cell.config.compute.train.nodes > 1 and launched().size == 1:
+        raise ConfigError(
+            f"compute.train.nodes: {cell.config.compute.train.nodes} asked for, but nothing has started processes on "
+            "them; run the workflow with profiles/slurm, or set it to 1 to train on this node alone"
+        )
     config, gpus = cell.config, getattr(cell.config.compute, cell.job).gpus
     whose = config, cell.dataset, cell.method, cell.study, cell.job
     with team(config.processes(cell.job), bool(gpus), _take_part, whose) as others:

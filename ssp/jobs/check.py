@@ -66,13 +66,13 @@ def _training(config: Config) -> Iterator[str]:
 
 def _micro_batches(config: Config) -> Iterator[str]:
     """Whether there is one for each process of a training."""
-    size = max(config.processes("train"), config.processes("sweep"))
+    size = max(config.processes("train") * config.compute.train.nodes, config.processes("sweep"))
     for name, dataset in config.archived.items():
         videos = dataset.recipe.batch_size
         if size > 1 and ceil(videos / (dataset.recipe.micro_batch or videos)) < size:
             yield (
                 f"datasets.{name}.recipe.micro_batch: fewer micro-batches than the {size} processes of a training "
-                f"(compute.*.processes, gpus); give at most {max(1, videos // size)}"
+                f"(compute.*.processes, gpus, nodes); give at most {max(1, videos // size)}"
             )
 
 

@@ -2,6 +2,8 @@
 
 The same command, forked from a process that has imported all it needs where there is one (`ssp.jobs.warm`). What it
 took and how it ended is written beside its log, and while it runs, how far it is (`ssp.records.signs`).
+
+Where Slurm has started several processes of it (`ssp.jobs.nodes`), the one of rank 0 writes all that.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from pathlib import Path
 
 from ssp.jobs import attempts
 from ssp.jobs.lease import BEGAN
+from ssp.jobs.nodes import told_by_srun
 from ssp.jobs.warm import hand_over
 from ssp.paths import began_mark
 from ssp.records.signs import SIGN, telling
@@ -47,7 +50,19 @@ def run(log: str, command: list[str], began: float) -> None:
         attempts.end(Path(log), error)
 
 
+def take_part(command: list[str]) -> None:
+    """Run a command beside the process of rank 0, which writes."""
+    sys.argv = ["ssp", *command]
+    from ssp.cli import main
+
+    main()
+
+
 if __name__ == "__main__":
-    began = time.time()
-    hand_over(sys.argv[1], sys.argv[2:], began)
-    run(sys.argv[1], sys.argv[2:], began)
+    began, told = time.time(), told_by_srun(os.environ)
+    os.environ.update(told)
+    if told.get("RANK", "0") == "0":
+        hand_over(sys.argv[1], sys.argv[2:], began)
+        run(sys.argv[1], sys.argv[2:], began)
+    else:
+        take_part(sys.argv[2:])

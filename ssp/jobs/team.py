@@ -5,8 +5,8 @@ Design choices
   take its orders (train this, an epoch, test) and do the same on their share. So what a sweep proposes and prunes is
   the first one's, and the others know nothing of Optuna and MLflow.
 - They start with the first order, each in a clean interpreter: none where another job has done it all.
-- Where a launcher has started all of them (`torchrun`, on one node or several) none is started here: that of rank 0 is
-  the first, and any other ends when its orders do.
+- Where a launcher has started all of them (`ssp.jobs.nodes` or `torchrun`, on one node or several) none is started
+  here: that of rank 0 is the first, and any other ends when its orders do.
 - Signals that ask for a stop are the first one's, too. One of the others that was killed ends the first, and they end
   with it, however it ended.
 """
@@ -134,11 +134,20 @@ def team(size: int, cuda: bool, serve: Callable[..., None], arguments: tuple[Any
         cuda: whether each has a GPU.
         serve: what the others do.
         arguments: of it.
+
+    Raises:
+        ConfigError: a launcher has started more processes on this node than torch sees GPUs.
     """
     outside = launched()
     if outside.size > 1:
         if cuda:
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+            local, there = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+            if local >= there:
+                here = int(os.environ.get("LOCAL_WORLD_SIZE", outside.size))
+                raise ConfigError(
+                    f"compute: {here} GPUs asked for the processes of a node, but torch sees {there} here"
+                )
+            torch.cuda.set_device(local)
         join(outside, None, cuda=cuda)
         if outside.rank:
             ignore_in_worker(0)

@@ -86,7 +86,8 @@ def _compute(given: Plain, lacks_gpu: bool) -> Plain:
     """
     found = {kind: dict(own) if isinstance(own, dict) else own for kind, own in given.items()}
     for own in filter(None, map(found.get, ("pretrain", "train", "sweep"))):
-        own.pop("processes", None)
+        for several in ("processes", "nodes"):
+            own.pop(several, None)
         if "gpus" in own:
             own["gpus"] = min(own["gpus"], 1)
         if lacks_gpu:

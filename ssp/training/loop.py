@@ -179,7 +179,8 @@ def fit(
     if (parts := math.ceil(videos / micro)) < group.size:
         raise ConfigError(
             f"recipe.micro_batch: the {videos} videos of a step make {parts} micro-batches of {micro} for {group.size} "
-            f"processes (compute.*.processes, gpus); give at most {max(1, videos // group.size)}, or fewer processes"
+            f"processes (compute.*.processes, gpus, nodes); give at most {max(1, videos // group.size)}, or fewer "
+            "processes"
         )
     steps = max(1, len(train_set) // recipe.batch_size)  # per epoch
     schedule = Schedule(chosen.lr, steps * epochs, round(recipe.warmup_share * steps * epochs))

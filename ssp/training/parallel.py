@@ -30,7 +30,7 @@ from ssp.training.failure import TrainingFailed, failures
 from ssp.training.stopping import ProcessLost
 
 T = TypeVar("T")
-LAUNCHED = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # environment variables that `torchrun` sets
+LAUNCHED = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # environment variables of launchers, as `torchrun`
 HERE = "127.0.0.1"
 # Lost processes are noticed by their connections; who waits for the first one's disk or for a lease only waits.
 PATIENCE = timedelta(days=7)
@@ -182,7 +182,7 @@ def current() -> Group:
 
 
 def launched() -> Group:
-    """The group that a launcher (`torchrun`) has started this process for; `ALONE` without one."""
+    """The group that a launcher (`torchrun`, `ssp.jobs.nodes`) has started this process for; `ALONE` without one."""
     if os.environ.keys() >= LAUNCHED:
         return Group(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     return ALONE

@@ -33,7 +33,7 @@ def local(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _run_here(folder: Path) -> None:
     plain = yaml.safe_load(TINY.read_text())
     plain["datasets"] = {"breakfast": plain["datasets"]["breakfast"]}
-    plain["datasets"]["breakfast"]["recipe"]["epochs"] = 20
+    plain["datasets"]["breakfast"]["recipe"] |= {"epochs": 20, "micro_batch": 4}  # a step is work for two processes
     plain["sweep"]["epochs"] = 5
     plain |= {"methods": {"ssp": plain["methods"]["ssp"]}, "seeds": [0], "explained": None}
     plain["compute"] = REQUESTS

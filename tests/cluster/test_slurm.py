@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.cluster.conftest import CONFIG
+from tests.cluster.conftest import CONFIG, finished
 from tests.cluster.slurm import Slurm, wait_for
 from tests.workflow.killing import RESULTS, essence
+from tests.workflow.running import snakemake
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -40,6 +41,16 @@ def _holder(folder: Path, seed: int) -> int | None:
     """Process that holds the lease of a training."""
     found = list((folder / RESULTS / "state/leases").glob(f"**/ssp/seed{seed}*/holder"))
     return int(found[0].read_text().split()[1]) if found and found[0].read_text() else None
+
+
+def _second_process(seed: int) -> int | None:
+    """The process of a training that srun has started on the second of its nodes."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words, told = ((process / name).read_bytes().split(b"\0") for name in ("cmdline", "environ"))
+            if b"ssp.jobs.run" in words and str(seed).encode() in words and b"SLURM_PROCID=1" in told:
+                return int(process.name)
+    return None
 
 
 def _begun(folder: Path, seed: int) -> list[dict]:
@@ -167,6 +178,45 @@ def test_a_cancelled_and_a_requeued_training_go_on_after_their_last_epoch(slurm:
     for seed in seeds:
         assert json.loads(_record(folder, seed).read_text())["run"]["resumed_after_epoch"] >= 1
     _assert_trained_once(folder, seeds)
+
+
+def test_a_training_on_two_nodes_is_that_of_two_processes_on_one(slurm: Slurm, through_slurm: Path, tmp_path: Path):
+    """Also where the process on the second node is killed, and where the batch system asks all to stop."""
+    folder, seeds = through_slurm, [8, 9]
+    one = shutil.copytree(folder, tmp_path / "one", ignore=shutil.ignore_patterns(".snakemake"))
+    start = slurm.start_snakemake(
+        folder, *_targets(folder, seeds), "compute={train: {nodes: 2}}", "--default-resources", "slurm_partition=both"
+    )
+    second = {}
+    for seed in seeds:  # held, or one training would be over while the other is looked at
+        wait_for(lambda seed=seed: _second_process(seed), "a process on the second node")
+        second[seed] = _second_process(seed)
+        os.kill(second[seed], signal.SIGSTOP)
+    for seed in seeds:
+        os.kill(second[seed], signal.SIGCONT)
+        wait_for((folder / RESULTS / f"state/training/breakfast/ssp/seed{seed}.pt").exists, "an epoch that is safe")
+        if seed == seeds[0]:
+            os.kill(second[seed], signal.SIGKILL)
+        else:
+            slurm.ask("scancel", "--signal=TERM", slurm.of(_comment(seed))[-1]["JobId"])
+    done = start.wait()
+    assert done.code == 0, done.err[-3000:]
+    for seed in seeds:
+        jobs = slurm.of(_comment(seed))
+        assert [job["JobState"] for job in jobs] == ["FAILED", "COMPLETED"]
+        assert {(job["NumNodes"], job["NumTasks"], job["NumCPUs"]) for job in jobs} == {("2", "2", "2")}
+        assert [line["job"] for line in _begun(folder, seed)] == [job["JobId"] for job in jobs]  # by one process each
+        run = json.loads(_record(folder, seed).read_text())["run"]
+        assert run["processes"] == 2 and run["resumed_after_epoch"] >= 1
+    # Who was asked to stop has ended by itself, for want of nothing.
+    assert [job["MinMemoryNode"] for job in slurm.of(_comment(9))] == ["3000M", "3000M"]
+    _assert_trained_once(folder, seeds)
+
+    on_one = "compute={train: {threads: 2, processes: 2}}"
+    finished(one, snakemake(one, *_targets(one, seeds), on_one, "--cores", "2"))
+    for seed in seeds:
+        predictions = RESULTS / f"predictions/breakfast/ssp/seed{seed}.parquet"
+        assert (folder / predictions).read_bytes() == (one / predictions).read_bytes()
 
 
 def test_a_mistake_is_not_tried_again_and_gpus_are_asked_for_by_model(slurm: Slurm, through_slurm: Path):

@@ -174,6 +174,19 @@ def test_a_bad_override_is_one_line_and_no_traceback(run):
     assert "tiny.yaml with --config: seeds: every seed must be there once" in done.errors[0]
 
 
+def test_several_nodes_are_planned_and_refused_without_slurm(run):
+    config = ["--configfile", TINY, "--config", "compute={train: {nodes: 2}}"]
+    config.append("datasets={ucf101: {recipe: {micro_batch: 4}}, breakfast: {recipe: {micro_batch: 4}}}")
+    assert run("-n", *config).code == 0
+    done = run("--cores", "2", *config)
+    assert done.code != 0
+    assert "Finished jobid" not in done.err
+    said = "compute.train.nodes: 2 takes Slurm; add --workflow-profile profiles/slurm, or set it to 1"
+    assert done.errors[-1].endswith(f"tiny.yaml with --config: {said}")
+    # What needs no training needs no node either.
+    assert run("results/tiny/tracking.done", "--cores", "2", *config).code == 0
+
+
 def test_every_job_that_calls_the_library_names_the_environment_of_the_config():
     for rules in (ROOT / "workflow" / "rules").glob("*.smk"):
         for rule in rules.read_text().split("\nrule ")[1:]:

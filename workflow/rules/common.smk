@@ -21,12 +21,18 @@ wildcard_constraints:
     worker=r"\d+",
 
 
-def ssp(*commands):
+def ssp(*commands, launcher=""):
     """Shell command that calls the library. Interpreter and config file are no params, as they decide no result.
 
     It is run by `ssp.jobs.run`, which measures it: Snakemake's `benchmark` misses most of a short job.
+
+    Args:
+        commands: of the library, one after the other.
+        launcher: what starts each of them, several times at once.
     """
-    calls = " && ".join(f"{PYTHON} -m ssp.jobs.run {{log}} {command} --config {paths.config}" for command in commands)
+    calls = " && ".join(
+        f"{launcher}{PYTHON} -m ssp.jobs.run {{log}} {command} --config {paths.config}" for command in commands
+    )
     return f"{{{{ {calls}; }}}} > {{log}} 2>&1"
 
 
@@ -63,6 +69,21 @@ def retries_of_sweeps():
     On a machine of one's own nothing ends a job that takes its time.
     """
     return None if workflow.local_exec else workflow.execution_settings.retries + cfg.tries_of_a_sweep() - 1
+
+
+def not_on_several_nodes():
+    """Why no training can be started on more nodes than one here, and what to do about it; nothing where it can.
+
+    Asked when the workflow starts, as how its jobs are run is not known before.
+    """
+    if workflow.local_exec:
+        return "takes Slurm; add --workflow-profile profiles/slurm"
+    if CONTAINED:
+        return "takes srun, which images lack; leave out --sdm apptainer"
+    arrays = (getattr(workflow.executor_settings, "array_jobs", None) or "").replace(";", ",").split(",")
+    if {"all", "train"} & set(map(str.strip, arrays)) or "train" in workflow.group_settings.overwrite_groups:
+        return "takes a job for each training; leave train out of --groups and --slurm-array-jobs"
+    return None
 
 
 def section(slice_of, key):

@@ -28,7 +28,7 @@ rule train:
         ENVIRONMENT
     threads: cfg.compute.train.threads
     resources:
-        **asked_for("train", "train", "{dataset}", "{method}", "seed{seed}", resumes=True),
+        **(asked_for("train", "train", "{dataset}", "{method}", "seed{seed}", resumes=True) | nodes.resources(cfg)),
     params:
         dataset=section(cfg.cell_slice, "dataset"),
         backbone=section(cfg.cell_slice, "backbone"),
@@ -38,4 +38,7 @@ rule train:
     message:
         "Training {wildcards.method} on {wildcards.dataset}, seed {wildcards.seed}"
     shell:
-        ssp("train --dataset {wildcards.dataset} --method {wildcards.method} --seed {wildcards.seed}")
+        ssp(
+            "train --dataset {wildcards.dataset} --method {wildcards.method} --seed {wildcards.seed}",
+            launcher=nodes.launcher(cfg),
+        )

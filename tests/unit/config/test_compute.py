@@ -8,14 +8,18 @@ from ssp.config.sections import ComputePlan
 from tests.unit.made_records import make_config
 
 
+def one_node(compute):
+    return compute.model_dump(exclude={"nodes"})
+
+
 def test_sweeps_ask_for_what_trainings_do_but_for_what_is_said():
     plan = ComputePlan.model_validate({"train": {"gpus": 1, "mem_mb": 9000}, "sweep": {"mem_mb": 7000, "threads": 2}})
-    assert plan.sweep == plan.train.model_copy(update={"mem_mb": 7000, "threads": 2})
+    assert plan.sweep.model_dump() == one_node(plan.train) | {"mem_mb": 7000, "threads": 2}
     assert plan.sweep.gpus == 1
     for nothing in ({}, {"sweep": None}, {"sweep": {}}):
         plan = ComputePlan.model_validate({"train": {"gpus": 1}} | nothing)
-        assert plan.sweep == plan.train
-    assert ComputePlan().sweep == ComputePlan().train
+        assert plan.sweep.model_dump() == one_node(plan.train)
+    assert ComputePlan().sweep.model_dump() == one_node(ComputePlan().train)
 
 
 def test_a_copy_of_the_config_asks_for_the_same():
@@ -30,7 +34,26 @@ def test_a_sweep_gets_as_many_tries_as_its_time_takes():
         config = make_config(sweep={"trials": 3}, compute={"train": {"runtime": 100}, "sweep": {"runtime": runtime}})
         assert config.trainings_of_a_study("ssv2") == 3
         assert config.tries_of_a_sweep() == tries
+    # A training of two nodes takes one node twice as long.
+    config = make_config(
+        sweep={"trials": 3}, compute={"train": {"runtime": 100, "nodes": 2}, "sweep": {"runtime": 300}}
+    )
+    assert config.tries_of_a_sweep() == 2
     assert make_config(sweep={"trials": 0}).tries_of_a_sweep() == 1
+
+
+def test_trainings_alone_have_more_nodes_than_one():
+    """Nodes decide no result, and whoever leaves them out has one."""
+    config, several = make_config(), make_config(compute={"train": {"gpus": 4, "nodes": 2}})
+    assert config.compute.train.nodes == 1 and several.compute.train.nodes == 2
+    assert several.compute.sweep.gpus == 4 and not hasattr(several.compute.sweep, "nodes")
+    assert config.cell_slice("ssv2", "ssp") == several.cell_slice("ssv2", "ssp")
+    assert Config.model_validate(several.model_dump(mode="json")).compute == several.compute
+    for kind in ("data", "pretrain", "sweep"):
+        with pytest.raises(ValidationError, match=f"{kind}.nodes"):
+            ComputePlan.model_validate({kind: {"nodes": 2}})
+    with pytest.raises(ValidationError, match=r"train\.nodes"):
+        ComputePlan.model_validate({"train": {"nodes": 0}})
 
 
 def test_processes_of_a_training():

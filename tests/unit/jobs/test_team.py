@@ -140,3 +140,6 @@ def test_fewer_micro_batches_than_processes_are_refused_before_anything_is_train
     with pytest.raises(ConfigError, match=r"datasets\.ucf101\.recipe\.micro_batch: fewer micro-batches than the 5"):
         check_training(config, "tiny.yaml")
     check_training(tiny(**cut(4)), "tiny.yaml")
+    nodes = {"train": {"threads": 2, "processes": 2, "nodes": 3}}
+    with pytest.raises(ConfigError, match=r"fewer micro-batches than the 6 processes of a training .*nodes\)"):
+        check_training(tiny(compute=nodes, datasets__ucf101__recipe__micro_batch=2), "tiny.yaml")

@@ -60,6 +60,13 @@ def test_without_the_gpu_that_is_asked_for_pictures_are_small_and_jobs_have_a_th
     assert wanted_on_a_cpu.backbone.image_size == 224 and wanted_on_a_cpu.compute.train.threads == 2
 
 
+def test_one_process_on_one_node_trains():
+    train = {"threads": 4, "processes": 2, "nodes": 2}
+    config, small = derived(ROOT / "tests/workflow/tiny.yaml", compute={"train": train})
+    assert (config.compute.train.processes, config.compute.train.nodes) == (2, 2)
+    assert (small.compute.train.processes, small.compute.train.nodes, small.compute.train.threads) == (1, 1, 4)
+
+
 def test_a_gpu_that_is_there_is_used_with_real_passes_and_pictures():
     config, small = derived(ROOT / "config/paper.yaml", gpu=True)
     assert small.compute.train == config.compute.train
