@@ -63,12 +63,15 @@ def asked_for(kind, *log, resumes=False, alone=False):
     }
 
 
-def retries_of_sweeps():
-    """How often a sweep may go on where its time was up, beside the retries that every job has; None: these alone.
+def more_tries_for_sweeps():
+    """Have sweeps go on as often as their time may be up, beside the retries that every job has.
 
-    On a machine of one's own nothing ends a job that takes its time.
+    When the workflow starts, as how its jobs are run is not known before. On a machine of one's own nothing ends a job
+    that takes its time.
     """
-    return None if workflow.local_exec else workflow.execution_settings.retries + cfg.tries_of_a_sweep() - 1
+    if not workflow.local_exec:
+        for name in ("search", "sweep"):
+            workflow.get_rule(name).restart_times += cfg.tries_of_a_sweep() - 1
 
 
 def not_on_several_nodes():

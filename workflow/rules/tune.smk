@@ -50,7 +50,6 @@ rule search:
         temp(paths.worker("{dataset}", "{method}", "{worker}", *STUDY)),
     log:
         paths.log("search", "{dataset}", "{method}", *STUDY, "worker{worker}"),
-    retries: retries_of_sweeps()
     conda:
         ENVIRONMENT
     threads: cfg.compute.sweep.threads
@@ -82,7 +81,6 @@ rule sweep:
         paths.choice("{dataset}", "{method}", *STUDY),
     log:
         paths.log("sweep", "{dataset}", "{method}", *STUDY),
-    retries: retries_of_sweeps()
     conda:
         ENVIRONMENT
     threads: cfg.compute.sweep.threads

@@ -1,5 +1,6 @@
 """What a process does that searches beside others in a test: the real search, whose epochs are drawn out and told."""
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ def search(config, method: str, worker: int | None, seconds: float) -> None:
     import ssp.jobs.lease
     import ssp.jobs.sweep
 
+    logging.basicConfig(level=logging.INFO)
     torch.set_num_threads(1)
     ssp.jobs.sweep.LOOK_S = ssp.jobs.lease.LOOK_S = 0.1
     real = ssp.jobs.cell.fit

@@ -15,7 +15,7 @@ import ssp.jobs.study
 import ssp.jobs.sweep
 from ssp.errors import ConfigError
 from ssp.jobs.cell import Cell
-from ssp.jobs.lease import LOOK_S
+from ssp.jobs.lease import LOOK_S, held
 from ssp.jobs.study import begin_trial, open_study, take_up
 from ssp.jobs.sweep import run_sweep, run_worker
 from ssp.jobs.tracking import Tracking
@@ -128,6 +128,28 @@ def test_a_slot_that_another_fills_between_the_look_and_the_lease_is_not_run_aga
     monkeypatch.setattr(ssp.jobs.sweep, "held", late)
     run_worker(config, "ucf101", "linear", 0)
     assert sum(states(config).values()) == 2
+
+
+def test_what_was_queued_and_never_asked_for_is_closed(tiny):
+    """By a process that was killed in between: it does not stay RUNNING, and no other slot has its trial."""
+    cell = cell_of(searching(tiny))
+    (study,) = take_up(cell)
+    study.enqueue_trial({"lr": 0.05}, user_attrs={"slot": 0})
+    trial = begin_trial(study, 1, {"lr": 0.02})
+    assert (trial.user_attrs["slot"], trial.suggest_float("lr", 0.001, 0.1, log=True)) == (1, 0.02)
+    assert states(cell.config) == {"FAIL": 1, "RUNNING": 1}
+
+
+@pytest.mark.slow
+def test_only_one_at_a_time_begins_a_trial(tiny):
+    config = searching(tiny, sweep__trials=1)
+    study = cell_of(config).paths.lease(cell_of(config).choice_file) / "study"
+    with held(study):
+        worker = start(config, 0)
+        until(lambda: worker[1].exists() and "waiting for process" in worker[1].read_text())
+        assert not told()
+    ended(worker)
+    assert sum(states(config).values()) == 1
 
 
 @pytest.mark.slow
