@@ -23,7 +23,8 @@ def search(config, method: str, worker: int | None, seconds: float) -> None:
     import ssp.jobs.lease
     import ssp.jobs.sweep
 
-    logging.basicConfig(level=logging.INFO)
+    logging.getLogger("ssp").addHandler(logging.StreamHandler())
+    logging.getLogger("ssp").setLevel(logging.INFO)
     torch.set_num_threads(1)
     ssp.jobs.sweep.LOOK_S = ssp.jobs.lease.LOOK_S = 0.1
     real = ssp.jobs.cell.fit
