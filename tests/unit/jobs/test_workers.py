@@ -142,14 +142,14 @@ def test_what_was_queued_and_never_asked_for_is_closed(tiny):
 
 @pytest.mark.slow
 def test_only_one_at_a_time_begins_a_trial(tiny):
-    config = searching(tiny, sweep__trials=1)
+    config = searching(tiny, sweep__trials=2)
     study = cell_of(config).paths.lease(cell_of(config).choice_file) / "study"
     with held(study):
         worker = start(config, 0)
         until(lambda: worker[1].exists() and "waiting for process" in worker[1].read_text())
         assert not told()
     ended(worker)
-    assert sum(states(config).values()) == 1
+    assert sum(states(config).values()) == 2
 
 
 @pytest.mark.slow
