@@ -141,15 +141,15 @@ def test_what_was_queued_and_never_asked_for_is_closed(tiny):
 
 
 @pytest.mark.slow
-def test_only_one_at_a_time_begins_a_trial(tiny):
-    config = searching(tiny, sweep__trials=2)
-    study = cell_of(config).paths.lease(cell_of(config).choice_file) / "study"
-    with held(study):
-        worker = start(config, 0)
-        until(lambda: worker[1].exists() and "waiting for process" in worker[1].read_text())
-        assert not told()
+def test_only_one_at_a_time_takes_up_a_study(tiny):
+    cell = cell_of(searching(tiny, sweep__trials=2))
+    with held(cell.paths.lease(cell.choice_file) / "study"):
+        worker = start(cell.config, 0)
+        until(lambda: worker[1].exists() and "scan backend" in worker[1].read_text())  # then it comes to that
+        time.sleep(1.0)
+        assert not cell.paths.journal("ucf101", "linear").exists()
     ended(worker)
-    assert sum(states(config).values()) == 2
+    assert sum(states(cell.config).values()) == 2
 
 
 @pytest.mark.slow
