@@ -15,8 +15,8 @@
   that is counted.
 
 Usage: python benchmarks/kill_cluster.py [--kills 20] [--seed 0] [--kinds K ...]
-Writes benchmarks/results/kill_cluster.md and .json, where --kinds is not given; exit code 1 when something did not
-hold.
+Writes benchmarks/results/kill_cluster.md and .json after each history, where --kinds is not given; exit code 1 when
+something did not hold.
 """
 
 from __future__ import annotations
@@ -282,9 +282,10 @@ def main() -> None:
             histories.append(history := one_history(slurm, root, len(histories), whole, left, rng))
             kinds = [kill.kind for kill in history.kills]
             print(f"history {len(histories)}: {kinds}: {history.problems or 'all held'}", flush=True)
+            report(args, about, compared, histories)
             if not history.kills:
                 break
-    report(args, about, compared, histories)
+    sys.exit(any(history.problems for history in histories))
 
 
 def one_history(slurm: Slurm, root: Path, number: int, whole: Path, left: list[str], rng: random.Random) -> History:
@@ -301,7 +302,7 @@ def one_history(slurm: Slurm, root: Path, number: int, whole: Path, left: list[s
 
 
 def report(args: argparse.Namespace, about: dict, compared: int, histories: list[History]) -> None:
-    """Write what was found, and end."""
+    """Write what was found so far."""
     kills = [(number, kill) for number, history in enumerate(histories, 1) for kill in history.kills]
     problems = [problem for history in histories for problem in history.problems]
     lines = [
@@ -330,7 +331,6 @@ finished run is asked for there. Jobs that went on without tracking: {sum(len(h.
         print(text)
     else:
         write("kill_cluster", found, text)
-    sys.exit(bool(problems))
 
 
 if __name__ == "__main__":
