@@ -1,12 +1,14 @@
 """Kill what a run on a cluster rests on, and compare its results with those of a run that nobody killed.
 
 - A real Slurm, two virtual nodes of this machine (tests/cluster/slurm.py: root, slurm-wlm and munge are needed); a
-  small config with three seeds, on a disk of its own, which can be full. Studies are in PostgreSQL, MLflow runs with a
-  server that has another database there (tests/services.py); each history has its own.
+  small config with three seeds, from the list of videos and the backbone on, on a disk of its own, which can be full.
+  Studies are in PostgreSQL, MLflow runs with a server that has another database there (tests/services.py); each history
+  has its own.
 - Kinds take turns: Snakemake (its jobs stay in the queue; unlocked and started again), the processes of a job, a job
   cancelled, a job requeued, slurmctld, slurmd, a node that vanishes with all that runs there, a disk that is full for
-  some seconds, PostgreSQL, the MLflow server. A kill comes at a seeded random moment while a job runs: for PostgreSQL a
-  search, for MLflow's server a search or a training. Whatever a kill ended is started again, servers on their old data.
+  some seconds, PostgreSQL, the MLflow server. A kill comes at a seeded random moment while a job runs: that of
+  PostgreSQL in the middle of a search, that of MLflow's server of a search or a training. Whatever a kill ended is
+  started again, servers on their old data.
 - What must hold: bytes of all results equal to those of a local, unkilled run; no temporary file, training state or
   trial left; no record and no choice made again once it was there; each trial of the budget told once; of each training
   and trial one finished MLflow run, and no run left open (tests/workflow/killing.py).
@@ -27,6 +29,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -44,13 +47,14 @@ from optuna.trial import TrialState
 from scan import machine, write
 
 from ssp.jobs.study import open_database
+from tests.cluster.conftest import copy_inputs
 from tests.cluster.slurm import REQUESTS, Slurm, Snakemake, missing
 from tests.cluster.slurm import running as slurm_running
 from tests.services import Service, database, mlflow_server, postgresql, slay, without_postgresql
 from tests.workflow.killing import RESULTS, Stores, essence, run_whole, verdict, write_config
 
-EPOCHS, STEPS, SEEDS = 20, 120, [0, 1, 2]
-SWEEP = {"trials": 4, "epochs": 10, "storage": "env:SSP_STUDIES"}
+EPOCHS, STEPS, SEEDS = 200, 120, [0, 1, 2]
+SWEEP = {"trials": 6, "epochs": 80, "storage": "env:SSP_STUDIES"}
 TRACKING = {"uri": "env:SSP_TRACKING"}
 CONFIG = ("--configfile", "tiny.yaml")
 DISK_MB = 400
@@ -183,7 +187,7 @@ KINDS: dict[str, Callable[[Scene, Snakemake, dict[str, str]], None]] = {
     "node vanishes": lambda scene, start, job: _node(scene.slurm, job),
     "job requeued": lambda scene, start, job: scene.slurm.ask("scontrol", "requeue", job["JobId"]),
 }
-SERVED = {"PostgreSQL": ("rule_sweep_",), "MLflow server": ("rule_sweep_", "rule_train_")}  # jobs that need the servers
+SERVED = {"PostgreSQL": ("sweep",), "MLflow server": ("sweep", "train")}  # rules that need the servers
 
 
 def run_killed(scene: Scene, left: list[str], rng: random.Random) -> History:
@@ -223,11 +227,23 @@ def _meet(scene: Scene, start: Snakemake, left: list[str], rng: random.Random) -
             time.sleep(rng.uniform(0, LATEST_S))
             jobs = running(scene.slurm)
             for kind in left:
-                if found := [job for job in jobs if job["Comment"].startswith(SERVED.get(kind, ""))]:
+                training = _training(scene.folder, SERVED.get(kind, ()))
+                if found := [job for job in jobs if kind not in SERVED or job["Comment"] in training]:
                     return kind, rng.choice(found)
         scene.look()
         time.sleep(0.2)
     return None
+
+
+def _training(folder: Path, rules: tuple[str, ...]) -> list[str]:
+    """Jobs of some rules that have trained an epoch, as their logs say; named as in Slurm's comments."""
+    found = []
+    for log in (log for rule in rules for log in (folder / RESULTS / "logs" / rule).rglob("*.log")):
+        with suppress(FileNotFoundError):  # Snakemake removes it before another try
+            if "epoch " in log.read_text(errors="replace"):
+                rule, *cell = log.relative_to(folder / RESULTS / "logs").with_suffix("").parts
+                found.append(f"rule_{rule}_wildcards_{'_'.join(cell).replace('_seed', '_')}")
+    return found
 
 
 def told_twice(stores: Stores, tracked: bool) -> list[str]:
@@ -293,7 +309,9 @@ def one_history(slurm: Slurm, root: Path, number: int, whole: Path, left: list[s
     place = root / f"killed-{number}"
     with disk(place), servers(root / f"mlflow-{number}") as (cluster, mlflow):
         slurm.environment |= {name: os.environ[name] for name in ("SSP_STUDIES", "SSP_TRACKING")}
-        prepare(place)
+        (place / "run").mkdir()
+        copy_inputs(whole, place / "run")
+        shutil.rmtree(place / "run/data/tiny/breakfast/frames")
         history = run_killed(Scene(slurm, place / "run", cluster, mlflow), left, rng)
         stores = Stores([open_database(SWEEP["storage"])], mlflow.address)
         tracked = not SERVED.keys() & {kill.kind for kill in history.kills}

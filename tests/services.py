@@ -113,7 +113,7 @@ def mlflow_server(store: str, folder: Path) -> Iterator[Service]:
     folder.mkdir()
     command = [sys.executable, "-m", "mlflow", "server", "--artifacts-destination", str(folder)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": store}
+    environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": store, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     server: subprocess.Popen
 
     def start() -> None:
