@@ -161,7 +161,8 @@ def _node(slurm: Slurm, job: dict[str, str]) -> None:
     slurm.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=vanished")
     time.sleep(DOWN_S)
     slurm.ask("slurmd", "-N", node)
-    slurm.ask("scontrol", "update", f"nodename={node}", "state=resume")
+    with suppress(subprocess.CalledProcessError):  # it may have come back by itself
+        slurm.ask("scontrol", "update", f"nodename={node}", "state=resume")
 
 
 def _disk(folder: Path) -> None:
