@@ -38,6 +38,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -53,12 +54,13 @@ from tests.cluster.slurm import running as slurm_running
 from tests.services import Service, database, mlflow_server, postgresql, slay, without_postgresql
 from tests.workflow.killing import RESULTS, Stores, essence, run_whole, verdict, write_config
 
-EPOCHS, STEPS, SEEDS = 200, 120, [0, 1, 2]
+EPOCHS, STEPS, SEEDS = 300, 120, [0, 1, 2]
 SWEEP = {"trials": 6, "epochs": 80, "storage": "env:SSP_STUDIES"}
 TRACKING = {"uri": "env:SSP_TRACKING"}
 CONFIG = ("--configfile", "tiny.yaml")
 DISK_MB = 400
 DOWN_S, PAUSE_S, LATEST_S = 4.0, 3.0, 8.0  # of a daemon; after a kill; of a kill since a job was seen to run
+AWAY_S = 20.0  # of a server: longer than its clients ask again
 LIMIT_S = 1200  # of one history
 
 
@@ -140,7 +142,7 @@ def processes(job: dict[str, str]) -> list[int]:
 
 def _service(service: Service) -> None:
     service.kill()
-    time.sleep(DOWN_S)
+    time.sleep(AWAY_S)
     service.start()
 
 
@@ -188,7 +190,7 @@ KINDS: dict[str, Callable[[Scene, Snakemake, dict[str, str]], None]] = {
     "node vanishes": lambda scene, start, job: _node(scene.slurm, job),
     "job requeued": lambda scene, start, job: scene.slurm.ask("scontrol", "requeue", job["JobId"]),
 }
-SERVED = {"PostgreSQL": ("sweep",), "MLflow server": ("sweep", "train")}  # rules that need the servers
+SERVED = {"PostgreSQL": ("rule_sweep_",), "MLflow server": ("rule_sweep_", "rule_train_")}  # jobs that need the servers
 
 
 def run_killed(scene: Scene, left: list[str], rng: random.Random) -> History:
@@ -228,23 +230,22 @@ def _meet(scene: Scene, start: Snakemake, left: list[str], rng: random.Random) -
             time.sleep(rng.uniform(0, LATEST_S))
             jobs = running(scene.slurm)
             for kind in left:
-                training = _training(scene.folder, SERVED.get(kind, ()))
-                if found := [job for job in jobs if kind not in SERVED or job["Comment"] in training]:
+                found = [job for job in jobs if job["Comment"].startswith(SERVED.get(kind, ""))]
+                if found := [job for job in found if kind not in SERVED or _trains(scene.folder, job)]:
                     return kind, rng.choice(found)
         scene.look()
         time.sleep(0.2)
     return None
 
 
-def _training(folder: Path, rules: tuple[str, ...]) -> list[str]:
-    """Jobs of some rules that have trained an epoch, as their logs say; named as in Slurm's comments."""
-    found = []
-    for log in (log for rule in rules for log in (folder / RESULTS / "logs" / rule).rglob("*.log")):
-        with suppress(FileNotFoundError):  # Snakemake removes it before another try
-            if "epoch " in log.read_text(errors="replace"):
-                rule, *cell = log.relative_to(folder / RESULTS / "logs").with_suffix("").parts
-                found.append(f"rule_{rule}_wildcards_{'_'.join(cell).replace('_seed', '_')}")
-    return found
+def _trains(folder: Path, job: dict[str, str]) -> bool:
+    """Whether a job has trained an epoch, as its log says, which may still be that of an earlier try."""
+    rule, _, cell = job["Comment"].removeprefix("rule_").partition("_wildcards_")
+    log = folder / RESULTS / "logs" / rule / f"{re.sub(r'_(?=[0-9]$)', '/seed', cell).replace('_', '/')}.log"
+    with suppress(FileNotFoundError):
+        own = log.stat().st_mtime > datetime.fromisoformat(job["StartTime"]).timestamp()
+        return own and "epoch " in log.read_text(errors="replace")
+    return False
 
 
 def told_twice(stores: Stores, tracked: bool) -> list[str]:
@@ -324,6 +325,7 @@ def report(args: argparse.Namespace, about: dict, compared: int, histories: list
     """Write what was found so far."""
     kills = [(number, kill) for number, history in enumerate(histories, 1) for kill in history.kills]
     problems = [problem for history in histories for problem in history.problems]
+    said = Counter(line for history in histories for line in history.said)
     lines = [
         f"| {place} | {kill.kind} | {number} | {', '.join(kill.jobs) or 'none'} |"
         for place, (number, kill) in enumerate(kills, 1)
@@ -339,6 +341,10 @@ Compared: {compared} files of each history with those of a local run that nobody
 over; records and choices that were made again; trials of each place in the budget; finished MLflow runs, one for each
 training and trial. Where PostgreSQL or the MLflow server was killed, runs may be open or missing: no more than one
 finished run is asked for there. Jobs that went on without tracking: {sum(len(h.untracked) for h in histories)}.
+
+What jobs ended with that were not killed:
+
+{chr(10).join(f"- {count} x `{line}`" for line, count in said.items()) or "- nothing"}
 
 | kill | of | history | jobs that ran |
 | ---: | --- | ---: | --- |
