@@ -25,5 +25,9 @@ class StorageError(SSPError):
     """A file cannot be written: the disk is full or read-only, or permission is missing."""
 
 
+class ServiceError(SSPError):
+    """A database or server that the config names does not answer; nobody has to change anything for the next time."""
+
+
 class RecordError(SSPError):
     """A result record, predictions file or study contradicts its schema or its neighbours."""

@@ -4,7 +4,8 @@ Design choices
 - A job writes a line beside its log when it begins and one when it ends by itself. Where the second is missing it was
   killed, and Slurm knows why. A killed job of which Slurm says no more, or that was not Slurm's, may have been short of
   memory and time both.
-- A mistake of the user fails again at once, with its one line: no retry mends it.
+- A mistake of the user fails again at once, with its one line: no retry mends it. A full disk and a server that is away
+  are none.
 - What was before the present start of the workflow does not count: the config or the machine may be another. The copy
   of the config says when that was, on the same disk's clock.
 """
@@ -19,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ssp.errors import SSPError, StorageError
+from ssp.errors import ServiceError, SSPError, StorageError
 from ssp.files import batch_job
 from ssp.training.stopping import ProcessLost
 
@@ -96,7 +97,8 @@ def _reason(error: BaseException | None) -> tuple[str, BaseException | None]:
     if error is None or (isinstance(error, SystemExit) and not error.code):
         return SUCCESS, None
     cause = error.__context__ if isinstance(error, SystemExit) else error
-    if isinstance(cause, SSPError) and not isinstance(cause, StorageError):  # a disk may have room the next time
+    # A disk may have room the next time, and a server be there again.
+    if isinstance(cause, SSPError) and not isinstance(cause, StorageError | ServiceError):
         return MISTAKE, cause
     return MEMORY if isinstance(cause, MemoryError) else ERROR, None
 

@@ -16,17 +16,20 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from ssp.config import Recipe, slice_hash
-from ssp.config.secret import resolve, without_secret
-from ssp.errors import ConfigError, RecordError
+from ssp.config.secret import ENVIRONMENT, public, resolve, without_secret
+from ssp.errors import ConfigError, RecordError, ServiceError
 from ssp.jobs.cell import Cell
 
 JOURNAL, LOCK = "journal", ".lock"  # the second as Optuna appends it
@@ -52,7 +55,7 @@ def open_study(cell: Cell, rung: int = 0) -> optuna.Study:
     """The study of a rung, made if need be.
 
     Raises:
-        ConfigError: the database cannot be opened.
+        ConfigError, ServiceError: the database cannot be opened.
         RecordError: the journal is damaged.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -168,7 +171,7 @@ def open_storage(address: str, journal: Path) -> BaseStorage:
     """The journal file where `address` is "journal", else the database there; both are made if need be.
 
     Raises:
-        ConfigError: the database cannot be opened.
+        ConfigError, ServiceError: the database cannot be opened.
     """
     if address == JOURNAL:
         journal.parent.mkdir(parents=True, exist_ok=True)
@@ -179,13 +182,41 @@ def open_storage(address: str, journal: Path) -> BaseStorage:
 
 
 def open_database(address: str) -> RDBStorage:
-    """A relational database, as `sweep.storage` says; its tables must be made by one process before several use it."""
-    from sqlalchemy.exc import SQLAlchemyError
+    """A relational database, as `sweep.storage` says; its tables must be made by one process before several use it.
+
+    Raises:
+        ConfigError: the address is wrong.
+        ServiceError: nothing answers there.
+    """
+    from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
     url = resolve(address, "sweep.storage")
     try:
         # Trials last for hours, within which servers and firewalls close what is silent.
         return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
     except (SQLAlchemyError, ImportError, ValueError) as error:
-        reason = without_secret(str(getattr(error, "orig", None) or error).splitlines()[0], url)
-        raise ConfigError(f"sweep.storage: cannot be opened ({reason}); give a reachable URL, or journal") from None
+        kind = ServiceError if isinstance(error, OperationalError) else ConfigError
+        raise kind(f"sweep.storage: cannot be opened ({_said(error, url)}); give a reachable URL, or journal") from None
+
+
+@contextmanager
+def reached(cell: Cell) -> Iterator[None]:
+    """A block that reads and writes a study, whose database may go away at any moment.
+
+    Raises:
+        ServiceError: it has; who comes next goes on with what was told to it.
+    """
+    address = cell.config.sweep.storage
+    try:
+        yield
+    except StorageInternalError as error:  # Optuna's, for all that a database says
+        shown = address if address.startswith(ENVIRONMENT) else public(address)
+        reason = _said(error.__cause__ or error, resolve(address, "sweep.storage"))
+        raise ServiceError(
+            f"sweep.storage: {shown} fails ({reason}); run again when it is well, finished trials are kept"
+        ) from None
+
+
+def _said(error: BaseException, url: str) -> str:
+    """The first line of what a database or its driver says."""
+    return without_secret(str(getattr(error, "orig", None) or error).splitlines()[0], url)

@@ -46,7 +46,7 @@ from ssp.errors import ConfigError
 from ssp.files import write_text, writing
 from ssp.jobs.cell import Cell, together, tracked_params
 from ssp.jobs.lease import LOOK_S, held, lease
-from ssp.jobs.study import FINISHED, begin_trial, finished_trials, interrupted_trials, remaining_slots, take_up
+from ssp.jobs.study import FINISHED, begin_trial, finished_trials, interrupted_trials, reached, remaining_slots, take_up
 from ssp.jobs.tracking import TrackedRun, Tracking
 from ssp.jobs.trial import hyperparameters, start_params, suggest, train_trial, trial_number, trial_result, trial_states
 from ssp.methods.space import search_space
@@ -64,11 +64,12 @@ def run_sweep(config: Config, dataset: str, method: str, study: int | None = Non
     Raises:
         ConfigError: the names are not in the config, or the storage cannot be opened.
         RecordError: the study's journal is damaged.
+        ServiceError: the storage or the tracking server does not answer, or does no more.
         StorageError: a file cannot be written.
     """
     cell = _cell(config, dataset, method, study)
     path = cell.paths.choice(dataset, method, study)
-    with together(cell) as cell, lease(cell.paths.lease(path), [path]) as draft, stoppable():
+    with together(cell) as cell, reached(cell), lease(cell.paths.lease(path), [path]) as draft, stoppable():
         return _Search(cell).choose(draft / path.name) if draft else load_choice(path, config, dataset, method, study)
 
 
@@ -88,6 +89,7 @@ def run_worker(config: Config, dataset: str, method: str, worker: int, study: in
     Raises:
         ConfigError: the names are not in the config, or the storage cannot be opened.
         RecordError: the study's journal is damaged.
+        ServiceError: the storage or the tracking server does not answer, or does no more.
         StorageError: a file cannot be written.
     """
     cell = _cell(config, dataset, method, study)
@@ -96,7 +98,7 @@ def run_worker(config: Config, dataset: str, method: str, worker: int, study: in
     if torch.cuda.is_available():  # workers on one machine, which sees the GPUs of all
         torch.cuda.set_device(worker * config.processes("sweep") % torch.cuda.device_count())
     mark = cell.paths.worker(dataset, method, worker, study)
-    with together(cell) as cell, lease(cell.paths.lease(mark), [mark]) as draft, stoppable():
+    with together(cell) as cell, reached(cell), lease(cell.paths.lease(mark), [mark]) as draft, stoppable():
         if draft:
             _Search(cell).help()
             write_text(draft / mark.name, "")

@@ -21,7 +21,8 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ssp.config import Config, slice_hash
 from ssp.config.secret import ENVIRONMENT, public, resolve, without_secret
-from ssp.errors import ConfigError
+from ssp.errors import ConfigError, ServiceError
 from ssp.files import remove_leftovers, temporary_path, write_json
 from ssp.paths import Paths
 
@@ -64,7 +65,8 @@ def init_tracking(config: Config) -> Path:
     """Make or upgrade the database, make the experiment, and write `ready.json` with their names.
 
     Raises:
-        ConfigError: the database cannot be opened, or no MLflow server answers.
+        ConfigError: the database cannot be opened, or the experiment was deleted.
+        ServiceError: no database or MLflow server answers.
     """
     paths, uri = Paths.of(config), tracking_uri(config)
     paths.mlflow.mkdir(parents=True, exist_ok=True)
@@ -75,15 +77,16 @@ def init_tracking(config: Config) -> Path:
     else:
         _make_database(uri, shown_uri(config))
         location = (paths.mlflow / "artifacts").resolve().as_uri()
-    client = _client(uri)
-    found = client.get_experiment_by_name(name)
+    with _asking(uri, shown_uri(config)):
+        client = _client(uri)
+        found = client.get_experiment_by_name(name)
+        identity = found.experiment_id if found else client.create_experiment(name, artifact_location=location)
     if found and found.lifecycle_stage != "active":
         raise ConfigError(
             f"tracking.experiment: '{name}' was deleted at {shown_uri(config)}; restore it or name another one"
         )
     if found and config.tracking.uri is None and found.artifact_location != location:
         _follow(uri, found.artifact_location, location)
-    identity = found.experiment_id if found else client.create_experiment(name, artifact_location=location)
     ready = paths.mlflow / "ready.json"
     write_json(ready, _place(config) | {"experiment_id": identity})
     return ready
@@ -118,7 +121,7 @@ def _check_server(uri: str, shown: str) -> None:
             pass
     except (urllib.error.URLError, OSError, ValueError) as error:
         reason = without_secret(str(getattr(error, "reason", error)), uri)
-        raise ConfigError(
+        raise ServiceError(
             f"tracking.uri: no MLflow server answers at {shown} ({reason}); "
             "start it, or set tracking.uri to null for a database of its own"
         ) from None
@@ -145,7 +148,7 @@ def _upgrade_database(uri: str, shown: str) -> None:
     """What `mlflow db upgrade` does; `shown` is for messages."""
     from mlflow.db import upgrade
     from sqlalchemy import create_engine, inspect
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
     _quiet_mlflow()
     try:
@@ -155,7 +158,8 @@ def _upgrade_database(uri: str, shown: str) -> None:
         upgrade.callback(uri)
     except (SQLAlchemyError, OSError, ImportError, ValueError) as error:
         reason = without_secret(str(getattr(error, "orig", None) or error).splitlines()[0], uri)
-        raise ConfigError(f"tracking.uri: {shown} cannot be opened ({reason}); mend or remove it") from None
+        kind = ServiceError if isinstance(error, OperationalError) else ConfigError
+        raise kind(f"tracking.uri: {shown} cannot be opened ({reason}); mend or remove it") from None
 
 
 def _quiet_mlflow() -> None:
@@ -169,6 +173,23 @@ def _client(uri: str) -> MlflowClient:
 
     _quiet_mlflow()
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@contextmanager
+def _asking(uri: str, shown: str) -> Iterator[None]:
+    """A block that asks the tracking store; `shown` is its address for messages.
+
+    Raises:
+        ServiceError: it does not answer, or refuses.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        reason = without_secret(str(error).splitlines()[0], uri)
+        raise ServiceError(f"tracking.uri: {shown} takes no runs ({reason}); mend or restart it") from None
 
 
 def _survives(method: Callable) -> Callable:
@@ -241,7 +262,8 @@ class Tracking:
         if {key: known.get(key) for key in expected} != expected:  # a command by hand: no rule came before
             known = json.loads(init_tracking(config).read_text())
         self.experiment_id = str(known["experiment_id"])
-        self.client = _client(self.uri)
+        with _asking(self.uri, self.public_uri):
+            self.client = _client(self.uri)
         self._worked = False
 
     def start(
@@ -262,19 +284,17 @@ class Tracking:
             parent: id of the run that it is nested under.
             resume: go on in an open run of this key and the same config, data and backbone, if there is one; other open
                 runs of the key are closed as KILLED.
-        """
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
 
+        Raises:
+            ServiceError: the store does not answer, and has not yet.
+        """
         try:
-            run = TrackedRun(self.client, self._open(key, kind, tags, parent, resume))
-        except (MlflowException, SQLAlchemyError, OSError) as error:
-            reason = without_secret(str(error).splitlines()[0], self.uri)
+            with _asking(self.uri, self.public_uri):
+                run = TrackedRun(self.client, self._open(key, kind, tags, parent, resume))
+        except ServiceError as error:
             if not self._worked:
-                raise ConfigError(
-                    f"tracking.uri: {self.public_uri} takes no runs ({reason}); mend or restart it"
-                ) from None
-            log.warning("tracking stopped for %s %s: %s", kind, key, reason)
+                raise
+            log.warning("tracking stopped for %s %s: %s", kind, key, error)
             return TrackedRun(self.client, "", broken=True)
         self._worked = True
         return run

@@ -32,9 +32,9 @@ def addresses(tmp_path_factory: pytest.TempPathFactory):
     if why := services.without_postgresql():
         pytest.skip(why)
     with ExitStack() as started:
-        cluster = started.enter_context(services.postgresql())
+        cluster = started.enter_context(services.postgresql()).address
         store, folder = services.database(cluster, "runs"), tmp_path_factory.mktemp("mlflow") / "server"
-        server = started.enter_context(services.mlflow_server(store, folder))
+        server = started.enter_context(services.mlflow_server(store, folder)).address
         yield services.database(cluster, "studies"), server.replace("//", "//me:a-secret-of-mlflow@")
 
 

@@ -159,7 +159,7 @@ def postgresql() -> Iterator[str]:
     if why := without_postgresql():
         pytest.skip(why)
     with services.postgresql() as server:
-        yield server
+        yield server.address
 
 
 def test_postgresql_loses_nothing(postgresql, bench, capfd):
@@ -176,7 +176,8 @@ def test_postgresql_loses_nothing(postgresql, bench, capfd):
 def test_a_sweep_and_a_training_with_a_server(postgresql, bench, capfd):
     """`tracking.uri` of an MLflow server and `sweep.storage` of PostgreSQL, through the commands alone."""
     folder = bench / "server"
-    with mlflow_server(database(postgresql, "server"), folder) as uri:
+    with mlflow_server(database(postgresql, "server"), folder) as server:
+        uri = server.address
         _fresh(bench, {"uri": uri}, database(postgresql, "studies"))
         cell = "--dataset ucf101 --method linear"
         for words in ("tracking init", f"sweep {cell}", f"train {cell} --seed 0", "costs", "tables"):

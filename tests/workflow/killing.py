@@ -8,8 +8,11 @@
   costs, and MLflow's and Optuna's own files); no temporary file is left; no trial and no MLflow run stays RUNNING,
   and each run that a record names is finished.
 
-Used by benchmarks/kill_anywhere.py, and by a short test.
+Used by benchmarks/kill_anywhere.py, and by a short test; what must hold at the end also by benchmarks/kill_cluster.py,
+whose studies and MLflow runs are elsewhere.
 """
+
+from __future__ import annotations
 
 import contextlib
 import hashlib
@@ -17,19 +20,25 @@ import json
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from ssp.jobs.warm import ADDRESS
 from ssp.records.usage import read_usage
+from tests.services import slay
 from tests.workflow.running import ROOT, TINY
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
 
 RESULTS = Path("results/tiny")
 UNLIKE = ("logs/", "mlflow/", "state/", "report.html", "costs.json", "tables/costs.", "SHA256SUMS")
@@ -101,9 +110,7 @@ class Start:
         self.process.kill()
         self.process.wait()
         while alive := running(self.folder):
-            for pid in alive:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            slay(*alive)
             time.sleep(0.02)
 
 
@@ -256,26 +263,53 @@ def essence(folder: Path) -> dict[str, str]:
     return found
 
 
-def leftovers(folder: Path) -> list[str]:
-    """Temporary files, states of trainings that are over, trials and MLflow runs that seem to go on."""
-    import optuna
-    from mlflow import MlflowClient
+@dataclass
+class Stores:
+    """Where a run keeps its studies, and the address of its MLflow runs."""
+
+    studies: list[BaseStorage]
+    tracking: str
+
+    def trials(self) -> list[tuple[str, FrozenTrial]]:
+        """All trials, with the names of their studies."""
+        import optuna
+
+        names = [(name, of) for of in self.studies for name in optuna.get_all_study_names(of)]
+        found = [(name, optuna.load_study(study_name=name, storage=of)) for name, of in names]
+        return [(name, trial) for name, study in found for trial in study.get_trials(deepcopy=False)]
+
+    def runs(self) -> list[Run]:
+        """All MLflow runs."""
+        from mlflow import MlflowClient
+
+        client = MlflowClient(self.tracking, registry_uri=self.tracking)
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        return client.search_runs(experiments, max_results=10_000)
+
+
+def beside(folder: Path) -> Stores:
+    """Where they are by default: beside the results."""
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     results = folder / RESULTS
+    journals = sorted(results.glob("state/sweeps/*/*.journal"))
+    studies = [JournalStorage(JournalFileBackend(str(journal))) for journal in journals]
+    return Stores(studies, f"sqlite:///{results}/mlflow/mlflow.db")
+
+
+def leftovers(folder: Path, stores: Stores) -> list[str]:
+    """Temporary files, states of trainings that are over, trials that seem to go on."""
     found = [path.relative_to(folder).as_posix() for path in folder.rglob("*.tmp*") if ".snakemake" not in path.parts]
     found += [f"state of {cell}" for cell in safe_epochs(folder)]
-    for journal in sorted(results.glob("state/sweeps/*/*.journal")):
-        storage = JournalStorage(JournalFileBackend(str(journal)))
-        for name in optuna.get_all_study_names(storage):
-            for trial in optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False):
-                if not trial.state.is_finished():
-                    found.append(f"{name}: trial {trial.number} {trial.state.name}")
-    client = MlflowClient(f"sqlite:///{results}/mlflow/mlflow.db")
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    runs = {run.info.run_id: run for run in client.search_runs(experiments, max_results=10_000)}
-    found += [f"MLflow run RUNNING: {run.info.run_name}" for run in runs.values() if run.info.status == "RUNNING"]
+    trials = [(name, trial) for name, trial in stores.trials() if not trial.state.is_finished()]
+    return found + [f"{name}: trial {trial.number} {trial.state.name}" for name, trial in trials]
+
+
+def open_runs(folder: Path, stores: Stores) -> list[str]:
+    """MLflow runs that seem to go on, and records whose run did not come to its end."""
+    results, runs = folder / RESULTS, {run.info.run_id: run for run in stores.runs()}
+    found = [f"MLflow run RUNNING: {run.info.run_name}" for run in runs.values() if run.info.status == "RUNNING"]
     for record in sorted((results / "records").rglob("*.json")):
         named = runs.get(json.loads(record.read_bytes())["run"]["mlflow_run_id"])
         if named is None or named.info.status != "FINISHED":
@@ -283,8 +317,21 @@ def leftovers(folder: Path) -> list[str]:
     return found
 
 
-def verdict(whole: Path, folder: Path) -> list[str]:
-    """Everything that did not hold in a folder whose workflow came to its end."""
+def different(whole: Path, folder: Path) -> list[str]:
+    """Files that differ from those of an unkilled run."""
     ours, theirs = essence(folder), essence(whole)
-    different = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
-    return [f"other bytes than unkilled: {name}" for name in different] + [f"left: {n}" for n in leftovers(folder)]
+    return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+
+
+def verdict(whole: Path, folder: Path, stores: Stores | None = None, *, tracked: bool = True) -> list[str]:
+    """Everything that did not hold in a folder whose workflow came to its end.
+
+    Args:
+        whole: folder of a run that nobody killed.
+        folder: of the run.
+        stores: its own; by default beside its results.
+        tracked: the tracking store was there all the time, so that MLflow runs must have come to their end, too.
+    """
+    stores = stores or beside(folder)
+    left = leftovers(folder, stores) + (open_runs(folder, stores) if tracked else [])
+    return [f"other bytes than unkilled: {name}" for name in different(whole, folder)] + [f"left: {n}" for n in left]

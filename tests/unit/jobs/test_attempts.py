@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ssp.errors import ConfigError, StorageError
+from ssp.errors import ConfigError, ServiceError, StorageError
 from ssp.jobs.attempts import MEMORY, TIME, begin, end, growth
 from ssp.training.stopping import ProcessLost
 
@@ -143,7 +143,8 @@ def test_each_attempt_counts_for_what_it_was(job, slurm):
 
 def test_only_a_mistake_fails_again_at_once_and_only_until_the_workflow_starts_again(job):
     log, config = job
-    for error in (leaving(StorageError("full")), ValueError("a defect"), SystemExit(2), None):
+    others = leaving(StorageError("full")), leaving(ServiceError("away")), ValueError("a defect"), SystemExit(2), None
+    for error in others:
         begin(log, config)
         end(log, error)
     assert begin(log, config) is None

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 import ssp.jobs.cell
 import ssp.jobs.sweep
 import ssp.jobs.trial
-from ssp.errors import ConfigError, RecordError
+from ssp.errors import ConfigError, RecordError, ServiceError
 from ssp.jobs.cell import Cell
 from ssp.jobs.study import open_storage, open_study
 from ssp.jobs.sweep import run_sweep
@@ -249,8 +249,32 @@ def test_relational_storage(tiny, tmp_path, monkeypatch):
     )
     (summary,) = optuna.get_all_study_summaries(address)
     assert summary.study_name.startswith("tiny/ucf101/linear/") and summary.n_trials == 2
-    with pytest.raises(ConfigError, match=r"sweep\.storage: cannot be opened \(unable to open database file\)"):
+    with pytest.raises(ServiceError, match=r"sweep\.storage: cannot be opened \(unable to open database file\)"):
         run_sweep(tiny(sweep__storage="sqlite:////no/such/folder/x.db"), "ucf101", "linear")
+
+
+def test_a_database_that_goes_away_is_one_line_and_the_next_try_goes_on(tiny, tmp_path, monkeypatch):
+    """A file that is moved away in the second trial, as a server that is stopped; then it is there again."""
+    database, aside, curves = tmp_path / "studies.db", tmp_path / "aside.db", [[60], [90], [50]]
+    scripted(monkeypatch, curves)
+    whole = run_sweep(tiny(name="whole", sweep__trials=3, sweep__epochs=1), "ucf101", "linear")
+    scripted(monkeypatch, curves)
+    fit, trials = ssp.jobs.cell.fit, []
+
+    def training(*args, **kwargs):
+        trials.append(kwargs)
+        if len(trials) == 2:
+            database.rename(aside)
+        yield from fit(*args, **kwargs)
+
+    monkeypatch.setattr(ssp.jobs.cell, "fit", training)
+    config = tiny(sweep__storage=f"sqlite:///{database}", sweep__trials=3, sweep__epochs=1)
+    with pytest.raises(ServiceError, match=rf"^sweep\.storage: sqlite:///{database} fails \(.+\); run again .+kept$"):
+        run_sweep(config, "ucf101", "linear")
+    aside.replace(database)
+    scripted(monkeypatch, curves[1:])
+    resumed = run_sweep(config, "ucf101", "linear")
+    assert resumed.trials == whole.trials and resumed.run.interrupted == 1
 
 
 def test_a_trial_that_is_asked_to_stop_goes_on_with_its_next_step(tiny, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from ssp.errors import ConfigError
+from ssp.errors import ConfigError, ServiceError, SSPError
 from ssp.jobs.tracking import TrackedRun, Tracking, init_tracking, tracking_uri
 from ssp.paths import Paths
 from tests import copies
@@ -123,7 +123,7 @@ def test_no_server_is_one_line(tiny):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ServiceError) as caught:
         init_tracking(tiny(tracking={"uri": uri}))
     line = str(caught.value)
     assert line.startswith(f"tracking.uri: no MLflow server answers at {uri} (") and "\n" not in line
@@ -133,7 +133,7 @@ def test_no_server_is_one_line(tiny):
 def test_database_that_is_none_is_one_line(tiny, tmp_path, damage):
     path = tmp_path / "broken.db"
     path.write_text("this is no database, " * 100) if damage == "text" else path.mkdir()
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(SSPError) as caught:
         init_tracking(tiny(tracking={"uri": f"sqlite:///{path}"}))
     line = str(caught.value)
     assert line.startswith(f"tracking.uri: sqlite:///{path} cannot be opened (") and "\n" not in line
@@ -141,7 +141,7 @@ def test_database_that_is_none_is_one_line(tiny, tmp_path, damage):
 
 def test_passwords_stay_out_of_files_and_messages(tiny):
     config = tiny(tracking={"uri": "postgresql+psycopg2://me:secret@127.0.0.1:1/db"})
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ServiceError) as caught:
         init_tracking(config)
     assert "me:***@127.0.0.1:1/db" in str(caught.value) and "secret" not in str(caught.value)
 
@@ -157,7 +157,7 @@ def test_an_address_from_the_environment_is_nowhere_written(tiny, tiny_data, mon
     assert "env:SSP_TRACKING" in ready.read_text() and str(tiny_data) not in ready.read_text()
     assert Tracking(config).experiment_id == tracking.experiment_id
     monkeypatch.setenv("SSP_TRACKING", "http://me:secret@127.0.0.1:1")
-    with pytest.raises(ConfigError, match=r"no MLflow server answers at env:SSP_TRACKING \(.*refused") as caught:
+    with pytest.raises(ServiceError, match=r"no MLflow server answers at env:SSP_TRACKING \(.*refused") as caught:
         Tracking(config)
     assert "secret" not in str(caught.value)
     monkeypatch.delenv("SSP_TRACKING")
