@@ -96,7 +96,9 @@ def test_workers_climb_together_and_the_sweep_only_chooses(tiny, tmp_path, stora
 def test_a_killed_worker_is_gone_on_with_at_its_epoch_by_another(tiny):
     """Trials that finish meanwhile would have its trial proposed anew, which it must not be."""
     config = searching(tiny, sweep__trials=5)
-    dying, other = start(config, 0, 8.0, "vpt"), start(config, 1, 0.0, "vpt")
+    dying = start(config, 0, 600.0, "vpt")
+    until(told)
+    other = start(config, 1, 0.0, "vpt")
     until(lambda: states(config, method="vpt")["COMPLETE"] + states(config, method="vpt")["PRUNED"] >= 3)
     begun = [line for line in told() if line[0] == str(dying[0].pid)]
     (lr,) = {lr for _, lr, *_ in begun}
