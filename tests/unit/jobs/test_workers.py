@@ -96,8 +96,10 @@ def test_workers_climb_together_and_the_sweep_only_chooses(tiny, tmp_path, stora
 def test_a_killed_worker_is_gone_on_with_at_its_epoch_by_another(tiny):
     """Trials that finish meanwhile would have its trial proposed anew, which it must not be."""
     config = searching(tiny, sweep__trials=5)
-    dying = start(config, 0, 600.0, "vpt")
-    until(told)
+    slots = cell_of(config, "vpt").paths.lease(cell_of(config, "vpt").choice_file) / "slots"
+    with held(slots / "0"):  # the start; what comes next is proposed by what has finished
+        dying = start(config, 0, 600.0, "vpt")
+        until(told)
     other = start(config, 1, 0.0, "vpt")
     until(lambda: states(config, method="vpt")["COMPLETE"] + states(config, method="vpt")["PRUNED"] >= 3)
     begun = [line for line in told() if line[0] == str(dying[0].pid)]
