@@ -15,6 +15,7 @@
 - Where PostgreSQL or the MLflow server was killed, a run may stay open or lack curves: a training whose tracker fails
   goes on without it, and says so. So there no more than one finished run is asked for. How many jobs went on like
   that is counted.
+- Processes of a job are found by its number: those of another Slurm that runs here meanwhile would be killed, too.
 
 Usage: python benchmarks/kill_cluster.py [--kills 20] [--seed 0] [--kinds K ...]
 Writes benchmarks/results/kill_cluster.md and .json after each history, where --kinds is not given; exit code 1 when
