@@ -21,7 +21,7 @@ from tests.cluster.conftest import CONFIG, copy_inputs, finished
 from tests.cluster.slurm import Slurm, wait_for
 from tests.workflow.killing import RESULTS, essence
 
-pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.timeout(3600)]
 WORKER = "rule_search_wildcards_breakfast_ssp_"
 HOLDERS = RESULTS / "state/leases/sweeps/breakfast/ssp.json/slots"
 
@@ -81,7 +81,7 @@ def test_a_worker_is_killed_and_nothing_is_lost(slurm: Slurm, local: Path, addre
         tmp_path, "tables", "--configfile", CONFIG, "--default-resources", "slurm_partition=both"
     )
     slot = _kill_one(tmp_path, studies)
-    finished(tmp_path, start.wait(800))
+    finished(tmp_path, start.wait())
 
     jobs = Counter(job["Comment"] for job in slurm.jobs()[before:])
     assert jobs[f"{WORKER}0"] + jobs[f"{WORKER}1"] == 3 and jobs["rule_sweep_wildcards_breakfast_ssp"] == 1

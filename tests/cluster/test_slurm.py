@@ -19,7 +19,7 @@ from tests.cluster.slurm import Slurm, wait_for
 from tests.workflow.killing import RESULTS, essence
 from tests.workflow.running import snakemake
 
-pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def _record(folder: Path, seed: int) -> Path:

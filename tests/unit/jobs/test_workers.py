@@ -41,12 +41,12 @@ def start(config, worker, seconds=0.0, method="linear"):
 
 def ended(*processes):
     for process, _ in processes:
-        process.join(120)
+        process.join(300)
     assert [process.exitcode for process, _ in processes] == [0] * len(processes), [p[1].read_text() for p in processes]
 
 
 def until(met):
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while not met():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.02)
