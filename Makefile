@@ -3,7 +3,7 @@
 # make quick   the tests, but for those that run the workflow
 # make lint    ruff and snakefmt
 # make docs    the pages of docs/ as a site in site/; their reference parts are written anew first
-# make bench   the benchmarks (benchmarks/), but for those of a GPU, of 20 kills each and of the demo (BENCH=...)
+# make bench   the benchmarks (benchmarks/), but for those of a GPU, of 20 kills each, of Slurm and of the demo (BENCH=...)
 # make bench-gpu  the one of a machine with an NVIDIA GPU, in less than nine minutes; ARGS=--dry runs it on the CPU
 # make schema  workflow/schemas/config.schema.json from the config models
 # make clean   removes .venv and what git ignores of the build; data/ and results/ stay
@@ -15,7 +15,7 @@ SHELL := /bin/bash
 VENV := .venv
 CORES := all
 ARGS :=
-NOT_BENCH = gpu kill_anywhere kill_cluster demo_convergence plan
+NOT_BENCH = gpu kill_anywhere kill_cluster cluster_overhead sweep_width demo_convergence plan
 PYTEST = env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 pytest --dist loadgroup # what tests start finds compiled modules
 BENCH = $(filter-out $(NOT_BENCH:%=benchmarks/%.py), $(wildcard benchmarks/*.py))
 
