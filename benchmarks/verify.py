@@ -86,7 +86,7 @@ One file of {DATASET}, {size / 1e6:.0f} MB, proven, decoded and merged by one co
 | first file of a process | {first["s"]:.2f} | {first["cpu_s"]:.2f} |
 | further ones, median of {len(others)} | {later["s"]:.2f} | {later["cpu_s"]:.2f} |
 
-Memory at the peak: {found["peak_gb"]:.2f} GB.
+Memory at the peak: {found["peak_gb"]:.2f} GB, with what this benchmark imports beside (torch).
 All {len(runs)} runs have {files * size / 1e9:.0f} GB, as much as {files:.0f} such files.
 By arithmetic, from a further file's seconds:
 
