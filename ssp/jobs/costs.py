@@ -19,10 +19,8 @@ import gc
 import logging
 import math
 import multiprocessing
-import os
 import socket
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -42,6 +40,7 @@ from ssp.config import Config, Recipe, slice_hash
 from ssp.data.manifest import class_count
 from ssp.jobs.cell import new_model
 from ssp.methods.parameters import parameter_counts
+from ssp.processes import end_with_parent
 from ssp.progress import progress
 from ssp.records.costs import Clips, Costs, RowCosts, save_costs
 from ssp.records.record import Parameters, Scan, git_state, package_versions
@@ -239,23 +238,13 @@ def peak_memory(setting: Setting, videos: int, steps: int = 2) -> int | Training
     """`measure_memory` in a process of its own: a copy of one that has imported all this and computed nothing."""
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload([__name__, "torch._dynamo"])  # which the first optimizer step imports
-    with ProcessPoolExecutor(1, mp_context=processes, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(1, mp_context=processes, initializer=end_with_parent) as pool:
         try:
             return pool.submit(measure_memory, setting, videos, steps).result()
         except TrainingFailed as failure:
             return failure
         except BrokenProcessPool:
             return TrainingFailed("out of memory: the process was killed")
-
-
-def _end_with_parent() -> None:
-    """Have a process of a pool end when its parent was killed; it would wait for work for ever."""
-
-    def wait() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def measure_memory(setting: Setting, videos: int, steps: int = 2) -> int:

@@ -3,7 +3,8 @@
 Design choices
 - A predictions file keeps the logits of every test view, so every way of merging views or ids is a function of it.
 - It is sealed by its record, which holds its checksum: results are read by `recorded_predictions` alone.
-- Views are merged as the published code does: the mean over the views of each view's softmax, in float64.
+- Views are merged as the published code does: the mean over the views of each view's softmax, in float64; in blocks of
+  videos that stay in a core's cache, as there are files of 446,000 views (benchmarks/verify.py).
 - `ids="fixed"` merges by the full video id. `ids="published"` merges by file name up to its first dot and keeps the
   first row of each (name, view): the cameras of a Breakfast recording collapse into one, as in the published numbers.
 - Equal probabilities are ranked by class number, so that top-1 is `argmax` and no metric depends on a sort's whims.
@@ -33,6 +34,9 @@ SCHEMA = pa.schema(
         ("logits", pa.list_(pa.float32())),
     ]
 )
+_PIECE = 1 << 13  # rows that are decoded at once
+_BLOCK = 256  # rows whose softmax is taken at once: 0.4 MB for 174 classes
+_LENGTHS = "predictions: logits differ in length from row to row; run the cell again"
 
 
 def read_predictions(path: str | Path, fix: str = "run the cell again") -> pd.DataFrame:
@@ -45,7 +49,9 @@ def read_predictions(path: str | Path, fix: str = "run the cell again") -> pd.Da
     """
     try:
         # ParquetFile, not read_table: the latter would take folder names such as `label=3` for columns.
-        table = pq.ParquetFile(path).read()
+        # In pieces, by one thread: nearly all bytes are one column, and in one go it takes twice the memory.
+        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+        table = pa.Table.from_batches(file.iter_batches(_PIECE, use_threads=False), file.schema_arrow)
     except FileNotFoundError:
         raise RecordError(f"{path}: missing; {fix}") from None
     except (OSError, pa.ArrowException) as error:
@@ -98,8 +104,8 @@ def merge_views(predictions: pd.DataFrame, ids: Quirk = "fixed") -> pd.DataFrame
     elif rows.duplicated(["id", "view"]).any():
         twice = rows.loc[rows.duplicated(["id", "view"])].iloc[0]
         raise RecordError(f"predictions: view {twice['view']} of '{twice['id']}' is there twice; ids must be unique")
-    probabilities = softmax(_logits(rows), axis=1)
     names, first, counts = np.unique(rows["id"].to_numpy(dtype=str), return_index=True, return_counts=True)
+    mean = _mean_probabilities(rows["logits"].to_numpy(), names, first)
     label, group = rows["label"].to_numpy(), rows["group"].to_numpy(dtype=str)
     if ids == "fixed":
         mixed = (label != np.repeat(label[first], counts)) | (group != np.repeat(group[first], counts))
@@ -107,9 +113,8 @@ def merge_views(predictions: pd.DataFrame, ids: Quirk = "fixed") -> pd.DataFrame
             name = rows["id"].iloc[int(mixed.argmax())]
             raise RecordError(f"predictions: rows of '{name}' disagree about its label or group; run the cell again")
     label = label[first]
-    if label.min() < 0 or label.max() >= probabilities.shape[1]:
-        raise RecordError(f"predictions: a label is outside the {probabilities.shape[1]} classes; run the cell again")
-    mean = np.add.reduceat(probabilities, first, axis=0) / counts[:, None]  # (videos, C)
+    if label.min() < 0 or label.max() >= mean.shape[1]:
+        raise RecordError(f"predictions: a label is outside the {mean.shape[1]} classes; run the cell again")
     own = np.take_along_axis(mean, label[:, None], axis=1)
     earlier = np.arange(mean.shape[1]) < label[:, None]
     rank = ((mean > own) | ((mean == own) & earlier)).sum(axis=1)
@@ -138,14 +143,36 @@ def metrics(merged: pd.DataFrame) -> dict[str, float | int]:
     }
 
 
-def _logits(rows: pd.DataFrame) -> np.ndarray:
-    """Logits of all rows as float64 (rows, C)."""
+def _mean_probabilities(logits: np.ndarray, names: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Mean over the views of each video of their softmax, float64 (videos, C).
+
+    Args:
+        logits: (rows,) of (C,), those of a video side by side.
+        names: (videos,).
+        first: (videos,), the row where each video begins.
+
+    Raises:
+        RecordError: logits are not finite or not of one length.
+    """
+    bounds = np.append(first, len(logits))
+    videos = max(1, _BLOCK * len(first) // len(logits))
+    means = []
+    for start in range(0, len(first), videos):
+        own = bounds[start : start + videos + 1]
+        block = _float64(logits[own[0] : own[-1]])
+        finite = np.isfinite(block).all(axis=1)
+        if not finite.all():
+            name = names[np.searchsorted(bounds, own[0] + finite.argmin(), side="right") - 1]
+            raise RecordError(f"predictions: logits of '{name}' are not finite; run the cell again")
+        means.append(np.add.reduceat(softmax(block, axis=1), own[:-1] - own[0], axis=0) / np.diff(own)[:, None])
+    if len({mean.shape[1] for mean in means}) > 1:
+        raise RecordError(_LENGTHS)
+    return np.concatenate(means)
+
+
+def _float64(logits: np.ndarray) -> np.ndarray:
+    """Logits of some rows (rows,) of (C,) as one array (rows, C)."""
     try:
-        logits = np.stack(rows["logits"].to_numpy()).astype(np.float64)
+        return np.stack(logits).astype(np.float64)
     except ValueError:
-        raise RecordError("predictions: logits differ in length from row to row; run the cell again") from None
-    finite = np.isfinite(logits).all(axis=1)
-    if not finite.all():
-        name = rows["id"].iloc[int((~finite).argmax())]
-        raise RecordError(f"predictions: logits of '{name}' are not finite; run the cell again")
-    return logits
+        raise RecordError(_LENGTHS) from None

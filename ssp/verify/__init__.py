@@ -1,5 +1,6 @@
 """Whether results follow from each other, file by file: for somebody's folder, without data, GPU and torch.
 
+- `reading`: records with their predictions, by several processes where these are many.
 - `runs`: choices from their trials, records from their sealed predictions and their choice, readings of test counted.
 - `made`: tables, figures, explanations, computed again from records and compared.
 - `trace`: one number back to where it comes from.
@@ -11,7 +12,9 @@ follows from them is met by training again, not here.
 
 from __future__ import annotations
 
-from functools import cache, partial
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 from ssp.config import Config, load_results_config
@@ -21,8 +24,8 @@ from ssp.paths import Paths
 from ssp.records.explained import explained_datasets
 from ssp.records.shared import check_shared, load_contributors, load_left_out
 from ssp.records.sums import checked_files, read_sums
-from ssp.tables.cells import Reader, read_tested
 from ssp.verify.made import check_made
+from ssp.verify.reading import reader
 from ssp.verify.runs import check_runs
 from ssp.verify.verification import Verification
 
@@ -46,12 +49,13 @@ def verify_results(folder: Path) -> Verification:
     left_out: list[str] = []
     with found.of(Paths.of(config).left_out):
         left_out = load_left_out(config)
-    _check_sums(found, config, left_out)
+    hashed = cache(file_sha256)
+    _check_sums(found, config, left_out, hashed)
     _check_names(found, config, left_out)
     _check_shared(found, config)
-    read: Reader = cache(partial(read_tested, config))
-    check_runs(found, config, read)
-    check_made(found, config, read)
+    with reader(config) as read:
+        check_runs(found, config, read, hashed)
+        check_made(found, config, read)
     found.unshown += [
         "that these predictions are those of these weights: `ssp evaluate` shows it of a run, with data and backbone",
         "that nobody has looked at test by other means than `ssp train` and `ssp evaluate` in this folder",
@@ -59,8 +63,8 @@ def verify_results(folder: Path) -> Verification:
     return found
 
 
-def _check_sums(found: Verification, config: Config, left_out: list[str]) -> None:
-    """Every file against its checksum, where checksums were written."""
+def _check_sums(found: Verification, config: Config, left_out: list[str], hashed: Callable[[Path], str]) -> None:
+    """Every file against its checksum, where checksums were written; threads share the hashing out."""
     sums, files = None, checked_files(config)
     with found.of(Paths.of(config).sums):
         sums = read_sums(config)
@@ -71,10 +75,12 @@ def _check_sums(found: Verification, config: Config, left_out: list[str]) -> Non
             )
     if sums is None:
         return
-    for name in files:
+    with ThreadPoolExecutor() as threads:
+        digests = list(threads.map(hashed, [found.folder / name for name in files]))
+    for name, digest in zip(files, digests, strict=True):
         if name not in sums:
             found.add(name, "not in SHA256SUMS: it came later")
-        elif file_sha256(found.folder / name) != sums[name]:
+        elif digest != sums[name]:
             found.add(name, "changed: not the SHA-256 that SHA256SUMS has")
     for name in sums.keys() - set(files) - set(left_out):
         found.add(name, "missing, but in SHA256SUMS")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pandas as pd
 
 from ssp.config import Config, slice_hash
 from ssp.data.manifest import content_hash, read_manifest
-from ssp.files import file_sha256
 from ssp.paths import Paths
 from ssp.records.choice import Choice, last_rung, load_choice, ranked
 from ssp.records.predictions import merged_ids, recorded_predictions
@@ -19,8 +18,15 @@ from ssp.tables.cells import Reader
 from ssp.verify.verification import Verification
 
 
-def check_runs(found: Verification, config: Config, read: Reader) -> None:
-    """Check choices, records, predictions, weights, backbones and the readings of test."""
+def check_runs(found: Verification, config: Config, read: Reader, hashed: Callable[[Path], str]) -> None:
+    """Check choices, records, predictions, weights, backbones and the readings of test.
+
+    Args:
+        found: what the check has found so far.
+        config: of the results.
+        read: `read_tested` of it.
+        hashed: `file_sha256`, which may remember.
+    """
     paths, choices = Paths.of(config), {}
     for study in config.studies():
         path = paths.choice(*study)
@@ -29,7 +35,7 @@ def check_runs(found: Verification, config: Config, read: Reader) -> None:
             for problem in _choice_problems(config, choices[study]):
                 found.add(path, problem)
             found.counts["choices"] += 1
-    hashed, manifests = cache(file_sha256), _manifests(found, config)
+    manifests = _manifests(found, config)
     unsealed = undated = 0
     for run in config.runs():
         dataset, method, seed = run
@@ -45,9 +51,9 @@ def check_runs(found: Verification, config: Config, read: Reader) -> None:
                 predictions = paths.predictions(*run)
                 if len(recorded_predictions(predictions, record.predictions.sha256, "")):
                     found.add(predictions, "holds predictions, but its record says that the run failed")
-            if (manifest := manifests.get(dataset)) is not None:
-                _check_test_list(found, config, record, videos, manifest)
-            _check_weights(found, paths, record)
+            if dataset in manifests:
+                _check_test_list(found, config, record, videos, *manifests[dataset])
+            _check_weights(found, paths, record, hashed)
             unsealed += record.weights_sha256 is None
             checkpoint = config.datasets[dataset].checkpoint
             backbone = paths.backbone(checkpoint)  # where the config has pre-trained it
@@ -112,29 +118,30 @@ def _record_problems(config: Config, record: Record, choice: Choice | None) -> I
         yield "was trained from another backbone than its choice was made with"
 
 
-def _manifests(found: Verification, config: Config) -> dict[str, pd.DataFrame]:
-    """The kept manifests, those that can be read."""
+def _manifests(found: Verification, config: Config) -> dict[str, tuple[str, pd.DataFrame]]:
+    """Hash and test list (id as in merged predictions, label, group) of the kept manifests, those that can be read."""
     manifests = {}
     for dataset in config.datasets:
         path = Paths.of(config).kept_manifest(dataset)
         if path.is_file():
             with found.of(path):
-                manifests[dataset] = read_manifest(path)
+                manifest = read_manifest(path)
+                listed = manifest.loc[manifest["split"] == "test", ["id", "label", "group"]]
+                listed = listed.assign(id=merged_ids(listed["id"], config.quirk("merge_ids"))).drop_duplicates("id")
+                manifests[dataset] = content_hash(manifest), listed
                 found.counts["manifests"] += 1
     return manifests
 
 
 def _check_test_list(
-    found: Verification, config: Config, record: Record, videos: pd.DataFrame | None, manifest: pd.DataFrame
+    found: Verification, config: Config, record: Record, videos: pd.DataFrame | None, digest: str, listed: pd.DataFrame
 ) -> None:
     """Predictions are of the manifest's test videos, under their labels and groups."""
     paths, run = Paths.of(config), (record.dataset, record.method, record.seed)
-    if content_hash(manifest) != record.manifest_hash:
+    if digest != record.manifest_hash:
         found.add(paths.record(*run), f"made with another manifest than manifests/{record.dataset}.parquet")
     if videos is None:
         return
-    listed = manifest.loc[manifest["split"] == "test", ["id", "label", "group"]]
-    listed = listed.assign(id=merged_ids(listed["id"], config.quirk("merge_ids"))).drop_duplicates("id")
     tested = videos[["id", "label", "group"]].merge(listed, how="left", indicator=True)
     if strange := int((tested["_merge"] == "left_only").sum()):
         found.add(paths.predictions(*run), f"{strange} videos are not on the test list under that label and group")
@@ -142,12 +149,12 @@ def _check_test_list(
         found.readings[f"without {missing} broken videos"] += 1
 
 
-def _check_weights(found: Verification, paths: Paths, record: Record) -> None:
+def _check_weights(found: Verification, paths: Paths, record: Record, hashed: Callable[[Path], str]) -> None:
     weights = paths.weights(record.dataset, record.method, record.seed)
     if record.weights_sha256 is None or not weights.is_file():  # a missing one is named already
         return
     found.counts["weights"] += 1
-    if file_sha256(weights) != record.weights_sha256:
+    if hashed(weights) != record.weights_sha256:
         found.add(weights, "not the weights that its record has the SHA-256 of")
 
 

@@ -3,6 +3,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy.special import softmax
 
 from ssp.errors import RecordError
 from ssp.records.predictions import SCHEMA, merge_views, metrics, read_predictions
@@ -64,6 +65,36 @@ def test_row_order_does_not_matter():
     ]
     predictions = rows(*items)
     pd.testing.assert_frame_equal(merge_views(predictions), merge_views(predictions.sample(frac=1, random_state=1)))
+
+
+def test_many_views_are_merged_bit_by_bit_as_their_softmax_at_once(tmp_path):
+    """More rows than are decoded or merged at once, videos of 1 to 5 views, logits so near that a bit may decide."""
+    rng = np.random.default_rng(0)
+    views = rng.integers(1, 6, 25_000)
+    logits = (1 + rng.integers(0, 3, (views.sum(), 4)) * 2.0**-23).astype(np.float32)
+    names = [f"v{i:05}" for i in range(len(views))]
+    view = np.concatenate([np.arange(count) for count in views])
+    made = pd.DataFrame({"id": np.repeat(names, views), "group": "g", "label": 3, "view": view, "logits": list(logits)})
+    pq.write_table(pa.Table.from_pandas(made, schema=SCHEMA, preserve_index=False), tmp_path / "seed0.parquet")
+    merged = merge_views(read_predictions(tmp_path / "seed0.parquet"))
+    probabilities = np.split(softmax(logits.astype(np.float64), axis=1), np.cumsum(views)[:-1])
+    mean = np.stack([own.sum(axis=0) / len(own) for own in probabilities])
+    assert merged["id"].tolist() == names and merged["views"].tolist() == views.tolist()
+    assert merged["predicted"].tolist() == mean.argmax(axis=1).tolist()
+    assert merged["rank"].tolist() == (mean[:, :3] >= mean[:, 3:]).sum(axis=1).tolist()
+
+
+@pytest.mark.parametrize("change", [np.full(3, np.nan), np.zeros(2)])
+def test_one_bad_row_among_many_is_an_error(change):
+    items = [(f"v{i:04}", "g", 0, view, np.zeros(3)) for i in range(1000) for view in (0, 1)]
+    items[1501] = (*items[1501][:4], change)
+    with pytest.raises(RecordError, match="'v0750' are not finite" if len(change) == 3 else "differ in length"):
+        merge_views(rows(*items))
+
+
+def test_blocks_of_other_lengths_are_an_error():
+    with pytest.raises(RecordError, match="differ in length"):
+        merge_views(rows(*((f"v{i:04}", "g", 0, 0, np.zeros(3 + i // 512)) for i in range(1024))))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`ssp verify`: what is in order passes, and a byte that was changed in any file that something rests on is named."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from ssp.records.predictions import SCHEMA, merge_views, metrics, read_predictio
 from ssp.records.record import Chosen, EarlierChoice, load_record, save_record
 from ssp.records.sums import UNCHECKED, write_sums
 from ssp.verify import verify_results
+from ssp.verify.reading import processes
 from tests.unit.made_results import make_results, make_tables
 
 NOTHING_RESTS_ON = ["logs/train.log", "logs/train.tsv", "mlflow/mlflow.db", "scan.done", "state/x.journal"]
@@ -168,6 +170,51 @@ def test_predictions_are_of_the_test_list_under_its_labels(results):
     reseal(results)
     problems = wrong(results)["predictions/hmdb51/linear/seed0.parquet"]
     assert re.fullmatch(r"\d+ videos are not on the test list under that label and group", problems[0])
+
+
+def test_several_processes_find_what_one_finds(results, monkeypatch):
+    """Of runs that are in order, whose predictions are broken or others than was sealed, and without a record."""
+    (results / "predictions/hmdb51/ssp/seed0.parquet").write_text("no parquet")
+    other = results / "predictions/hmdb51/linear/seed0.parquet"
+    shutil.copy(results / "predictions/hmdb51/linear/seed1.parquet", other)
+    (results / "records/hmdb51/linear/seed1.json").unlink()
+    reseal(results)
+    alone = verify_results(results)
+    assert {"predictions/hmdb51/ssp/seed0.parquet", "predictions/hmdb51/linear/seed0.parquet"} < set(alone.wrong)
+    read_here = []
+    monkeypatch.setattr("ssp.verify.reading.processes", lambda sizes: 2)
+    monkeypatch.setattr("ssp.records.runs.recorded_predictions", lambda path, *_: read_here.append(path))
+    together = verify_results(results)
+    assert together.lines == alone.lines and together.told() == alone.told()
+    assert not read_here
+
+
+def test_processes_that_are_killed_leave_the_reading_to_this_one(results, monkeypatch):
+    monkeypatch.setattr("ssp.verify.reading.processes", lambda sizes: 2)
+    monkeypatch.setattr("ssp.verify.reading.end_with_parent", end_at_once)
+    found = verify_results(results)
+    assert not found.wrong and found.counts["records with their predictions"] == 10
+
+
+def end_at_once():
+    os._exit(1)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "cores", "gib", "expected"),
+    [
+        ([], 8, 64, 1),
+        ([10**6] * 900, 8, 64, 1),  # little to read
+        ([3 * 10**8] * 148, 8, 64, 8),
+        ([3 * 10**8] * 148, 8, 16, 4),  # 2.1 GB each, and half of the memory
+        ([3 * 10**8] * 148, 8, 2, 1),
+        ([6 * 10**8] * 2, 8, 64, 2),
+    ],
+)
+def test_processes_are_as_many_as_cores_and_memory_allow(sizes, cores, gib, expected, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": gib << 18, "SC_PAGE_SIZE": 4096}.get)
+    assert processes(sizes) == expected
 
 
 def test_without_checksums_it_says_what_that_leaves_open(results):
