@@ -23,14 +23,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scan import machine, write
-from sweep_width import install, write_config
+from sweep_width import install, through, write_config
 
-from tests.cluster.slurm import NODES, REQUESTS, Slurm, missing, running
+from tests.cluster.slurm import NODES, REQUESTS, missing, running
 from tests.workflow.running import snakemake
 
 MARGIN = 0.1
 TRIALS = 2
-GROUPED = ("--groups", "unpack=data", "manifest=data", "frames=data", "--resources", "mem_mb=4000")
+# As the profile has it, and with the data stages in one job.
+OPTIONS = ("--slurm-init-seconds-before-status-checks", "20", "--resources", "mem_mb=4000")
+OPTIONS += ("--groups", "unpack=data", "manifest=data", "frames=data")
 
 
 def here(folder: Path, file: Path) -> float:
@@ -39,15 +41,6 @@ def here(folder: Path, file: Path) -> float:
     done = snakemake(folder, "tables", "--cores", str(sum(NODES.values())), "--configfile", file)
     if done.code:
         raise RuntimeError(done.err[-3000:])
-    return time.monotonic() - clock
-
-
-def through(slurm: Slurm, folder: Path, file: Path) -> float:
-    """Seconds of the run through Slurm."""
-    clock = time.monotonic()
-    options = ("--default-resources", "slurm_partition=both", "--slurm-init-seconds-before-status-checks", "20")
-    if slurm.start_snakemake(folder, "tables", "--configfile", file, *options, *GROUPED).process.wait():
-        raise RuntimeError("\n".join(log.read_text()[-3000:] for log in folder.glob("snakemake-*.log")))
     return time.monotonic() - clock
 
 
@@ -76,7 +69,8 @@ def main() -> None:
         local, cluster = (root / name for name in ("local", "cluster"))
         files = [write_config(folder, **changes)[1] for folder in (local, cluster)]
         with ThreadPoolExecutor() as pool:
-            first, second = pool.submit(here, local, files[0]), pool.submit(through, slurm, cluster, files[1])
+            first = pool.submit(here, local, files[0])
+            second = pool.submit(through, slurm, files[1], "tables", *OPTIONS)
             alone, together = first.result(), second.result()
         submitted = len([job for job in slurm.jobs() if str(cluster) in job["StdOut"]])
     longer = together / alone - 1

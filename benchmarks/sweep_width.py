@@ -92,13 +92,29 @@ def prepare(folder: Path, trials: int, workers: int) -> tuple[Config, Path]:
     return config, file
 
 
+def through(slurm: Slurm, file: Path, target: str | Path, *options: str) -> float:
+    """Seconds of a workflow through Slurm, on both nodes.
+
+    Args:
+        slurm: the cluster.
+        file: the config; its folder is the working directory.
+        target: of Snakemake.
+        *options: of it.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    clock, on_both = time.monotonic(), ("--default-resources", "slurm_partition=both")
+    if slurm.start_snakemake(file.parent, target, "--configfile", file, *on_both, *options).process.wait():
+        raise RuntimeError("\n".join(log.read_text()[-3000:] for log in file.parent.glob("snakemake-*.log")))
+    return time.monotonic() - clock
+
+
 def measure(slurm: Slurm, config: Config, file: Path) -> dict:
     """Seconds of a search, of its jobs, and where they ran."""
-    folder, choice, clock = file.parent, Paths.of(config).choice("ucf101", "sleeping"), time.monotonic()
-    options = ("--configfile", file, "--default-resources", "slurm_partition=both", "--retries", "0")
-    if slurm.start_snakemake(folder, choice, *options).process.wait():
-        raise RuntimeError("\n".join(log.read_text()[-3000:] for log in folder.glob("snakemake-*.log")))
-    whole, jobs = time.monotonic() - clock, [job for job in slurm.jobs() if str(folder) in job["StdOut"]]
+    folder, choice = file.parent, Paths.of(config).choice("ucf101", "sleeping")
+    whole = through(slurm, file, choice, "--retries", "0")
+    jobs = [job for job in slurm.jobs() if str(folder) in job["StdOut"]]
     begun = min(_time(job["StartTime"]) for job in jobs)
     searching = [job for job in jobs if "rule_search" in job["Comment"]] or jobs
     found = json.loads((folder / choice).read_text())

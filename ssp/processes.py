@@ -1,4 +1,4 @@
-"""Processes of a pool."""
+"""Processes that others start."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 
 
 def end_with_parent() -> None:
-    """Have a process of a pool end when its parent was killed; it would wait for work for ever."""
+    """Have this process end when its parent has, however that ended; it would wait for work for ever."""
 
     def wait() -> None:
         multiprocessing.parent_process().join()

@@ -28,6 +28,7 @@ import torch
 import torch.distributed as dist
 
 from ssp.errors import ConfigError, SSPError
+from ssp.processes import end_with_parent
 from ssp.progress import be_quiet
 from ssp.training.failure import TrainingFailed
 from ssp.training.parallel import HERE, Elsewhere, Group, current, join, launched, leave, meeting_point
@@ -181,7 +182,7 @@ def obey(act: Callable[..., None]) -> None:
 def _other(group: Group, port: int, gpu: int | None, serve: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     """Another process than the first."""
     ignore_in_worker(0)
-    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+    end_with_parent()
     if gpu is not None:
         torch.cuda.set_device(gpu)
     join(group, dist.TCPStore(HERE, port, group.size), cuda=gpu is not None)
@@ -196,8 +197,3 @@ def _serve_quietly(serve: Callable[..., None], arguments: tuple[Any, ...]) -> No
     except ProcessLost:  # the first one says so
         os._exit(1)
     leave()
-
-
-def _end_with(process: multiprocessing.process.BaseProcess) -> None:
-    process.join()
-    os._exit(1)

@@ -1,7 +1,7 @@
 """The runs of a folder of results, each read once; by several processes where there is much to read.
 
-At the size of config/paper.yaml predictions are 46 GB and more, and a file takes a core one to two seconds
-(benchmarks/verify.py). Of small results all is read sooner than processes would have started.
+At the size of config/paper.yaml predictions are 34 GB, and the largest of their files take a core one to two seconds
+each (benchmarks/verify.py). Of small results all is read sooner than processes would have started.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
 """The same work in several processes that train together, each in an interpreter of its own."""
 
 import multiprocessing
-import os
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from ssp.processes import end_with_parent
 from ssp.training.parallel import HERE, Group, join, leave, meeting_point
 
 PATIENCE_S = 600
@@ -34,7 +33,7 @@ def in_processes(size: int, work: Callable[..., Any], *arguments: Any) -> list[A
 
 
 def _one(group, port, answers, work, arguments):
-    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(1)
     join(group, dist.TCPStore(HERE, port, group.size), cuda=False)
     try:
@@ -43,8 +42,3 @@ def _one(group, port, answers, work, arguments):
         answers.put((group.rank, repr(error)))
         raise
     leave()
-
-
-def _end_with(process):
-    process.join()
-    os._exit(1)

@@ -36,7 +36,7 @@ def ssp(*commands, launcher=""):
     return f"{{{{ {calls}; }}}} > {{log}} 2>&1"
 
 
-def asked_for(kind, *log, resumes=False, alone=False):
+def asked_for(kind, *log, resumes=False, alone=False, more=None):
     """Resources of a job: what `compute.<kind>` says, and once more of what earlier attempts were short of.
 
     Args:
@@ -44,6 +44,7 @@ def asked_for(kind, *log, resumes=False, alone=False):
         log: the parts of the job's log, beside which its attempts are written down.
         resumes: whether an attempt goes on where the one before was; time enough for all is then never needed at once.
         alone: whether one process does it, which needs one GPU of those that the processes of a training have.
+        more: other resources, some in place of these.
     """
     compute = getattr(cfg.compute, kind)
 
@@ -60,7 +61,7 @@ def asked_for(kind, *log, resumes=False, alone=False):
         "mem_mb": growing(MEMORY, compute.mem_mb, cfg.compute.max_mem_mb),
         "runtime": compute.runtime if resumes else growing(TIME, compute.runtime, cfg.compute.max_runtime),
         "gpu": min(compute.gpus, 1) if alone else compute.gpus,
-    }
+    } | (more or {})
 
 
 def more_tries_for_sweeps():

@@ -28,7 +28,7 @@ rule train:
         ENVIRONMENT
     threads: cfg.compute.train.threads
     resources:
-        **(asked_for("train", "train", "{dataset}", "{method}", "seed{seed}", resumes=True) | nodes.resources(cfg)),
+        **asked_for("train", "train", "{dataset}", "{method}", "seed{seed}", resumes=True, more=nodes.resources(cfg)),
     params:
         dataset=section(cfg.cell_slice, "dataset"),
         backbone=section(cfg.cell_slice, "backbone"),
