@@ -92,20 +92,21 @@ def prepare(folder: Path, trials: int, workers: int) -> tuple[Config, Path]:
     return config, file
 
 
-def through(slurm: Slurm, file: Path, target: str | Path, *options: str) -> float:
-    """Seconds of a workflow through Slurm, on both nodes.
+def through(slurm: Slurm, file: Path, target: str | Path, *options: str, partition: str = "both") -> float:
+    """Seconds of a workflow through Slurm.
 
     Args:
         slurm: the cluster.
         file: the config; its folder is the working directory.
         target: of Snakemake.
         *options: of it.
+        partition: the nodes that take part.
 
     Raises:
         RuntimeError: it failed.
     """
-    clock, on_both = time.monotonic(), ("--default-resources", "slurm_partition=both")
-    if slurm.start_snakemake(file.parent, target, "--configfile", file, *on_both, *options).process.wait():
+    clock, where = time.monotonic(), ("--default-resources", f"slurm_partition={partition}")
+    if slurm.start_snakemake(file.parent, target, "--configfile", file, *where, *options).process.wait():
         raise RuntimeError("\n".join(log.read_text()[-3000:] for log in file.parent.glob("snakemake-*.log")))
     return time.monotonic() - clock
 
