@@ -184,7 +184,7 @@ def test_several_nodes_are_planned_and_refused_without_slurm(run):
     said = "compute.train.nodes: 2 takes Slurm; add --workflow-profile profiles/slurm, or set it to 1"
     assert done.errors[-1].endswith(f"tiny.yaml with --config: {said}")
     # What needs no training needs no node either.
-    assert run("results/tiny/tracking.done", "--cores", "2", *config).code == 0
+    assert run("results/tiny/scan.done", "--cores", "2", *config).code == 0
 
 
 def test_every_job_that_calls_the_library_names_the_environment_of_the_config():
