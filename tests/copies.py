@@ -11,12 +11,12 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload(
-    ["snakemake.cli", "ssp.cli", "ssp.jobs.check", "ssp.jobs.sweep", "ssp.jobs.seed", "ssp.jobs.costs", "torch._dynamo"]
-)
+forks.set_forkserver_preload(["tests.preloaded"])
 
 
-def start(function: Callable, *arguments: object, folder: Path, out: Path, err: Path | None = None) -> BaseProcess:
+def start(
+    function: Callable, *arguments: object, folder: Path, out: Path, err: Path | None = None, **environment: str
+) -> BaseProcess:
     """A copy that runs a function of a module.
 
     Args:
@@ -25,8 +25,9 @@ def start(function: Callable, *arguments: object, folder: Path, out: Path, err: 
         folder: its working directory.
         out: the file for what it says.
         err: another one for its errors.
+        **environment: variables that it has beside those of this process.
     """
-    copy = forks.Process(target=_run, args=(function, arguments, dict(os.environ), folder, out, err or out))
+    copy = forks.Process(target=_run, args=(function, arguments, os.environ | environment, folder, out, err or out))
     copy.start()
     return copy
 

@@ -1,6 +1,5 @@
-"""The same work in several processes that train together, each in an interpreter of its own."""
+"""The same work in several processes that train together."""
 
-import multiprocessing
 from collections.abc import Callable
 from typing import Any
 
@@ -9,16 +8,16 @@ import torch.distributed as dist
 
 from ssp.processes import end_with_parent
 from ssp.training.parallel import HERE, Group, join, leave, meeting_point
+from tests.copies import forks
 
 PATIENCE_S = 600
 
 
 def in_processes(size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
     """What the work gives in each, in the order of ranks."""
-    context, store = multiprocessing.get_context("spawn"), meeting_point(size)
-    answers = context.Queue()
+    store, answers = meeting_point(size), forks.Queue()
     processes = [
-        context.Process(target=_one, args=(Group(rank, size), store.port, answers, work, arguments))
+        forks.Process(target=_one, args=(Group(rank, size), store.port, answers, work, arguments))
         for rank in range(size)
     ]
     for process in processes:

@@ -8,7 +8,7 @@ import pytest
 
 from ssp.config import Config, load_config
 from ssp.paths import Paths
-from tests.workflow.running import TINY, Done, snakemake
+from tests.workflow.running import TINY, Done, snakemake, snakemake_command
 
 
 class TinyRun(NamedTuple):
@@ -29,7 +29,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """The whole workflow, once."""
     folder = tmp_path_factory.mktemp("tiny")
     config = load_config(TINY)
-    done = snakemake(folder, "--cores", "2", "--configfile", TINY)
+    done = snakemake_command(folder, "--cores", "2", "--configfile", TINY)
     if done.code:
         logs = "\n".join(f"== {log}\n{log.read_text()[-2000:]}" for log in folder.glob("results/tiny/logs/**/*.log"))
         pytest.fail(f"the small run failed\n{done.err[-6000:]}\n{logs[-20000:]}", pytrace=False)

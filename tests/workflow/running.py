@@ -1,7 +1,7 @@
 """Runs and plans of the real Snakefile in folders of their own.
 
-A plan is made by a copy of a process that has imported Snakemake and PyTorch once (tests/copies.py). A run, and what is
-planned in another environment, is a command of its own.
+By a copy of a process that has imported Snakemake and PyTorch once (tests/copies.py); the complete small run and those
+that are killed are commands of their own.
 """
 
 import os
@@ -16,8 +16,7 @@ from tests import copies
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = Path(__file__).parent / "tiny.yaml"
-PLANS = {"-n", "--lint", "--rulegraph"}  # options with which no job runs
-LIMIT_S = 120  # for a plan
+LIMIT_S = 1200
 
 
 class Done(NamedTuple):
@@ -48,23 +47,35 @@ class Done(NamedTuple):
 
 def snakemake(folder: Path, *args: str | Path, **environment: str) -> Done:
     """Run the Snakefile with `folder` as working directory; one thread a process, as tests share the machine."""
-    words = list(map(str, ["--snakefile", ROOT / "Snakefile", "--directory", folder, *args]))
-    if PLANS & set(words) and not environment:
-        with tempfile.TemporaryDirectory() as said:
-            out, err = (Path(said) / name for name in ("out", "err"))
-            copy = copies.start(_plan, words, folder=folder, out=out, err=err)
-            copy.join(LIMIT_S)
-            copy.kill()
-            return Done(copy.exitcode, out.read_text(), err.read_text())
-    command = [sys.executable, "-m", "snakemake", *words]
-    env = os.environ | environment
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    with tempfile.TemporaryDirectory() as said:
+        out, err = (Path(said) / name for name in ("out", "err"))
+        copy = copies.start(_snakemake, _words(folder, *args), folder=folder, out=out, err=err, **environment)
+        copy.join(LIMIT_S)
+        copy.kill()
+        return Done(copy.exitcode, out.read_text(), err.read_text())
+
+
+def snakemake_command(folder: Path, *args: str | Path) -> Done:
+    """The same as a command of its own, as a user gives it."""
+    command, pipes = [sys.executable, "-m", "snakemake", *_words(folder, *args)], {"capture_output": True, "text": True}
+    done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, **pipes)
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-def _plan(words: list[str]) -> None:
+def _words(folder: Path, *args: str | Path) -> list[str]:
+    return list(map(str, ["--snakefile", ROOT / "Snakefile", "--directory", folder, *args]))
+
+
+def _snakemake(words: list[str]) -> None:
     """In the copy: Snakemake's own main."""
     from snakemake.cli import main
 
     sys.argv = ["snakemake", *words]
-    main(words)
+    try:
+        main(words)
+    except SystemExit as end:
+        if isinstance(end.code, int):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code)  # without the seconds that Snakemake's timers take to end
+        raise

@@ -171,7 +171,7 @@ def test_a_read_only_clone_runs_elsewhere(snakefile, tmp_path):
         shutil.rmtree(
             tmp_path / "cache/ssp-benchmark"
         )  # as after an update: `onstart` builds anew, and rules stay done
-        run([*command, "results/tiny/tracking.done"], tmp_path, CC=compiler)
+        run([*command, "data/tiny/ucf101/generated.done"], tmp_path, CC=compiler)
         assert len(list((tmp_path / "cache/ssp-benchmark").glob("*.so"))) == 1
     finally:
         subprocess.run(["chmod", "-R", "u+w", str(clone)], check=True)

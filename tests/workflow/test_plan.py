@@ -25,7 +25,9 @@ LIBRARY = (
 # Plans are copies of a process that has imported Snakemake, as in tests/copies.py, and nothing that a benchmark needs.
 PLANNER = """
 import json, os, sys
-from snakemake.cli import main
+import smart_open
+from snakemake.cli import get_argument_parser, main
+get_argument_parser()  # looks for plugins
 for line in sys.stdin:
     folder, words = json.loads(line)
     if not (copy := os.fork()):

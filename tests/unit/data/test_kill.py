@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from pathlib import Path
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -19,8 +19,8 @@ from ssp.data.frames import FrameStore, extract_shard
 from ssp.data.manifest import read_manifest, write_manifest
 from ssp.paths import Paths
 from tests.unit.made_videos import scene, small_config, ucf101_tree, write_video
+from tests.workflow.running import ROOT, snakemake
 
-ROOT = Path(__file__).resolve().parents[3]
 VIDEOS = 12
 
 
@@ -66,6 +66,10 @@ def kill_when(process, condition, limit_s=240):
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    with suppress(ProcessLookupError):  # its children are gone, too
+        while time.monotonic() < end:
+            os.killpg(process.pid, 0)
+            time.sleep(0.005)
 
 
 def half_written(folder, shard):
@@ -114,16 +118,16 @@ def test_the_workflow_does_finished_shards_once(benchmark, tmp_path):
     paths = Paths.of(config)
     folder = paths.frames("ucf101")
     shards = [paths.shard("ucf101", shard) for shard in (0, 1)]
-    snakemake = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path]
-    snakemake += ["--configfile", file, "--cores", 1]
+    words = ["--configfile", file, "--cores", 1]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path]
     kill_when(
-        start([*snakemake, *shards], tmp_path),
+        start([*command, *words, *shards], tmp_path),
         lambda: sum(shard.exists() for shard in shards) == 1 and any(half_written(folder, shard) for shard in (0, 1)),
     )
     (done,) = [shard for shard in shards if shard.exists()]
     before = done.stat()
-    assert start([*snakemake, "--unlock"], tmp_path).wait(240) == 0
-    assert start([*snakemake, "--rerun-incomplete", *shards], tmp_path).wait(240) == 0
+    assert snakemake(tmp_path, *words, "--unlock").code == 0
+    assert snakemake(tmp_path, *words, "--rerun-incomplete", *shards).code == 0
     after = done.stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     whole(config)

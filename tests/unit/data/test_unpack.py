@@ -3,9 +3,6 @@
 import gzip
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -16,8 +13,7 @@ from ssp.errors import DataError
 from ssp.paths import Paths
 from tests.unit.made_archives import FILES, make_parts, make_zip, tar_bytes, unpacked
 from tests.unit.made_videos import small_config
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests.workflow.running import snakemake
 
 
 def test_unpacking_a_data_set_writes_the_list_last_and_starts_clean(tmp_path):
@@ -149,13 +145,11 @@ def test_the_workflow_fetches_a_deleted_archive_again(tmp_path):
     local.mkdir()
     (local / "videos.zip").write_bytes(b"PK\3\4 no")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path]
-    command += ["--configfile", tmp_path / "config.yaml", "--cores", "1", paths.unpacked("ucf101")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    assert subprocess.run(command, env=environment, capture_output=True).returncode == 1
+    words = ["--configfile", tmp_path / "config.yaml", "--cores", "1", paths.unpacked("ucf101")]
+    assert snakemake(tmp_path, *words).code == 1
     (paths.archives("ucf101") / "videos.zip").unlink()
     (local / "videos.zip").unlink()
     make_zip(local / "videos.zip")
-    again = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
+    again = snakemake(tmp_path, *words)
+    assert again.code == 0, again.err
     assert unpacked(paths.videos("ucf101")) == FILES
