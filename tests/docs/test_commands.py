@@ -279,6 +279,7 @@ def try_method(kind):
     assert "branch_scale" in kind({}).trainable_parameters(model)
 
 
+@pytest.mark.slow
 def test_the_picture_can_be_taken_again(tmp_path):
     if not (shutil.which("chromium") or shutil.which("google-chrome")):
         pytest.skip("no Chromium (Debian: chromium)")

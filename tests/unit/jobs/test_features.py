@@ -85,6 +85,7 @@ def test_validation_in_published_batches_is_read_as_without_sharing(tiny, alone)
     assert essence(alone(lambda: run_sweep(config, "ucf101", "linear"))) == essence(shared)
 
 
+@pytest.mark.slow
 def test_each_drop_path_rate_has_a_stream_of_its_own(tiny, clips, alone):
     space = {"lr": {"low": 0.001, "high": 0.1, "log": True}, "drop_path": {"choices": [0.1, 0.5]}}
     config = tiny(sweep__space=space, sweep__trials=5)

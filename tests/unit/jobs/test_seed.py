@@ -269,6 +269,7 @@ def choose(cell, lr):
     path.write_text(json.dumps(choice))
 
 
+@pytest.mark.slow
 def test_a_choice_after_test_was_read_from_another_is_marked(cell, tiny):
     path = cell.paths.record("ucf101", "ssp", 0)
     first = train(cell)

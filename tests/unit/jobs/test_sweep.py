@@ -277,6 +277,7 @@ def test_a_database_that_goes_away_is_one_line_and_the_next_try_goes_on(tiny, tm
     assert resumed.trials == whole.trials and resumed.run.interrupted == 1
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_asked_to_stop_goes_on_with_its_next_step(tiny, monkeypatch):
     whole = run_sweep(tiny(name="whole", sweep__trials=2, sweep__epochs=2), "ucf101", "vpt")
     config, real, calls = tiny(sweep__trials=2, sweep__epochs=2), ssp.jobs.cell.fit, []

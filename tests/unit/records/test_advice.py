@@ -22,23 +22,15 @@ from ssp.records.record import load_record
 from ssp.tables import write_tables
 from ssp.tables.ablations import read_ablation
 from ssp.tables.long import read_tables
-from tests.unit.made_results import make_results
 
 GIVEN = "my configs/one.yaml"
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("made"))
-        return make_results().resolve()
-
-
 @pytest.fixture
-def config(made, tmp_path, monkeypatch):
+def config(made_results, tmp_path, monkeypatch):
     """The config as the user gave it, and a copy of its results."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(made, "results/tried")
+    shutil.copytree(made_results, "results/tried")
     Path(GIVEN).parent.mkdir()
     shutil.copy("results/tried/config.yaml", GIVEN)
     return load_config(GIVEN)
