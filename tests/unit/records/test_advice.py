@@ -24,6 +24,7 @@ from ssp.tables.ablations import read_ablation
 from ssp.tables.long import read_tables
 
 GIVEN = "my configs/one.yaml"
+SSP = typer.main.get_command(app)
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_advice_is_a_command_that_names_the_config(config, file, damage, read):
     command = re.search(r"python -m (ssp .*)$", str(caught.value))
     assert command, caught.value
     words = shlex.split(command[1])
-    with typer.main.get_command(app).make_context("ssp", words[1:]) as context:
+    with SSP.make_context("ssp", words[1:]) as context:
         name, leaf, rest = context.command.resolve_command(context, words[1:])
         leaf.make_context(name, rest)
     assert words[words.index("--config") + 1] == GIVEN
