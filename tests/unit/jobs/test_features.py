@@ -78,6 +78,7 @@ def test_a_sweep_takes_features_once_and_chooses_the_same(tiny, clips, alone, ch
     assert len({trial.hyperparameters.lr for trial in shared.trials}) == TRIALS
 
 
+@pytest.mark.slow
 def test_validation_in_published_batches_is_read_as_without_sharing(tiny, alone):
     together = {"validation": 4, "test": 4, "devices": 2}
     config = tiny(datasets__ucf101__recipe__co_batched=together, **HARD)

@@ -292,6 +292,7 @@ def test_a_choice_after_test_was_read_from_another_is_marked(cell, tiny):
     assert train(cell).earlier_test_readings == []
 
 
+@pytest.mark.slow
 def test_a_kill_between_reading_test_and_the_record_leaves_one_reading(cell, monkeypatch):
     whole = train(cell)
     cell.paths.record("ucf101", "ssp", 0).unlink()

@@ -253,6 +253,7 @@ def test_relational_storage(tiny, tmp_path, monkeypatch):
         run_sweep(tiny(sweep__storage="sqlite:////no/such/folder/x.db"), "ucf101", "linear")
 
 
+@pytest.mark.slow
 def test_a_database_that_goes_away_is_one_line_and_the_next_try_goes_on(tiny, tmp_path, monkeypatch):
     """A file that is moved away in the second trial, as a server that is stopped; then it is there again."""
     database, aside, curves = tmp_path / "studies.db", tmp_path / "aside.db", [[60], [90], [50]]

@@ -222,6 +222,7 @@ def test_a_search_that_chose_otherwise_is_named(lab, other_seeds):
     ]
 
 
+@pytest.mark.slow
 def test_parts_of_one_run_are_put_together(lab):
     """Two machines with the same config, each with half of the records; neither has tables yet."""
     halves = []

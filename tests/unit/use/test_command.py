@@ -124,6 +124,7 @@ def test_a_pipe_is_named_window_by_window(call, trained, container):
     assert [line["classes"][0]["class"] for line in found] == windows["class"].tolist()[:2]
 
 
+@pytest.mark.slow
 def test_draws_what_ssp_attends_to(call, trained, monkeypatch):
     batches, forward = [], VideoMamba.forward
     monkeypatch.setattr(VideoMamba, "forward", lambda self, video: batches.append(len(video)) or forward(self, video))

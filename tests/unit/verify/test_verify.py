@@ -180,6 +180,7 @@ def test_predictions_are_of_the_test_list_under_its_labels(results):
     assert re.fullmatch(r"\d+ videos are not on the test list under that label and group", problems[0])
 
 
+@pytest.mark.slow
 def test_several_processes_find_what_one_finds(results, monkeypatch):
     """Of runs that are in order, whose predictions are broken or others than was sealed, and without a record."""
     (results / "predictions/hmdb51/ssp/seed0.parquet").write_text("no parquet")
