@@ -202,6 +202,7 @@ def test_reading_notices_what_does_not_belong_together(trained):
         load_explained(trained, record)
 
 
+@pytest.mark.slow
 def test_the_command_names_the_videos(trained, monkeypatch, capsys):
     Path("tiny.yaml").write_text(yaml.safe_dump(trained.model_dump(mode="json")))
     monkeypatch.setattr(sys, "argv", ["ssp", "explain", "--config", "tiny.yaml", "--dataset", "ucf101"])

@@ -155,6 +155,7 @@ def test_the_published_epoch_is_the_best_one_on_test(cell, tiny, monkeypatch):
     assert all(torch.equal(tensor, weights[3][name]) for name, tensor in saved.items())
 
 
+@pytest.mark.slow
 def test_a_killed_run_with_the_best_epoch_ends_with_the_same_bytes(cell, tiny, monkeypatch):
     """Killed after the last epoch, when the model has other weights than those of the best."""
     published = tiny(**CHEAP, quirks__best_epoch="published")
@@ -319,7 +320,7 @@ def test_saved_weights_carry_the_config(cell):
     assert metadata["status"] == "ok" and metadata["cell"] == "tiny/ucf101/ssp/seed0"
 
 
-@pytest.mark.parametrize("epoch", [1, 3])
+@pytest.mark.parametrize("epoch", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_killed_run_ends_with_the_same_bytes(cell, monkeypatch, epoch):
     def outputs():
         place = ("ucf101", "ssp", 1)

@@ -132,6 +132,7 @@ def test_the_lock_of_a_killed_worker_is_seen_by_the_others(tmp_path, monkeypatch
     assert set(locks) == {(str(journal.absolute()) + ".lock", True)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["save_choice", "tracked_params"])
 def test_a_sweep_killed_at_its_very_end_goes_on_in_the_same_tracked_runs(tiny, monkeypatch, step):
     config = tiny(sweep__trials=1, sweep__epochs=1)

@@ -103,6 +103,7 @@ def test_the_command_prints_it(made, tmp_path):
     path.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_none=True)))
     done = CliRunner().invoke(app, ["power", "--config", str(path), "--difference", "2"])
     assert done.exit_code == 0, done.output
-    assert "| hmdb51 " in done.output and "seeds for 2" in done.output and "80% power" in done.output
+    for words in ("| data set ", "| hmdb51 ", "seeds for 2", "80% power"):
+        assert words in done.output, words
     wrong = CliRunner().invoke(app, ["power", "--config", str(path), "--difference", "0"])
     assert "positive number" in str(wrong.exception)
