@@ -1,5 +1,7 @@
 """Which of all tests comes when, and with several processes (`-n 2 --dist loadgroup`) in which of them."""
 
+import gc
+
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
@@ -24,6 +26,8 @@ SHARED = {
     "tests/unit/report/test_report.py": "a report",
     "tests/unit/data/test_rar.py": "the downloaded samples",
 }
+gc.set_threshold(50_000)  # objects, not 700: each search for garbage goes through all that torch and MLflow consist of
+
 GROUPS = list(dict.fromkeys(SHARED.values()))
 
 

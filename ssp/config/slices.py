@@ -30,6 +30,8 @@ _DECIDES_NOTHING: dict[type[BaseModel], dict[str, Any]] = {
     Sweep: {"storage": True},
 }
 
+_JSON = json.JSONEncoder(sort_keys=True)  # `json.dumps` would make one for each value
+
 
 def deciding(model: BaseModel, include: set[str] | None = None) -> dict[str, Any]:
     """What a model says beyond its defaults and decides something, as plain values."""
@@ -54,7 +56,7 @@ def flattened(plain: dict[str, Any]) -> dict[str, str]:
     def leaves(value: Any, key: str) -> list[tuple[str, str]]:  # noqa: ANN401 - whatever JSON can hold
         if isinstance(value, dict) and value:
             return [leaf for name in value for leaf in leaves(value[name], f"{key}.{name}" if key else name)]
-        return [(key, json.dumps(value, sort_keys=True))]
+        return [(key, _JSON.encode(value))]
 
     return dict(leaves(plain, ""))
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -269,10 +270,10 @@ def git_state(folder: str | Path | None = None) -> Git:
     """
     folder = Path(folder or Path(__file__).resolve().parents[2]).resolve()
     try:
-        top = _git(folder, "rev-parse", "--show-toplevel")
+        top, commit = _git(folder, "rev-parse", "--show-toplevel", "HEAD").splitlines()
         if Path(top).resolve() != folder:  # installed into an environment inside somebody else's repository
             return Git(commit="unknown", dirty=None)
-        return Git(commit=_git(folder, "rev-parse", "HEAD"), dirty=bool(_git(folder, "status", "--porcelain")))
+        return Git(commit=commit, dirty=bool(_git(folder, "status", "--porcelain")))
     except (OSError, subprocess.SubprocessError):
         return Git(commit="unknown", dirty=None)
 
@@ -286,10 +287,13 @@ def _git(folder: Path, *arguments: str) -> str:
 
 def package_versions() -> dict[str, str]:
     """Versions of Python and of the installed packages that results may depend on."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue  # optional, or not in this environment
-    return found
+    found = {name: _installed(name) for name in PACKAGES}
+    return {"python": platform.python_version()} | {name: text for name, text in found.items() if text is not None}
+
+
+@cache  # a search through the environment
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None  # optional, or not in this environment

@@ -118,8 +118,12 @@ def _record_problems(config: Config, record: Record, choice: Choice | None) -> I
         yield "was trained from another backbone than its choice was made with"
 
 
-def _manifests(found: Verification, config: Config) -> dict[str, tuple[str, pd.DataFrame]]:
-    """Hash and test list (id as in merged predictions, label, group) of the kept manifests, those that can be read."""
+Listed = set[tuple[str, int, str]]
+"""A test list: id as in merged predictions, label and group of each video."""
+
+
+def _manifests(found: Verification, config: Config) -> dict[str, tuple[str, Listed]]:
+    """Hash and test list of the kept manifests, those that can be read."""
     manifests = {}
     for dataset in config.datasets:
         path = Paths.of(config).kept_manifest(dataset)
@@ -128,13 +132,17 @@ def _manifests(found: Verification, config: Config) -> dict[str, tuple[str, pd.D
                 manifest = read_manifest(path)
                 listed = manifest.loc[manifest["split"] == "test", ["id", "label", "group"]]
                 listed = listed.assign(id=merged_ids(listed["id"], config.quirk("merge_ids"))).drop_duplicates("id")
-                manifests[dataset] = content_hash(manifest), listed
+                manifests[dataset] = content_hash(manifest), _videos(listed)
                 found.counts["manifests"] += 1
     return manifests
 
 
+def _videos(rows: pd.DataFrame) -> Listed:
+    return set(zip(*(rows[name].tolist() for name in ("id", "label", "group")), strict=True))
+
+
 def _check_test_list(
-    found: Verification, config: Config, record: Record, videos: pd.DataFrame | None, digest: str, listed: pd.DataFrame
+    found: Verification, config: Config, record: Record, videos: pd.DataFrame | None, digest: str, listed: Listed
 ) -> None:
     """Predictions are of the manifest's test videos, under their labels and groups."""
     paths, run = Paths.of(config), (record.dataset, record.method, record.seed)
@@ -142,9 +150,8 @@ def _check_test_list(
         found.add(paths.record(*run), f"made with another manifest than manifests/{record.dataset}.parquet")
     if videos is None:
         return
-    tested = videos[["id", "label", "group"]].merge(listed, how="left", indicator=True)
-    if strange := int((tested["_merge"] == "left_only").sum()):
-        found.add(paths.predictions(*run), f"{strange} videos are not on the test list under that label and group")
+    if strange := _videos(videos) - listed:
+        found.add(paths.predictions(*run), f"{len(strange)} videos are not on the test list under that label and group")
     if missing := len(listed) - len(videos):
         found.readings[f"without {missing} broken videos"] += 1
 

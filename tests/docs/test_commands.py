@@ -31,6 +31,7 @@ from tests.unit.made_videos import scene, write_video
 
 COMMANDS = sorted({(name(page), whole, *words) for page in PAGES for words, whole in commands(page)})
 LANGUAGES = {"sh", "python", "toml", "yaml", "mermaid", ""}
+SSP = typer.main.get_command(app)
 MAKEFILE = (ROOT / "Makefile").read_text()
 
 
@@ -50,7 +51,7 @@ def there(path):
 
 
 def parse_ssp(words, whole):
-    command, depth = typer.main.get_command(app), 0
+    command, depth = SSP, 0
     while depth < len(words) and hasattr(command, "commands"):
         assert words[depth] in command.commands, f"ssp has no command {words[depth]}"
         command, depth = command.commands[words[depth]], depth + 1
@@ -279,6 +280,7 @@ def try_method(kind):
     assert "branch_scale" in kind({}).trainable_parameters(model)
 
 
+@pytest.mark.slow
 def test_the_picture_can_be_taken_again(tmp_path):
     if not (shutil.which("chromium") or shutil.which("google-chrome")):
         pytest.skip("no Chromium (Debian: chromium)")

@@ -96,6 +96,7 @@ def test_links_lead_somewhere(page):
             assert anchor in anchors(target), f"{name(page)}: no heading {path}#{anchor}"
 
 
+@pytest.mark.slow
 def test_the_site_builds_and_draws_the_workflow(tmp_path):
     pytest.importorskip("mkdocs", reason="mkdocs is in requirements-dev.txt")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]

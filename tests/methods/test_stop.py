@@ -104,10 +104,10 @@ def logits_of(weights, video, model, ends=None):
 @pytest.mark.parametrize(
     "options",
     [
-        {"cell": 1, "masked": 2},
-        {"cell": 2, "masked": 1, "base": "slots", "slots": 3, "global_rows": 2},
+        pytest.param({"cell": 1, "masked": 2}, marks=pytest.mark.slow),
+        pytest.param({"cell": 2, "masked": 1, "base": "slots", "slots": 3, "global_rows": 2}, marks=pytest.mark.slow),
         {"cell": 2, "base": "none", "heads": 4},
-        {"cell": 1, "masked": 0, "pixel_kernel": 5},
+        pytest.param({"cell": 1, "masked": 0, "pixel_kernel": 5}, marks=pytest.mark.slow),
     ],
 )
 def test_is_its_formula(options):

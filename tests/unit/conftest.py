@@ -1,9 +1,13 @@
 """What several tests need: a data set as small as it gets, made by the real code; one thread; a server."""
 
 import contextlib
+import json
+import shutil
 from pathlib import Path
 
 import pytest
+
+from tests.once import once
 
 
 def tracking(folder: Path) -> dict:
@@ -36,6 +40,10 @@ def server(monkeypatch):
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
     """Folder with the generated videos, manifest and frames of a UCF101-like set, and an untrained backbone."""
+    return once(tmp_path_factory, "tiny_data", make_tiny_data)
+
+
+def make_tiny_data(folder):
     import torch
     from safetensors.torch import save_file
 
@@ -48,7 +56,6 @@ def tiny_data(tmp_path_factory):
     from ssp.methods.build import build_model
     from tests.unit.tiny_benchmark import tiny_config
 
-    folder = tmp_path_factory.mktemp("data")
     config = tiny_config(folder, tracking=tracking(folder))
     generate_archives(config, "ucf101")
     fetch_dataset(config, "ucf101")
@@ -61,7 +68,28 @@ def tiny_data(tmp_path_factory):
     save_file(state, folder / "backbone.safetensors")
     with contextlib.chdir(folder):
         init_tracking(config).rename(folder / "ready.json")
+
+
+@pytest.fixture(scope="session")
+def tracked(tiny_data, tmp_path_factory):
+    """Folder with this process's own copy of the MLflow database, and its `ready.json`."""
+    folder = tmp_path_factory.mktemp("tracked")
+    shutil.copy(tiny_data / "mlflow.db", folder)
+    ready = json.loads((tiny_data / "ready.json").read_text())
+    (folder / "ready.json").write_text(json.dumps(ready | {"uri": tracking(folder)["uri"]}))
     return folder
+
+
+@pytest.fixture(scope="session")
+def made_results(tmp_path_factory):
+    """Folder of the results that `make_results` makes; copied before anything is changed."""
+    from tests.unit.made_results import make_results
+
+    def make(folder):
+        with contextlib.chdir(folder):
+            make_results()
+
+    return once(tmp_path_factory, "made_results", make) / "results" / "tried"
 
 
 @pytest.fixture
@@ -72,15 +100,15 @@ def tiny(tiny_here, tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def tiny_here(tiny_data):
+def tiny_here(tiny_data, tracked):
     """The same, its results in the current folder."""
     from ssp.files import write_text
     from ssp.paths import Paths
     from tests.unit.tiny_benchmark import tiny_config
 
     def make(**changes):
-        config = tiny_config(tiny_data, **({"tracking": tracking(tiny_data)} | changes))
-        write_text(Paths.of(config).mlflow / "ready.json", (tiny_data / "ready.json").read_text())
+        config = tiny_config(tiny_data, **({"tracking": tracking(tracked)} | changes))
+        write_text(Paths.of(config).mlflow / "ready.json", (tracked / "ready.json").read_text())
         return config
 
     return make

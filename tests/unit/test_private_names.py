@@ -35,6 +35,8 @@ def defined(source: str) -> set[str]:
 
 def used(source: str, private: set[str]) -> list[str]:
     """Where a test takes one of the names from something else than itself: by attribute, by import, or in a string."""
+    if private.isdisjoint(re.findall(r"\w+", source)):
+        return []
     found = []
     for node in ast.walk(ast.parse(source)):
         names = []

@@ -111,7 +111,7 @@ def _sum_in_child(store, queue):
     queue.put((int(store.read(1, [2]).sum()), opened))
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_a_store_that_was_open_before_its_process_had_children(extracted, method):
     _, paths = extracted
     store = FrameStore(paths.frames("ucf101"))
@@ -246,6 +246,7 @@ def test_a_shard_of_another_extraction_is_noticed(tmp_path):
         FrameStore(paths.frames("ucf101")).length(1)
 
 
+@pytest.mark.slow
 def test_several_decoders_make_the_same_store(tmp_path):
     """Also with a broken video among the others."""
     files = ucf101_tree(tmp_path / "made")

@@ -272,6 +272,7 @@ def test_the_header_of_a_longer_video(tmp_path, files):
     assert row[["frames", "fps", "width", "height"]].tolist() == [30, 25.0, 96, 32]
 
 
+@pytest.mark.slow
 def test_splits_share_what_was_unpacked(tmp_path, files):
     """Each split has a manifest and frames of its own; validation is carved from its own training list."""
     lists = {}

@@ -102,6 +102,7 @@ def test_a_row_has_one_look_whatever_stands_beside_it():
     assert len({look(row) for row in method_names()}) == len(method_names())
 
 
+@pytest.mark.slow
 def test_files_are_pictures_and_the_same_bytes_each_time():
     config = make_config(datasets=("hmdb51",), methods=("ssp", "vpt"), title="50% of $5: a & b")
     write_all(config)

@@ -22,13 +22,14 @@ LORA = {"method": "lora", "options": {"rank": 2, "targets": ["in_proj"]}}
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """Costs of five rows, two of them of one method, and their config; no data is there."""
+    """Costs of four rows, two of them of one method, and their config; no data is there."""
     folder = tmp_path_factory.mktemp("costs")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(costs, "ENOUGH_S", 0.0)
-        methods = PLAIN["methods"] | {"low-rank": LORA, "probe-again": {"method": "linear"}}
-        config = tiny_config(folder, methods=methods, compute={"cost_rounds": 3})
+        methods = {"linear": {}, "full": {}, "low-rank": LORA, "probe-again": {"method": "linear"}}
+        none = {"reference": None, "explained": None}
+        config = tiny_config(folder, methods=methods, compute={"cost_rounds": 3}, **none)
         found = measure_costs(config)
         assert load_costs(config) == found
     return config, found

@@ -1,7 +1,9 @@
 """`ssp explain`: which test videos it shows, that it shows what the test saw, and what the report reads of it."""
 
+import contextlib
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -43,10 +45,13 @@ def test_videos_are_chosen_by_a_rule(rows, chosen):
     assert choose_videos(videos(*rows)) == chosen
 
 
-@pytest.fixture
-def config(tiny):
-    """One data set with SSP, two segments and three crops a test video."""
-    return tiny(
+@pytest.fixture(scope="module")
+def made(tiny_here, tmp_path_factory):
+    """A config of one data set with SSP, two segments and three crops a test video; its first seed trained and tested.
+
+    And the folder that this was done in.
+    """
+    config = tiny_here(
         seeds=[1, 0],
         methods={"ssp": {"options": {"inner_dim": 8, "attn_dim": 8, "num_prompts": 1}}},
         sweep__trials=1,
@@ -55,13 +60,19 @@ def config(tiny):
         datasets__ucf101__clips__test_segments=2,
         datasets__ucf101__clips__test_crops=3,
     )
+    folder = tmp_path_factory.mktemp("trained")
+    with contextlib.chdir(folder):
+        run_sweep(config, "ucf101", "ssp")
+        train_cell(config, "ucf101", "ssp", 1)
+    return config, folder
 
 
 @pytest.fixture
-def trained(config):
-    """The config's first seed, trained and tested."""
-    run_sweep(config, "ucf101", "ssp")
-    train_cell(config, "ucf101", "ssp", 1)
+def trained(made, tmp_path, monkeypatch):
+    """That config, with a copy of what was trained."""
+    config, folder = made
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     return config
 
 
@@ -106,6 +117,7 @@ def test_shows_what_the_test_saw(trained, monkeypatch):
     assert sorted(path.name for path in folder.iterdir()) == ["ucf101.json", "ucf101.png"]
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_told_and_has_no_picture(trained):
     explain_dataset(trained, "ucf101")
     paths = Paths.of(trained)
@@ -190,6 +202,7 @@ def test_reading_notices_what_does_not_belong_together(trained):
         load_explained(trained, record)
 
 
+@pytest.mark.slow
 def test_the_command_names_the_videos(trained, monkeypatch, capsys):
     Path("tiny.yaml").write_text(yaml.safe_dump(trained.model_dump(mode="json")))
     monkeypatch.setattr(sys, "argv", ["ssp", "explain", "--config", "tiny.yaml", "--dataset", "ucf101"])

@@ -78,6 +78,7 @@ def test_a_sweep_takes_features_once_and_chooses_the_same(tiny, clips, alone, ch
     assert len({trial.hyperparameters.lr for trial in shared.trials}) == TRIALS
 
 
+@pytest.mark.slow
 def test_validation_in_published_batches_is_read_as_without_sharing(tiny, alone):
     together = {"validation": 4, "test": 4, "devices": 2}
     config = tiny(datasets__ucf101__recipe__co_batched=together, **HARD)
@@ -85,6 +86,7 @@ def test_validation_in_published_batches_is_read_as_without_sharing(tiny, alone)
     assert essence(alone(lambda: run_sweep(config, "ucf101", "linear"))) == essence(shared)
 
 
+@pytest.mark.slow
 def test_each_drop_path_rate_has_a_stream_of_its_own(tiny, clips, alone):
     space = {"lr": {"low": 0.001, "high": 0.1, "log": True}, "drop_path": {"choices": [0.1, 0.5]}}
     config = tiny(sweep__space=space, sweep__trials=5)

@@ -80,6 +80,7 @@ def test_a_larger_fold_counts_for_more():
     assert (found.val_top1, found.val_loss, found.lr) == (50.0, 1.25, pytest.approx(0.1))
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_repeats_the_trial_that_was_cut_off(tiny, monkeypatch):
     whole = run_sweep(tiny(name="whole", sweep__trials=2, **FOLDS), "ucf101", "linear")
     config, real, met = tiny(sweep__trials=2, **FOLDS), ssp.jobs.trial.train_epochs, []

@@ -122,6 +122,7 @@ def test_killed_between_queueing_and_training(tiny, monkeypatch):
     assert states == [TrialState.COMPLETE] * 2
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_that_is_asked_for_again_starts_afresh_in_all_rungs(tiny, monkeypatch):
     config = halving(tiny)
     scripted(monkeypatch, [[60], [90], [50], [80], [1, 1, 40], [1, 1, 45]])

@@ -24,6 +24,7 @@ def test_the_first_is_the_one_that_there_would_be_alone_and_the_second_another(t
     assert (first.study, second.study, alone.study) == (0, 1, None)
 
 
+@pytest.mark.slow
 def test_a_seed_trains_from_its_own_study_also_at_a_point_that_inherits(tiny):
     config = tiny(**TWO, ablations=POINTS, seeds=[0, 1, 3])
     for number, rate in ((0, 0.011), (1, 0.022)):

@@ -155,6 +155,7 @@ def test_the_published_epoch_is_the_best_one_on_test(cell, tiny, monkeypatch):
     assert all(torch.equal(tensor, weights[3][name]) for name, tensor in saved.items())
 
 
+@pytest.mark.slow
 def test_a_killed_run_with_the_best_epoch_ends_with_the_same_bytes(cell, tiny, monkeypatch):
     """Killed after the last epoch, when the model has other weights than those of the best."""
     published = tiny(**CHEAP, quirks__best_epoch="published")
@@ -269,6 +270,7 @@ def choose(cell, lr):
     path.write_text(json.dumps(choice))
 
 
+@pytest.mark.slow
 def test_a_choice_after_test_was_read_from_another_is_marked(cell, tiny):
     path = cell.paths.record("ucf101", "ssp", 0)
     first = train(cell)
@@ -291,6 +293,7 @@ def test_a_choice_after_test_was_read_from_another_is_marked(cell, tiny):
     assert train(cell).earlier_test_readings == []
 
 
+@pytest.mark.slow
 def test_a_kill_between_reading_test_and_the_record_leaves_one_reading(cell, monkeypatch):
     whole = train(cell)
     cell.paths.record("ucf101", "ssp", 0).unlink()
@@ -317,7 +320,7 @@ def test_saved_weights_carry_the_config(cell):
     assert metadata["status"] == "ok" and metadata["cell"] == "tiny/ucf101/ssp/seed0"
 
 
-@pytest.mark.parametrize("epoch", [1, 3])
+@pytest.mark.parametrize("epoch", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_killed_run_ends_with_the_same_bytes(cell, monkeypatch, epoch):
     def outputs():
         place = ("ucf101", "ssp", 1)

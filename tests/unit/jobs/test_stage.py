@@ -159,6 +159,7 @@ def test_the_next_job_takes_the_copy(tiny_data, place, said):
     assert [line.split()[-5:-2] for line in said() if "copied" in line] == [["to", str(second), "in"]]
 
 
+@pytest.mark.slow
 def test_of_two_jobs_at_once_one_copies_and_the_other_waits(tiny_data, place):
     jobs = [start(tiny_data, place, pause=0.02) for _ in range(2)]
     lines = sorted(map(reading, jobs), key=len)

@@ -132,6 +132,7 @@ def test_the_lock_of_a_killed_worker_is_seen_by_the_others(tmp_path, monkeypatch
     assert set(locks) == {(str(journal.absolute()) + ".lock", True)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["save_choice", "tracked_params"])
 def test_a_sweep_killed_at_its_very_end_goes_on_in_the_same_tracked_runs(tiny, monkeypatch, step):
     config = tiny(sweep__trials=1, sweep__epochs=1)
@@ -253,6 +254,7 @@ def test_relational_storage(tiny, tmp_path, monkeypatch):
         run_sweep(tiny(sweep__storage="sqlite:////no/such/folder/x.db"), "ucf101", "linear")
 
 
+@pytest.mark.slow
 def test_a_database_that_goes_away_is_one_line_and_the_next_try_goes_on(tiny, tmp_path, monkeypatch):
     """A file that is moved away in the second trial, as a server that is stopped; then it is there again."""
     database, aside, curves = tmp_path / "studies.db", tmp_path / "aside.db", [[60], [90], [50]]
@@ -277,6 +279,7 @@ def test_a_database_that_goes_away_is_one_line_and_the_next_try_goes_on(tiny, tm
     assert resumed.trials == whole.trials and resumed.run.interrupted == 1
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_asked_to_stop_goes_on_with_its_next_step(tiny, monkeypatch):
     whole = run_sweep(tiny(name="whole", sweep__trials=2, sweep__epochs=2), "ucf101", "vpt")
     config, real, calls = tiny(sweep__trials=2, sweep__epochs=2), ssp.jobs.cell.fit, []

@@ -165,6 +165,7 @@ def test_the_same_worker_twice_waits_and_has_the_first_ones_mark(tiny):
     assert cell_of(config).paths.worker("ucf101", "linear", 0).exists()
 
 
+@pytest.mark.slow
 def test_what_lacks_the_sweep_fills_and_who_asks_again_has_all_search_anew(tiny, monkeypatch):
     config = searching(tiny)
     scripted(monkeypatch, [[50, 60], [50, 61], [50, 59], [50, 70]])

@@ -22,23 +22,16 @@ from ssp.records.record import load_record
 from ssp.tables import write_tables
 from ssp.tables.ablations import read_ablation
 from ssp.tables.long import read_tables
-from tests.unit.made_results import make_results
 
 GIVEN = "my configs/one.yaml"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("made"))
-        return make_results().resolve()
+SSP = typer.main.get_command(app)
 
 
 @pytest.fixture
-def config(made, tmp_path, monkeypatch):
+def config(made_results, tmp_path, monkeypatch):
     """The config as the user gave it, and a copy of its results."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(made, "results/tried")
+    shutil.copytree(made_results, "results/tried")
     Path(GIVEN).parent.mkdir()
     shutil.copy("results/tried/config.yaml", GIVEN)
     return load_config(GIVEN)
@@ -88,7 +81,7 @@ def test_advice_is_a_command_that_names_the_config(config, file, damage, read):
     command = re.search(r"python -m (ssp .*)$", str(caught.value))
     assert command, caught.value
     words = shlex.split(command[1])
-    with typer.main.get_command(app).make_context("ssp", words[1:]) as context:
+    with SSP.make_context("ssp", words[1:]) as context:
         name, leaf, rest = context.command.resolve_command(context, words[1:])
         leaf.make_context(name, rest)
     assert words[words.index("--config") + 1] == GIVEN

@@ -179,6 +179,7 @@ def test_runs_and_the_way_back(page):
     assert back[1][6] == "0" * 12
 
 
+@pytest.mark.slow
 def test_what_was_measured_on_test_is_not_called_validation(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = make_report(quirks={"best_epoch": "published"})

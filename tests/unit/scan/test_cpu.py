@@ -159,6 +159,7 @@ def test_forked_workers_may_scan_after_the_parent_has():
     assert done.stdout.strip() == "fine", done.stderr
 
 
+@pytest.mark.slow
 @ready
 def test_no_second_openmp_runtime():
     code = (
@@ -205,6 +206,7 @@ int main(void) {
 """
 
 
+@pytest.mark.slow
 def test_arm64_from_the_same_source(tmp_path):
     compiler, emulator = "aarch64-linux-gnu-gcc", "qemu-aarch64-static"
     if not (shutil.which(compiler) and shutil.which(emulator)):
@@ -236,6 +238,7 @@ except MemoryError as error:
 """
 
 
+@pytest.mark.slow
 @ready
 def test_no_memory_is_an_error_not_a_crash():
     # A process of its own: one that has run before may have room enough in what it keeps.

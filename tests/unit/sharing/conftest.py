@@ -11,7 +11,7 @@ from ssp.paths import Paths
 from tests.unit.made_results import make_results
 
 MODULES = ("ssp.verify.made", "ssp.sharing.merge", "tests.unit.made_results")
-PLAIN = {"ssp": {"options": {"num_prompts": 2}}}
+OTHER_ROW = {"methods": {"ssp": {"options": {"num_prompts": 2}}, "vpt": {}}, "ablations": {}}
 
 
 def draw(paths):
@@ -87,4 +87,4 @@ def other_seeds(here):
 @pytest.fixture
 def other_row(here):
     """Seeds 0 and 1 of ssp, as `lab`, and of a row that `lab` does not have."""
-    return here("rows", methods=PLAIN | {"vpt": {}}, ablations={})
+    return here("rows", **OTHER_ROW)

@@ -1,6 +1,7 @@
 """`ssp merge`: what goes together becomes one folder that verifies, and what does not is named and writes nothing."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +23,7 @@ from ssp.sharing.pack import pack
 from ssp.sharing.weights import Weights
 from ssp.verify import verify_results
 from tests.unit.made_results import make_tables
+from tests.unit.sharing.conftest import OTHER_ROW, stand_ins
 
 OUT = Path("results/both")
 
@@ -48,6 +50,25 @@ def joined(*sources):
     assert merged.conflicts == []
     assert verify_results(OUT).wrong == {}
     return merged
+
+
+@pytest.fixture(scope="module")
+def joined_rows(made, tmp_path_factory):
+    """`lab` and `other_row`, joined once: a folder that has them and the outcome."""
+    folder = tmp_path_factory.mktemp("joined")
+    with stand_ins() as patch:
+        patch.chdir(folder)
+        sides = (("lab", made("lab")), ("rows", made("rows", **OTHER_ROW)))
+        joined(*(Path(shutil.copytree(folder, name)) for name, folder in sides))
+    return folder
+
+
+@pytest.fixture
+def rows_of_both(joined_rows, tmp_path, monkeypatch):
+    """A copy of that folder; gives the folder of `other_row`."""
+    shutil.copytree(joined_rows, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return Path("rows")
 
 
 def refused(*sources):
@@ -79,8 +100,8 @@ def test_seeds_of_two_machines_are_one_table(lab, other_seeds):
     assert "<dt>joined from</dt><dd>lab (10), seeds (8)</dd>" in (OUT / "report.html").read_text()
 
 
-def test_what_both_have_is_taken_once_and_rows_of_both_are_compared(lab, other_row):
-    joined(lab, other_row)
+@pytest.mark.usefixtures("rows_of_both")
+def test_what_both_have_is_taken_once_and_rows_of_both_are_compared():
     config = load_results_config(OUT)
     assert list(config.methods) == ["ssp", "linear", "vpt"] and config.seeds == [0, 1]
     contributors = load_contributors(config).records
@@ -91,8 +112,8 @@ def test_what_both_have_is_taken_once_and_rows_of_both_are_compared(lab, other_r
 
 
 @pytest.mark.slow
-def test_tables_and_report_are_made_again_by_the_commands_that_make_them(lab, other_row):
-    joined(lab, other_row)
+@pytest.mark.usefixtures("rows_of_both")
+def test_tables_and_report_are_made_again_by_the_commands_that_make_them():
     before = {path: path.read_bytes() for path in [*OUT.glob("tables/*.*"), OUT / "report.html"]}
     for command in ("tables", "report"):
         done = CliRunner().invoke(app, [command, "--config", str(OUT / "config.yaml")])
@@ -101,15 +122,15 @@ def test_tables_and_report_are_made_again_by_the_commands_that_make_them(lab, ot
     assert changed in ([], ["report.html"])  # matplotlib draws it a picture with ids of its own
 
 
-def test_times_of_a_row_that_was_measured_elsewhere_are_not_put_beside_the_others(lab, other_row):
-    joined(lab, other_row)
+def test_times_of_a_row_that_was_measured_elsewhere_are_not_put_beside_the_others(rows_of_both):
     costs = json.loads((OUT / "costs.json").read_text())["rows"]
     assert costs["ssp"]["step_seconds"] and not costs["vpt"]["step_seconds"]
-    theirs = json.loads((other_row / "costs.json").read_text())["rows"]["vpt"]
+    theirs = json.loads((rows_of_both / "costs.json").read_text())["rows"]["vpt"]
     assert costs["vpt"]["flops"] == theirs["flops"] and costs["vpt"]["saved_bytes"] == theirs["saved_bytes"]
     assert "vpt was not measured: not in one job with the other rows" in (OUT / "tables/costs.md").read_text()
 
 
+@pytest.mark.slow
 def test_rows_of_a_method_that_is_not_installed_are_shown(lab, other_row, monkeypatch):
     """As if vpt were somebody's own: no config that trains may name it, results may."""
     from ssp.config import benchmark, load_config
@@ -170,6 +191,7 @@ def test_other_videos_are_named(lab, other_seeds):
     assert len(lines) == 1 and lines[0].startswith("manifests.ssv2.hash: ")
 
 
+@pytest.mark.slow
 def test_a_run_that_both_have_and_that_is_not_the_same_is_named(lab, other_row):
     path = other_row / "records/hmdb51/ssp/seed1.json"
     record = load_record(path)
@@ -200,10 +222,9 @@ def test_a_search_that_chose_otherwise_is_named(lab, other_seeds):
     ]
 
 
+@pytest.mark.slow
 def test_parts_of_one_run_are_put_together(lab):
     """Two machines with the same config, each with half of the records; neither has tables yet."""
-    import shutil
-
     halves = []
     for name, dataset in (("one", "hmdb51"), ("two", "ssv2")):
         half = Path(shutil.copytree(lab, name))
@@ -232,6 +253,7 @@ def test_results_that_are_not_in_order_are_not_joined(lab, other_seeds):
     assert not OUT.exists()
 
 
+@pytest.mark.slow
 def test_records_by_other_code_or_devices_are_joined_and_told(lab, other_seeds):
     for path in other_seeds.rglob("records/*/*/*.json"):
         record = load_record(path)
@@ -245,8 +267,8 @@ def test_records_by_other_code_or_devices_are_joined_and_told(lab, other_seeds):
     ]
 
 
-def test_who_contributed_a_record_must_be_said(lab, other_row):
-    joined(lab, other_row)
+@pytest.mark.usefixtures("rows_of_both")
+def test_who_contributed_a_record_must_be_said():
     config = load_results_config(OUT)
     path = Paths.of(config).contributors
     plain = json.loads(path.read_text())

@@ -66,15 +66,22 @@ def test_a_plan_comes_true(data):
 
 
 @pytest.fixture
-def config(tmp_path, monkeypatch):
+def made(tmp_path, monkeypatch):
+    """A function that gives a config of three seeds with records."""
     monkeypatch.chdir(tmp_path)
-    config = make_config(datasets=("hmdb51", "ssv2"), methods=("ssp", "vpt", "linear"), seeds=(0, 1, 2))
-    for i, (dataset, row, seed) in enumerate(config.runs()):
-        write_cell(config, dataset, row, seed, np.random.default_rng(i).random(500) < 0.6)
-    return config
+
+    def make(datasets, methods):
+        config = make_config(datasets=datasets, methods=methods, seeds=(0, 1, 2))
+        for i, (dataset, row, seed) in enumerate(config.runs()):
+            write_cell(config, dataset, row, seed, np.random.default_rng(i).random(500) < 0.6)
+        return config
+
+    return make
 
 
-def test_plan_of_a_config(config):
+@pytest.mark.slow
+def test_plan_of_a_config(made):
+    config = made(("hmdb51", "ssv2"), ("ssp", "vpt", "linear"))
     found = plan(config, 5.0)
     assert found["data set"].tolist() == ["hmdb51"] * 2 + ["ssv2"] * 2 + ["average"] * 2
     assert found["comparison"].tolist() == ["ssp − vpt", "ssp − linear"] * 3
@@ -88,13 +95,15 @@ def test_plan_of_a_config(config):
     assert list(plan(config).columns) == [c for c in found.columns if "seeds for" not in c]
 
 
-def test_the_command_prints_it(config, tmp_path):
+def test_the_command_prints_it(made, tmp_path):
     import yaml
 
+    config = made(("hmdb51",), ("ssp", "vpt"))
     path = tmp_path / "made.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_none=True)))
     done = CliRunner().invoke(app, ["power", "--config", str(path), "--difference", "2"])
     assert done.exit_code == 0, done.output
-    assert "| hmdb51 " in done.output and "seeds for 2" in done.output and "80% power" in done.output
+    for words in ("| data set ", "| hmdb51 ", "seeds for 2", "80% power"):
+        assert words in done.output, words
     wrong = CliRunner().invoke(app, ["power", "--config", str(path), "--difference", "0"])
     assert "positive number" in str(wrong.exception)

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import json
 import subprocess
@@ -392,12 +393,21 @@ def test_published_merge_of_ids_is_followed():
     assert read(config, "uncertainty.csv")["videos"].tolist() == [1]
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A config whose tables are written, and the folder where."""
+    config, folder = make_config(datasets=("hmdb51", "ssv2")), tmp_path_factory.mktemp("written")
+    with contextlib.chdir(folder):
+        write_all(config)
+        write_cell(config, "ssv2", "vpt", 1, reason="out of memory")
+        write_tables(config)
+    return config, folder
+
+
 @pytest.mark.parametrize("width", [40, 66, 80, 160])
-def test_terminal_shows_all_numbers_at_any_width(width):
-    config = make_config(datasets=("hmdb51", "ssv2"))
-    write_all(config)
-    write_cell(config, "ssv2", "vpt", 1, reason="out of memory")
-    write_tables(config)
+def test_terminal_shows_all_numbers_at_any_width(written, monkeypatch, width):
+    config, folder = written
+    monkeypatch.chdir(folder)
     text = printed(config, width)
     if width >= 66:
         assert max(map(len, text.splitlines())) <= width

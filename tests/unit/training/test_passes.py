@@ -59,6 +59,7 @@ def test_a_clips_drop_path_is_its_own_however_a_batch_is_cut(augmentation):
         agree(train(micro=micro, augmentation=augmentation), whole)
 
 
+@pytest.mark.slow
 def test_drop_path_drops_by_clip_and_by_augmentation_at_its_rate():
     model = deep_model()
     kept = []

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 
 import pytest
 import torch
@@ -36,6 +37,13 @@ def told(epochs):
     return [(e.epoch, e.lr, e.train_loss, e.val_loss, e.val_top1) for e in epochs]
 
 
+@cache
+def uninterrupted(method):
+    """The model and its epochs; nobody trains it further."""
+    model, epochs = training(method)
+    return model, told(epochs)
+
+
 def same(a, b):
     a, b = trained_tensors(a), trained_tensors(b)
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
@@ -53,8 +61,7 @@ def terminate():
 @pytest.mark.parametrize("method", ["ssp", "linear"])
 @pytest.mark.parametrize("step", [1, 2, 3, 5, 9])
 def test_asked_to_stop_after_any_step_goes_on_from_there(tmp_path, method, step):
-    whole, epochs = training(method)
-    expected = told(epochs)
+    whole, expected = uninterrupted(method)
     path, counted = tmp_path / "seed3.pt", []
     _, epochs = training(method, path, on_step=at(step, terminate))
     with stoppable(), pytest.raises(Interrupted, match=r"interrupted \(SIGTERM\); run the same command again"):
@@ -65,8 +72,7 @@ def test_asked_to_stop_after_any_step_goes_on_from_there(tmp_path, method, step)
 
 
 def test_asked_to_stop_while_it_validates_no_step_is_lost(tmp_path, monkeypatch):
-    whole, epochs = training()
-    expected = told(epochs)
+    whole, expected = uninterrupted("ssp")
     path, counted, validate = tmp_path / "seed3.pt", [], ssp.training.loop.validate
 
     def asked(*arguments, **more):
@@ -83,8 +89,7 @@ def test_asked_to_stop_while_it_validates_no_step_is_lost(tmp_path, monkeypatch)
 
 
 def test_killed_without_a_word_it_goes_on_from_what_it_has_saved_within_the_epoch(tmp_path):
-    whole, epochs = training()
-    expected = told(epochs)
+    whole, expected = uninterrupted("ssp")
     path, counted = tmp_path / "seed3.pt", []
 
     def dies():

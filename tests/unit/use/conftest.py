@@ -11,7 +11,7 @@ from tests.unit.conftest import tracking
 
 
 @pytest.fixture(scope="session")
-def trained(tiny_data, tmp_path_factory):
+def trained(tiny_data, tracked, tmp_path_factory):
     """Config, folder of results and test videos of two seeds each of ssp and bitfit; with tables."""
     from ssp.files import write_text
     from ssp.jobs.seed import train_cell
@@ -24,7 +24,7 @@ def trained(tiny_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     config = tiny_config(
         tiny_data,
-        tracking=tracking(tiny_data),
+        tracking=tracking(tracked),
         methods={"ssp": PLAIN["methods"]["ssp"], "folded": {"method": "bitfit"}},
         sweep__trials=0,
         datasets__ucf101__recipe__epochs=1,
@@ -33,7 +33,7 @@ def trained(tiny_data, tmp_path_factory):
         datasets__ucf101__clips__test_crops=2,
     )
     with contextlib.chdir(folder):
-        write_text(Paths.of(config).mlflow / "ready.json", (tiny_data / "ready.json").read_text())
+        write_text(Paths.of(config).mlflow / "ready.json", (tracked / "ready.json").read_text())
         for row in config.methods:
             run_sweep(config, "ucf101", row)
             for seed in config.seeds:

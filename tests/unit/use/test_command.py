@@ -92,6 +92,7 @@ def test_results_elsewhere_and_an_export_in_place_of_a_config(call, trained, tmp
     assert call(trained.videos[0], model=("--from", "export"))[:2] == expected[:2]
 
 
+@pytest.mark.slow
 def test_windows_become_a_table_and_a_picture_each(call, trained, folder):
     code, out, err = call(folder, "--window", 0.5, "--step", 0.25, "--out", "lines")
     names = ["a.AVI", "b.avi", "deep/c.avi"]
@@ -124,6 +125,7 @@ def test_a_pipe_is_named_window_by_window(call, trained, container):
     assert [line["classes"][0]["class"] for line in found] == windows["class"].tolist()[:2]
 
 
+@pytest.mark.slow
 def test_draws_what_ssp_attends_to(call, trained, monkeypatch):
     batches, forward = [], VideoMamba.forward
     monkeypatch.setattr(VideoMamba, "forward", lambda self, video: batches.append(len(video)) or forward(self, video))

@@ -90,6 +90,7 @@ def test_predictions_that_were_made_up_are_met(results):
     assert outcome.lines[1].startswith("top-1: 100.0000 % recorded, ")
 
 
+@pytest.mark.slow
 def test_elsewhere_it_is_judged_by_the_spread_over_seeds(results, monkeypatch):
     forge(results, device="another GPU")
     outcome = rerun(results, *RUN)  # two seeds, one of them made up, can say little

@@ -14,11 +14,8 @@ from tests.unit.made_results import make_results
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("made"))
-        made = make_results()
-        return Path(shutil.copytree(made, "theirs")).resolve()
+def results(made_results, tmp_path_factory):
+    return Path(shutil.copytree(made_results, tmp_path_factory.mktemp("made") / "theirs"))
 
 
 def traced(folder, *arguments):
@@ -52,6 +49,7 @@ def test_a_number_leads_back_to_everything_that_made_it(results):
     assert max(map(len, done.output.splitlines())) <= max(80, len(str(results)) + 1)
 
 
+@pytest.mark.slow
 def test_of_several_studies_the_mean_is_that_of_the_tables(tmp_path, monkeypatch):
     """Study 0 has seeds 0 and 2, study 1 has seed 1: each study counts as much."""
     monkeypatch.chdir(tmp_path)
