@@ -1,6 +1,6 @@
 # make demo    the whole benchmark on four small generated video data sets, on this machine (no GPU, no download of data)
 # make test    the tests
-# make quick   the tests, but for those that run the workflow
+# make quick   the tests, but for those that run the workflow or take long
 # make lint    ruff and snakefmt
 # make docs    the pages of docs/ as a site in site/; their reference parts are written anew first
 # make bench   the benchmarks (benchmarks/), but for those of a GPU, of 20 kills each, of Slurm and of the demo (BENCH=...)

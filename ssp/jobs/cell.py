@@ -36,7 +36,7 @@ from ssp.jobs.tracking import TrackedRun
 from ssp.methods.build import build_model
 from ssp.paths import Paths
 from ssp.progress import progress
-from ssp.records.record import Chosen, Epoch, git_state, package_versions
+from ssp.records.record import Chosen, Epoch, package_versions, running_code
 from ssp.scan import choose_backend
 from ssp.training.evaluate import batching, predict
 from ssp.training.execution import Execution, derive_seed
@@ -219,7 +219,7 @@ class Cell:
     @cached_property
     def tags(self) -> dict[str, str]:
         """Where numbers come from, as tags of MLflow runs."""
-        git = git_state()
+        git = running_code()
         return {
             "ssp.dataset": self.dataset,
             "ssp.method": self.method,

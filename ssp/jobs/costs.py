@@ -43,7 +43,7 @@ from ssp.methods.parameters import parameter_counts
 from ssp.processes import end_with_parent
 from ssp.progress import progress
 from ssp.records.costs import Clips, Costs, RowCosts, save_costs
-from ssp.records.record import Parameters, Scan, git_state, package_versions
+from ssp.records.record import Parameters, Scan, package_versions, running_code
 from ssp.scan import choose_backend
 from ssp.training.evaluate import evaluation_batch
 from ssp.training.execution import Execution
@@ -114,7 +114,7 @@ def measure_costs(config: Config) -> Costs:
         threads=config.compute.train.threads,
         precision="bfloat16" if execution.bfloat16 else "float32",
         scan=Scan(backend=scan.name, reason=scan.reason),
-        git=git_state(),
+        git=running_code(),
         versions=package_versions(),
         rows={name: rows[name] for name in config.methods},
         probe=rows.get(None),

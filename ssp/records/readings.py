@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from ssp.config.problems import problems
 from ssp.errors import RecordError
 from ssp.files import write_text
-from ssp.records.record import Chosen, EarlierChoice, Moment, Record, Stored, git_state, load_record, save_record
+from ssp.records.record import Chosen, EarlierChoice, Moment, Record, Stored, load_record, running_code, save_record
 
 
 class Reading(Stored):
@@ -57,7 +57,7 @@ def load_readings(path: Path) -> list[Reading]:
 
 def this_moment() -> Moment:
     """Now, by the code that runs."""
-    return Moment(at=datetime.now(UTC).isoformat(timespec="milliseconds"), commit=git_state().commit)
+    return Moment(at=datetime.now(UTC).isoformat(timespec="milliseconds"), commit=running_code().commit)
 
 
 def note_reading(path: Path, reading: Reading) -> None:

@@ -278,6 +278,12 @@ def git_state(folder: str | Path | None = None) -> Git:
         return Git(commit="unknown", dirty=None)
 
 
+@cache
+def running_code() -> Git:
+    """The code that this process runs: as it was when first asked, whatever is edited or committed meanwhile."""
+    return git_state()
+
+
 def _git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(
         ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=30

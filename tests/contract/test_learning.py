@@ -86,7 +86,9 @@ def test_the_probe_is_hardly_better_than_chance(probe):
     assert 0.55 < probe < 0.69
 
 
-@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "ssp" else pytest.mark.slow) for name in method_names()]
+)
 def test_learns_more_than_the_linear_probe(name, video, probe):
     method = load_method(name)
     tries = ((options, rate) for options in method.test_configs for rate in RATES)

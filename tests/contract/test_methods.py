@@ -23,15 +23,16 @@ BACKBONE = {"embed_dim": 32, "depth": 3, "patch_size": 8}
 CLASSES, FRAMES, SIDE = 5, 3, 24
 NONE, SOME = 1e-18, 1e-13  # beside the largest gradient of a step in float64: surely rounding, surely none of it
 
-VARIANTS = [(name, options) for name in method_names() for options in load_method(name).test_configs]
+
+def variants():
+    """Each method with all of its test configs; `make quick` has the first of each."""
+    for name in method_names():
+        for number, options in enumerate(load_method(name).test_configs):
+            label = "-".join([name, *(f"{key}={value}" for key, value in options.items())])
+            yield pytest.param((name, options), id=label, marks=[pytest.mark.slow] if number else [])
 
 
-def label(variant):
-    name, options = variant
-    return "-".join([name, *(f"{key}={value}" for key, value in options.items())])
-
-
-pytestmark = pytest.mark.parametrize("variant", VARIANTS, ids=label)
+pytestmark = pytest.mark.parametrize("variant", list(variants()))
 BARE = ("linear", {})
 
 

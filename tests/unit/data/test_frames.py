@@ -142,6 +142,7 @@ def test_a_broken_video_is_reported_and_left_out_of_its_split(damaged):
             call()
 
 
+@pytest.mark.slow
 def test_a_damaged_frame_is_an_error_that_names_its_shard(tmp_path):
     config, paths = prepare(tmp_path, ucf101_tree(tmp_path / "made"))
     extract_shard(config, "ucf101", 1)
@@ -221,6 +222,7 @@ def test_splits_keep_their_place_in_the_manifest(extracted):
         assert part.attrs == {"videos": len(part), "broken": []}
 
 
+@pytest.mark.slow
 def test_another_manifest_is_noticed(tmp_path):
     config, _ = prepare(tmp_path, ucf101_tree(tmp_path / "made"), frames={"shards": 1})
     extract_shard(config, "ucf101", 0)
@@ -234,6 +236,7 @@ def test_another_manifest_is_noticed(tmp_path):
         load_split(config, "ucf101", "val")
 
 
+@pytest.mark.slow
 def test_a_shard_of_another_extraction_is_noticed(tmp_path):
     config, paths = prepare(tmp_path, ucf101_tree(tmp_path / "made"))
     extract_shard(config, "ucf101", 0)

@@ -261,6 +261,7 @@ def test_a_wrong_line_is_named(videos, lines, says):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_segments_are_the_frames_of_their_seconds(tmp_path):
     folder = tmp_path / "videos"
     for name in ("a", "b"):

@@ -35,6 +35,7 @@ def measured(tmp_path_factory):
     return config, found
 
 
+@pytest.mark.slow
 def test_counts_are_those_of_the_models(measured, tmp_path):
     config, found = measured
     assert list(found.rows) == [*config.methods]
@@ -51,6 +52,7 @@ def test_counts_are_those_of_the_models(measured, tmp_path):
     assert {name for name, row in found.rows.items() if row.merged_flops} == {"low-rank"}
 
 
+@pytest.mark.slow
 def test_all_rows_take_part_in_all_rounds(measured):
     _, found = measured
     assert {len(row.step_seconds) for row in found.rows.values()} == {3}
@@ -59,6 +61,7 @@ def test_all_rows_take_part_in_all_rounds(measured):
     assert found.probe is None and found.linear is found.rows["linear"]
 
 
+@pytest.mark.slow
 def test_full_fine_tuning_takes_more_than_a_linear_probe(measured):
     _, found = measured
     full, linear = found.rows["full"], found.rows["linear"]
@@ -66,6 +69,7 @@ def test_full_fine_tuning_takes_more_than_a_linear_probe(measured):
     assert full.memory_bytes > linear.memory_bytes > 0
 
 
+@pytest.mark.slow
 def test_the_record_says_what_the_numbers_depend_on(measured):
     config, found = measured
     assert found.config_hash == slice_hash(config.costs_slice()) and found.config == config.costs_slice()

@@ -177,6 +177,7 @@ def test_a_config_that_explains_nothing_is_refused(tiny):
         explain_dataset(tiny(explained=None), "ucf101")
 
 
+@pytest.mark.slow
 def test_reading_notices_what_does_not_belong_together(trained):
     explain_dataset(trained, "ucf101")
     paths = Paths.of(trained)

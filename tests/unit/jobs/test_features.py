@@ -97,6 +97,7 @@ def test_each_drop_path_rate_has_a_stream_of_its_own(tiny, clips, alone):
     assert essence(alone(lambda: run_sweep(config, "ucf101", "linear"))) == essence(shared)
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_uses_no_damaged_file(tiny, clips, monkeypatch):
     config = tiny(**HARD)
     whole = run_sweep(config, "ucf101", "linear")

@@ -59,6 +59,7 @@ def test_each_rung_learns_and_prunes_from_itself_alone(tiny, monkeypatch):
     assert [len(open_study(cell, rung).trials) for rung in range(3)] == [4, 3, 1]
 
 
+@pytest.mark.slow
 def test_the_first_rung_proposes_what_a_sweep_without_halving_does(tiny):
     rungs = run_sweep(halving(tiny), "ucf101", "linear")
     alone = run_sweep(tiny(name="alone", sweep={"trials": 4, "epochs": 1, "space": SPACE}), "ucf101", "linear")

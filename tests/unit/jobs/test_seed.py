@@ -83,6 +83,7 @@ def test_record_predictions_weights_and_tracking_agree(cell, monkeypatch):
     assert {a.path for a in client.list_artifacts(run.info.run_id)} == {"seed0.parquet", "seed0.safetensors"}
 
 
+@pytest.mark.slow
 def test_steps_of_an_epoch_follow_what_is_trained_on(tiny, monkeypatch):
     steps = []
 
@@ -211,6 +212,7 @@ def test_without_search_and_validation(tiny):
     assert train_cell(config, "ucf101", "ssp", 0).hyperparameters == chosen
 
 
+@pytest.mark.slow
 def test_reading_test_again_gives_the_record_and_is_counted_there(cell):
     def again():
         return evaluate_saved(cell.config, "ucf101", "ssp", 0).splitlines()[-1]
@@ -452,6 +454,7 @@ def test_a_choice_made_on_other_data_is_refused(cell):
     assert not cell.paths.record("ucf101", "ssp", 0).exists()
 
 
+@pytest.mark.slow
 def test_a_swapped_backbone_is_noticed(cell, monkeypatch):
     """Other weights under the same name: neither a choice nor a training that was begun goes on with them."""
 

@@ -187,6 +187,7 @@ def test_a_job_that_is_killed_while_it_copies_leaves_nothing_that_is_read(tiny_d
     assert not any("waiting" in line for line in said())
 
 
+@pytest.mark.slow
 def test_a_job_that_is_asked_to_stop_does_not_copy_to_the_end(tiny_data, place):
     job = start(tiny_data, place, pause=0.05)
     until(lambda: any(path.stat().st_size > 50_000 for path in place.glob("*/copying/*.lmdb")))
@@ -275,6 +276,7 @@ def test_room_is_made_by_what_was_not_used_for_longest(tiny_data, tmp_path, smal
     assert [line for line in said() if "evicting" in line] == [f"evicting {folders[1]}, to make room"]
 
 
+@pytest.mark.slow
 def test_a_copy_that_is_read_is_not_evicted_and_nothing_is_in_vain(tiny_data, tmp_path, small, said):
     used, unused = (filled(tiny_data, tmp_path, name, 6_000_000) for name in "ab")
     job = start(used, small)

@@ -62,6 +62,7 @@ def test_asking_is_light():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
 
 
+@pytest.mark.slow
 def test_asking_a_thousand_records_takes_about_a_second(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = make_config(seeds=range(63))  # 4 data sets, 4 rows

@@ -246,6 +246,7 @@ def _report(tmp_path, monkeypatch, methods, **changes):
     return write_report(config).read_text()
 
 
+@pytest.mark.slow
 def test_without_ssp_nothing_is_explained(tmp_path, monkeypatch):
     text = _report(tmp_path, monkeypatch, ("vpt", "linear"))
     assert 'id="classes"' in text and 'href="#classes"' in text
@@ -326,6 +327,7 @@ def test_report_needs_the_manifest_of_the_records(tmp_path, monkeypatch):
         write_report(config)
 
 
+@pytest.mark.slow
 def test_report_without_data_says_what_it_leaves_out(tmp_path, monkeypatch):
     with_data = Page(_report(tmp_path, monkeypatch, ("linear",)))
     config, folder = make_config(datasets=("hmdb51",), methods=("linear",)), Path("data/hmdb51")

@@ -96,6 +96,7 @@ def test_without_common_seeds_it_is_a_difference_of_two_samples(lab, other_seeds
     assert "seeds" in comparison.changes[0].config
 
 
+@pytest.mark.slow
 def test_rows_and_data_sets_of_one_alone_are_listed(lab, other_row, here):
     one = here("one", seeds=(0, 1), ablations={})
     config = load_results_config(one)

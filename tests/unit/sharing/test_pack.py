@@ -53,6 +53,7 @@ def test_everything_that_a_claim_rests_on_is_packed_and_verifies(lab):
     assert done.exit_code == 0 and done.output.startswith("tried.zip: all of this goes together.")
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_archive(lab):
     pack(lab, Path("first.zip"))
     copy = Path(shutil.copytree(lab, "elsewhere"))
@@ -91,6 +92,7 @@ def test_nothing_but_weights_may_be_missing_from_a_pack(lab):
     assert "left_out.json" in found.wrong and "records/ssv2/ssp/seed0.json" in found.wrong
 
 
+@pytest.mark.slow
 def test_weights_that_were_left_out_cannot_be_packed(lab):
     pack(lab, Path("none.zip"), Weights.none)
     folder = unpacked("none.zip", "theirs")

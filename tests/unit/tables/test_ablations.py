@@ -61,6 +61,7 @@ def test_for_readers_the_base_row_is_marked_and_named_points_start_with_it(confi
     assert rows[-2:] == ["ssp (base)", "narrow"] and "hmdb51" not in parts
 
 
+@pytest.mark.slow
 def test_comparisons_of_an_ablation_are_a_family_of_their_own(config):
     """Two points on two data sets, one clearly worse everywhere."""
     plain = config.model_dump(mode="json")

@@ -26,6 +26,7 @@ def test_with_groups_alone_it_is_the_t_test_over_groups():
     assert stats.nct.sf(stats.t.isf(0.025, 7), 7, found) == pytest.approx(0.8, abs=0.005)
 
 
+@pytest.mark.slow
 def test_seeds_needed_is_where_detectable_falls_below():
     designs = [Design(seed=2e-4, noise=1e-4, groups=0.5e-4, n_groups=400)]
     seeds = seeds_needed(designs, 3.0)

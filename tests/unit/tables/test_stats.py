@@ -157,6 +157,7 @@ def test_large_test_sets_are_quick():
     assert time.process_time() - start < 2
 
 
+@pytest.mark.slow
 def test_a_whole_table_is_quick():
     """All pairs of 20 rows on four data sets, one of 25,000 videos, and in the average."""
     rng = np.random.default_rng(0)

@@ -52,6 +52,7 @@ def agree(one, other):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", [{}, {"repeats": 2, "mixup": 0.8, "cutmix": 1.0}])
 def test_a_clips_drop_path_is_its_own_however_a_batch_is_cut(augmentation):
     whole = train(augmentation=augmentation)

@@ -70,6 +70,7 @@ def forge(folder, **changes):
     save_record(record.model_copy(update=changes), record_place / "seed0.json")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_what_it_says_comes_out_again_and_nothing_is_written(results):
     before = contents(results)
     outcome = rerun(results, *RUN)
