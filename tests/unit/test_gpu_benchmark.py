@@ -53,6 +53,7 @@ def test_a_stage_leaves_what_it_has_found_and_says_what_was_wrong(then, problem,
     assert time.monotonic() - begun < 20
 
 
+@pytest.mark.slow
 def test_a_stage_takes_its_children_with_it(tmp_path):
     def start():
         child = subprocess.Popen(["sleep", "60"])

@@ -154,9 +154,8 @@ def test_frames_of_a_clip_are_its_pictures():
     np.testing.assert_array_equal(frames_of(clip), frames)
 
 
-@pytest.mark.parametrize(
-    "total", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(32, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("total", [1, 4, 32])
 def test_picture_shows_frames_and_where_prompts_are_strong(total):
     strength = np.full((2, total, 2, 2), 0.1, np.float32)
     strength[:, -1, 0, 1] = 0.9  # one hot patch, top right of the last frame

@@ -101,6 +101,7 @@ def test_drop_path_is_that_of_the_first_trial(tmp_path):
     assert settings["ssp"].build().drop_path.rate == 0.3
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_into_memory_has_a_reason_and_a_probe_is_measured_besides(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = tiny_config(tmp_path, methods={"ssp": PLAIN["methods"]["ssp"]}, datasets__ucf101__recipe__batch_size=10**9)
@@ -117,6 +118,7 @@ class Killed(costs.Setting):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_process_that_was_killed_is_out_of_memory(tmp_path):
     failure = costs.peak_memory(Killed(tiny_config(tmp_path)), 8)
     assert str(failure) == "out of memory: the process was killed"

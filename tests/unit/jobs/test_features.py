@@ -65,7 +65,10 @@ def test_only_a_trunk_without_anything_that_trains_is_frozen():
     assert [name for name, is_frozen in frozen.items() if is_frozen] == ["linear"]
 
 
-@pytest.mark.parametrize("changes", [{}, HARD], ids=["plain", "mixed, repeated, cut up, dropped"])
+@pytest.mark.parametrize(
+    "changes",
+    [pytest.param({}, id="plain"), pytest.param(HARD, id="mixed, repeated, cut up, dropped", marks=pytest.mark.slow)],
+)
 def test_a_sweep_takes_features_once_and_chooses_the_same(tiny, clips, alone, changes):
     config = tiny(**changes)
     shared = run_sweep(config, "ucf101", "linear")

@@ -68,6 +68,7 @@ def test_what_gives_reason_to_doubt_is_said(videos):
     assert load_config(out).datasets["my-videos"].frames.max_broken == 0.13  # 0.05 and one of twelve
 
 
+@pytest.mark.slow
 def test_a_split_that_is_there_is_taken(videos):
     for name in ("run", "walk"):
         for i in range(6):
@@ -82,6 +83,7 @@ def test_a_split_that_is_there_is_taken(videos):
     assert all((row.split == "test") == row.path.startswith("test/") for row in manifest.itertuples())
 
 
+@pytest.mark.slow
 def test_a_table_with_groups(videos):
     table = videos / "labels.csv"
     rows = [f"{c}/{i}.avi,{c},p{i}" for c in ("run", "walk") for i in range(6)]
@@ -145,6 +147,7 @@ def test_weights_of_something_else(videos, tmp_path):
         init_config(videos, weights=tmp_path / "other.safetensors")
 
 
+@pytest.mark.slow
 def test_a_backbone_that_a_run_has_pre_trained_is_taken(videos, tmp_path):
     first, _ = init_config(videos, tmp_path / "first.yaml")
     plain = yaml.safe_load(first.read_text())
@@ -160,6 +163,7 @@ def test_a_backbone_that_a_run_has_pre_trained_is_taken(videos, tmp_path):
     assert str(checkpoint.local) == "results/first/backbone/start.safetensors"
 
 
+@pytest.mark.slow
 def test_too_few_groups_for_validation_mean_no_search(videos):
     for name in ("run", "walk"):
         for i in range(2, 6):

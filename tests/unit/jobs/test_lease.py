@@ -64,6 +64,7 @@ def make(folder, content="result"):
     return bool(wanted)
 
 
+@pytest.mark.slow
 def test_of_many_at_once_one_works_and_all_have_its_result(tmp_path):
     outcomes = sorted(map(ended, [start(tmp_path, 2.0) for _ in range(6)]))
     assert outcomes == ["given"] * 5 + ["made"]
@@ -108,6 +109,7 @@ def test_who_was_killed_before_it_could_sign_is_followed_in_the_end(tmp_path):
         assert mine
 
 
+@pytest.mark.slow
 def test_a_holder_on_another_host_is_followed_when_it_is_silent(tmp_path):
     holder = tmp_path / "lease" / "holder"
     holder.parent.mkdir()

@@ -52,6 +52,7 @@ def test_a_job_tells_until_it_is_over(tmp_path):
     assert not path.exists() and read_sign(path) is None
 
 
+@pytest.mark.slow
 def test_a_job_that_was_killed_does_not_run(tmp_path):
     path = tmp_path / "seed0.now"
     job = subprocess.Popen([sys.executable, "-c", JOB, str(path)])

@@ -83,6 +83,7 @@ def test_a_run_that_is_what_it_says_comes_out_again_and_nothing_is_written(resul
     assert contents(results) == before
 
 
+@pytest.mark.slow
 def test_predictions_that_were_made_up_are_met(results):
     forge(results)
     outcome = rerun(results, *RUN)
