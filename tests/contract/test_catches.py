@@ -73,6 +73,7 @@ def test_neighbours_in_a_batch(monkeypatch):
         contract.test_a_clip_does_not_depend_on_its_batch(ADAPTER, torch.float64, 1e-10)
 
 
+@pytest.mark.slow
 def test_what_cannot_learn(monkeypatch):
     monkeypatch.setattr(VisualPromptTuning, "summed", lambda self, current, index, total: total)
     monkeypatch.setattr(VisualPromptTuning, "test_configs", [VPT[1]])

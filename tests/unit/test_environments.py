@@ -36,6 +36,7 @@ def test_conda_environments_have_the_pins_of_requirements(name):
     assert {"python=3.11", "pip", "c-compiler"} <= set(conda)
 
 
+@pytest.mark.slow
 def test_nothing_imports_what_only_tests_need_nor_at_once_what_takes_seconds():
     """torchvision brings torch's whole compiler, and most processes resize nothing."""
     names = {line.split("==")[0].replace("-", "_") for line in _requirements("requirements-dev.txt")}

@@ -34,6 +34,7 @@ def test_holds_what_was_tuned_and_nothing_else(tmp_path):
     assert describe(model())["options"] == {"num_prompts": 4, "position": "after_cls", "init": "uniform", "deep": True}
 
 
+@pytest.mark.slow
 def test_ssp_on_the_published_backbone_is_small(tmp_path):
     save_tuned(build_model("videomamba_middle", "ssp", 174), tmp_path / "w.safetensors", {})
     assert (tmp_path / "w.safetensors").stat().st_size < 11e6

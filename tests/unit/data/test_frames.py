@@ -350,6 +350,7 @@ def test_a_hang_and_a_crash_cost_one_video_each(tmp_path, batch):
     assert "hangs: not decoded within 1 s" in str(found[7])
 
 
+@pytest.mark.slow
 def test_an_unforeseen_error_costs_one_video(tmp_path):
     (tmp_path / "1").write_bytes(b"a")
     with Children(1, _sized, 60) as children:

@@ -258,6 +258,7 @@ def test_a_damaged_manifest(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_videos_are_probed_in_order_by_several_processes(tmp_path, files):
     config, _ = prepare(tmp_path, files)
     one = write_manifest(config, "ucf101")

@@ -103,6 +103,7 @@ def part_of_a_frame(draw, height=33, width=46):
     return Box(top, left, draw(st.integers(1, height - top)), draw(st.integers(1, width - left)))
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(sorted(OPERATIONS)), st.floats(0, 1), st.sampled_from([-1.0, 1.0])), max_size=3),

@@ -165,6 +165,7 @@ def test_an_attempt_that_lost_one_of_its_processes_was_killed(job, slurm):
     assert growth(log) == {MEMORY: 2, TIME: 1}
 
 
+@pytest.mark.slow
 def test_a_command_that_made_a_mistake_is_not_run_again(tmp_path):
     (tmp_path / "config.yaml").write_text("name: 7\nnonsense: 1\n")
     command = [sys.executable, "-m", "ssp.jobs.run", "job.log", "params", "--config", "config.yaml"]

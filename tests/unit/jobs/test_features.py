@@ -143,6 +143,7 @@ def test_nothing_is_kept_that_cannot_come_again(tiny, changes, shares):
     assert shares_features(Cell(tiny(**changes), "ucf101", "linear")) is shares
 
 
+@pytest.mark.slow
 def test_a_final_training_takes_those_of_validation_once(tiny, clips, alone):
     config = tiny(sweep__trials=0, refit=False, **HARD)
     run_sweep(config, "ucf101", "linear")

@@ -99,6 +99,7 @@ def test_a_killed_sweep_repeats_the_trial_that_was_cut_off(tiny, monkeypatch):
     assert len(open_study(Cell(config, "ucf101", "linear")).trials) == 3
 
 
+@pytest.mark.slow
 def test_a_fold_that_fails_fails_the_trial(tiny, monkeypatch):
     scripted(monkeypatch, [[50, 50], [None], [50, 50], [50, 50], [50, 50]])
     choice = run_sweep(tiny(sweep__trials=2, **FOLDS), "ucf101", "linear")

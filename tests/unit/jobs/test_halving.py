@@ -46,6 +46,7 @@ def test_the_best_of_a_rung_are_trained_anew_and_the_best_of_the_last_is_chosen(
     assert load_choice(path, config, "ucf101", "linear") == choice
 
 
+@pytest.mark.slow
 def test_each_rung_learns_and_prunes_from_itself_alone(tiny, monkeypatch):
     """Two epochs each; what is best in the second rung is far below all of the first, and would be pruned beside it."""
     rungs = [{"trials": 4, "epochs": 0.6}, {"trials": 3}, {"trials": 1}]

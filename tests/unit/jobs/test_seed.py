@@ -231,6 +231,7 @@ def test_reading_test_again_gives_the_record_and_is_counted_there(cell):
     assert again().endswith("4 times from this choice")
 
 
+@pytest.mark.slow
 def test_other_numbers_than_the_records_are_an_error_which_says_where_they_may_come_from(cell):
     train(cell)
     path = cell.paths.record("ucf101", "ssp", 0)
@@ -251,6 +252,7 @@ def test_other_numbers_than_the_records_are_an_error_which_says_where_they_may_c
         evaluate_saved(cell.config, "ucf101", "ssp", 0)
 
 
+@pytest.mark.slow
 def test_what_is_not_the_records_own_is_not_compared_with_it_and_counts_no_reading(cell, tiny):
     train(cell, 0), train(cell, 1)
     path = cell.paths.predictions("ucf101", "ssp", 0)
@@ -360,6 +362,7 @@ def test_killed_run_ends_with_the_same_bytes(cell, monkeypatch, epoch):
     assert [r.info.status for r in siblings] == ["FINISHED", "FINISHED"]  # the whole one, and the continued one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("owner", "step"), [(ssp.jobs.seed, "save_record"), (TrackedRun, "log_artifact")])
 def test_killed_at_the_very_end_it_ends_as_the_same_tracked_run(cell, monkeypatch, owner, step):
     def kill(*_):
@@ -380,6 +383,7 @@ def test_killed_at_the_very_end_it_ends_as_the_same_tracked_run(cell, monkeypatc
     assert (only.info.run_id, only.info.status) == (record.run.mlflow_run_id, "FINISHED")
 
 
+@pytest.mark.slow
 def test_seeds_differ_in_all_but_what_they_share(cell):
     first, second = train(cell, 0), train(cell, 1)
     assert first.predictions.sha256 != second.predictions.sha256

@@ -175,6 +175,7 @@ def test_of_two_jobs_at_once_one_copies_and_the_other_waits(tiny_data, place):
     assert lines[0][-1] == lines[1][-1]
 
 
+@pytest.mark.slow
 def test_a_job_that_is_killed_while_it_copies_leaves_nothing_that_is_read(tiny_data, place, said):
     job = start(tiny_data, place, pause=0.05)
     until(lambda: any(path.stat().st_size > 50_000 for path in place.glob("*/copying/*.lmdb")))

@@ -209,6 +209,7 @@ def test_the_same_finished_trials_make_the_same_choice(tiny, monkeypatch):
     assert (first.trial, first.hyperparameters) == (second.trial, second.hyperparameters) == (1, first.hyperparameters)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_asked_to_stop_goes_on_with_its_next_step(tiny, monkeypatch):
     config, real, calls = searching(tiny, sweep__trials=2), ssp.jobs.cell.fit, []
 

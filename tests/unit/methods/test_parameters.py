@@ -132,6 +132,7 @@ def test_published_table_is_the_given_one():
     pd.testing.assert_frame_equal(pd.read_csv(given), pd.read_csv(ROOT / "ssp" / "records" / "published.csv"))
 
 
+@pytest.mark.slow
 def test_published_table_needs_no_torch():
     code = (
         "import sys; from ssp.records import published; published.published_table(); sys.exit('torch' in sys.modules)"

@@ -10,6 +10,8 @@ from tests.unit.made_records import make_config
 JOB = """
 import subprocess, sys, time
 from pathlib import Path
+
+import pytest
 from ssp.records.usage import write_usage
 
 began = time.time()
@@ -20,6 +22,7 @@ write_usage(Path(sys.argv[1]), began)
 """
 
 
+@pytest.mark.slow
 def test_processor_time_and_memory_of_children_count(tmp_path):
     path = tmp_path / "logs" / "job.tsv"
     began = time.time()

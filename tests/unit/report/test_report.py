@@ -74,6 +74,7 @@ def test_published_numbers_stand_nowhere_on_a_page_of_other_data(page):
     assert "76.66" not in text and "2.41" not in text and "published by" not in text
 
 
+@pytest.mark.slow
 def test_published_numbers_stand_beside_what_they_are_of(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plain = make_config(datasets=("hmdb51",), methods=("ssp", "linear")).model_dump(mode="json")
@@ -96,6 +97,7 @@ def test_one_seed_has_no_spread_and_the_page_says_so(tmp_path, monkeypatch):
     assert "On HMDB51-like ssp reaches 62.0\u00a0% top-1; there is no other row to compare it with." in text
 
 
+@pytest.mark.slow
 def test_what_cannot_be_told_apart_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = make_config(datasets=("hmdb51",), methods=("ssp", "vpt", "linear"), seeds=(0, 1, 2))

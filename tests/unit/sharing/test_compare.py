@@ -70,6 +70,7 @@ def test_what_moved_beyond_noise_is_marked_and_the_text_is_100_columns_wide(thre
     assert "Hyper-parameters: the same" in lines and "Made by: the same" in lines
 
 
+@pytest.mark.slow
 def test_what_made_them_is_compared(lab, here):
     other = here("lab2")
     for path in other.rglob("records/*/*/*.json"):
@@ -89,6 +90,7 @@ def test_what_made_them_is_compared(lab, here):
     assert set(change.origin) == {"commit", "device", "version of torch", "manifest of hmdb51", "manifest of ssv2"}
 
 
+@pytest.mark.slow
 def test_without_common_seeds_it_is_a_difference_of_two_samples(lab, other_seeds):
     comparison = compare([lab, other_seeds])
     assert not comparison.cells["paired"].any() and comparison.cells["difference"].notna().all()
@@ -112,6 +114,7 @@ def test_rows_and_data_sets_of_one_alone_are_listed(lab, other_row, here):
     assert "Only in lab: row linear" in text and "Only in rows: row vpt" in text
 
 
+@pytest.mark.slow
 def test_a_cell_that_failed_in_one_has_no_difference(lab, here):
     other = here("failed")
     path = other / "records/ssv2/ssp"

@@ -207,6 +207,7 @@ def test_a_run_that_both_have_and_that_is_not_the_same_is_named(lab, other_row):
     ]
 
 
+@pytest.mark.slow
 def test_a_search_that_chose_otherwise_is_named(lab, other_seeds):
     """Both have searched: the second one with other trials."""
     path = other_seeds / "sweeps/ssv2/linear.json"

@@ -66,6 +66,7 @@ def test_the_same_results_give_the_same_archive(lab):
     assert len(hashes) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("weights", "kept"), [("none", set()), ("best", {"ssp"}), ("all", {"ssp", "linear"})])
 def test_weights_are_left_out_as_wished_and_are_no_damage(lab, weights, kept):
     pack(lab, Path("some.zip"), Weights(weights))
@@ -79,6 +80,7 @@ def test_weights_are_left_out_as_wished_and_are_no_damage(lab, weights, kept):
         assert told[0].startswith("that 10 files of tuned weights are the runs' own: they were left out")
 
 
+@pytest.mark.slow
 def test_nothing_but_weights_may_be_missing_from_a_pack(lab):
     pack(lab, Path("none.zip"), Weights.none)
     folder = unpacked("none.zip", "theirs")

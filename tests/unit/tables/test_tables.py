@@ -124,6 +124,7 @@ def test_first_method_is_the_reference_without_ssp():
     assert differences[["reference", "method", "difference"]].values.tolist() == [["vpt", "full", -21.0]]
 
 
+@pytest.mark.slow
 def test_same_records_same_bytes_whatever_time_and_host_say():
     config = make_config(datasets=("hmdb51", "ssv2"))
     write_all(config)

@@ -92,6 +92,7 @@ def narrow_model(most):
     return model, passes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", [{}, {"repeats": 2, "mixup": 0.8, "cutmix": 1.0}])
 @pytest.mark.parametrize("micro", [None, 4])
 def test_too_little_memory_halves_the_passes_and_changes_no_result(micro, augmentation, caplog):
