@@ -4,14 +4,14 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from ssp.records.usage import jobs, read_usage, write_usage
 from tests.unit.made_records import make_config
 
 JOB = """
 import subprocess, sys, time
 from pathlib import Path
-
-import pytest
 from ssp.records.usage import write_usage
 
 began = time.time()
