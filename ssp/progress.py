@@ -23,7 +23,7 @@ class Step(NamedTuple):
     """As it went so far; None before there is anything to go by."""
 
 
-_latest: list[Step] = []
+_latest: dict[object, Step] = {}  # of each work that goes on, in the order in which they began
 _quiet: list[bool] = []
 
 
@@ -34,27 +34,28 @@ def be_quiet() -> None:
 
 def latest() -> Step | None:
     """What was last told of the innermost work that goes on."""
-    return _latest[-1] if _latest else None
+    steps = list(_latest.values())  # at once: other threads ask, too
+    return steps[-1] if steps else None
 
 
 @contextmanager
 def progress(title: str) -> Iterator[Callable[[int, int], None]]:
     """Yield a function to be called with (done, total); the bar goes to stderr and vanishes at the end."""
     with _shown(title) as show:
-        place, began, first = len(_latest), time.monotonic(), None
-        _latest.append(Step(title, 0, 0, None))
+        own, began, first = object(), time.monotonic(), None
+        _latest[own] = Step(title, 0, 0, None)
 
         def update(done: int, total: int) -> None:
             nonlocal first
             first = done if first is None else first  # a killed work goes on, what was done before took no time now
             each = (time.monotonic() - began) / (done - first) if done > first else None
-            _latest[place] = Step(title, done, total, each and each * (total - done))
+            _latest[own] = Step(title, done, total, each and each * (total - done))
             show(done, total)
 
         try:
             yield update
         finally:
-            del _latest[place:]
+            del _latest[own]  # which, after an error, may be long after another work has begun
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Which of all tests comes when, and with several processes (`-n 2 --dist loadgroup`) in which of them."""
 
 import gc
+import sys
+from collections.abc import Iterator
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
@@ -56,6 +58,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScope
     """Instead of xdist's own for `--dist loadgroup`."""
     config.option.loadscopereorder = False  # by the number of tests: the few of Slurm take longest
     return SharedScheduling(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """What runs in this process may change how many threads PyTorch has, which slows down all that comes after it."""
+    torch = sys.modules.get("torch")
+    before = torch and torch.get_num_threads()
+    yield
+    if torch and torch.get_num_threads() != before:
+        torch.set_num_threads(before)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
