@@ -4,7 +4,7 @@
   a sleep. All else is real: data, searches, trainings, tests, tables.
 - The same run by plain Snakemake and through profiles/slurm, both at the same time, with as many jobs at once; the
   data stages share a job of Slurm, as docs/cluster.md has it for small jobs.
-- As many jobs at once as the machine has cores: a job of a cluster has its own, and starting one is processor time.
+- Two jobs at once, for a machine of two cores or more: a job of a cluster has its own, and to start one takes it up.
 
 Usage, as root: python benchmarks/cluster_overhead.py [--seconds 240] [--rows 2] [--seeds 3]
 Writes benchmarks/results/cluster_overhead.md and .json; exit code 1 where it takes more than 10 % longer.

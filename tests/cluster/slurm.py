@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.services import free_port
-from tests.workflow.running import ROOT, Done
+from tests.workflow.running import ROOT, Done, command_line
 
 NODES = {"n1": 2, "n2": 3}  # CPUs: those of the machine, whatever Slurm is told
 REQUESTS = {  # of the small config's jobs, as `compute`: two of a kind find room on a node
@@ -79,8 +78,7 @@ class Snakemake:
     """A workflow that runs."""
 
     def __init__(self, slurm: Slurm, folder: Path, args: tuple[str | Path, ...]) -> None:
-        command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
-        command += ["--workflow-profile", ROOT / "profiles/slurm"]
+        command = command_line(folder, "--workflow-profile", ROOT / "profiles/slurm")
         # Looked at early and often, on a file system that is nobody's but ours.
         command += ["--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "3"]
         self._said = folder / f"snakemake-{time.time_ns()}.log"

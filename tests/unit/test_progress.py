@@ -9,14 +9,13 @@ def steps(title):
             yield
 
 
-def test_the_innermost_work_that_goes_on_is_told():
-    assert latest() is None
-    with progress("outer") as outer:
-        outer(1, 2)
-        with progress("inner") as inner:
-            inner(2, 5)
-            assert latest()[:3] == ("inner", 2, 5)
-        assert latest()[:3] == ("outer", 1, 2)
+def test_the_innermost_work_is_told_and_then_the_outer_again():
+    with progress("sweep") as outer:
+        outer(1, 4)
+        with progress("trial") as inner:
+            inner(5, 10)
+            assert latest()[:3] == ("trial", 5, 10)
+        assert latest()[:3] == ("sweep", 1, 4)
     assert latest() is None
 
 

@@ -33,7 +33,7 @@ import yaml
 from ssp.jobs.warm import ADDRESS
 from ssp.records.usage import read_usage
 from tests.services import slay
-from tests.workflow.running import ROOT, TINY
+from tests.workflow.running import ROOT, TINY, command_line
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -74,8 +74,7 @@ class Start:
     def __init__(self, folder: Path, number: int, cores: int) -> None:
         clear = [sys.executable, ROOT / "workflow/scripts/clear_stale_lock.py"]
         subprocess.run(clear, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", "."]
-        command += ["--configfile", "tiny.yaml", "--cores", str(cores)]
+        command = command_line(folder, "--configfile", "tiny.yaml", "--cores", str(cores))
         # Every other start has each job import for itself: what a job writes must not depend on that.
         environment = os.environ | ({ADDRESS: ""} if number % 2 else {})
         self.folder, self.number, self.log = folder, number, folder / f"start-{number}.log"

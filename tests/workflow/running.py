@@ -57,9 +57,15 @@ def snakemake(folder: Path, *args: str | Path, **environment: str) -> Done:
 
 def snakemake_command(folder: Path, *args: str | Path) -> Done:
     """The same as a command of its own, as a user gives it."""
-    command, pipes = [sys.executable, "-m", "snakemake", *_words(folder, *args)], {"capture_output": True, "text": True}
-    done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, **pipes)
+    done = subprocess.run(
+        command_line(folder, *args), cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def command_line(folder: Path, *args: str | Path) -> list[str]:
+    """What runs the Snakefile in a folder, as a command of its own."""
+    return [sys.executable, "-m", "snakemake", *_words(folder, *args)]
 
 
 def _words(folder: Path, *args: str | Path) -> list[str]:

@@ -19,7 +19,7 @@ from ssp.data.frames import FrameStore, extract_shard
 from ssp.data.manifest import read_manifest, write_manifest
 from ssp.paths import Paths
 from tests.unit.made_videos import scene, small_config, ucf101_tree, write_video
-from tests.workflow.running import ROOT, snakemake
+from tests.workflow.running import ROOT, command_line, snakemake
 
 VIDEOS = 12
 
@@ -119,9 +119,8 @@ def test_the_workflow_does_finished_shards_once(benchmark, tmp_path):
     folder = paths.frames("ucf101")
     shards = [paths.shard("ucf101", shard) for shard in (0, 1)]
     words = ["--configfile", file, "--cores", 1]
-    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path]
     kill_when(
-        start([*command, *words, *shards], tmp_path),
+        start(command_line(tmp_path, *words, *shards), tmp_path),
         lambda: sum(shard.exists() for shard in shards) == 1 and any(half_written(folder, shard) for shard in (0, 1)),
     )
     (done,) = [shard for shard in shards if shard.exists()]

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ssp.progress import latest, progress
+from ssp.progress import progress
 from ssp.records import signs
 from ssp.records.signs import SILENT_S, read_sign, telling
 
@@ -75,13 +75,3 @@ def test_on_another_host_only_time_tells(tmp_path):
 def test_half_a_sign_is_none(tmp_path, content):
     (tmp_path / "seed0.now").write_text(content)
     assert read_sign(tmp_path / "seed0.now") is None
-
-
-def test_the_innermost_work_is_told_and_then_the_outer_again():
-    with progress("sweep") as outer:
-        outer(1, 4)
-        with progress("trial") as inner:
-            inner(5, 10)
-            assert latest()[:3] == ("trial", 5, 10)
-        assert latest()[:3] == ("sweep", 1, 4)
-    assert latest() is None
