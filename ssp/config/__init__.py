@@ -26,41 +26,16 @@ from ssp.config.reading import (
     yaml_text,
 )
 from ssp.config.rows import Point, Row
-from ssp.config.sections import (
-    Ablation,
-    AblationPoint,
-    Architecture,
-    Archive,
-    Augmentation,
-    Backbone,
-    Budget,
-    CarvedTest,
-    Checkpoint,
-    Clips,
-    CoBatched,
-    Compute,
-    ComputePlan,
-    Dataset,
-    Expected,
-    Fraction,
-    Frames,
-    Generate,
-    Hyperparameters,
-    Method,
-    Name,
-    Precision,
-    Pretrain,
-    Quirk,
-    Quirks,
-    Range,
-    Recipe,
-    Rung,
-    Start,
-    Strict,
-    Sweep,
-    Tracking,
-    Validation,
-)
+from ssp.config.sections.archives import Archive
+from ssp.config.sections.backbone import Architecture, Backbone, Checkpoint, Pretrain
+from ssp.config.sections.common import Fraction, Name, Precision, Quirk, Strict
+from ssp.config.sections.compute import Compute, ComputePlan, Tracking
+from ssp.config.sections.data import CarvedTest, Clips, Expected, Frames, Generate, Validation
+from ssp.config.sections.dataset import Dataset
+from ssp.config.sections.quirks import Quirks
+from ssp.config.sections.rows import Ablation, AblationPoint, Method
+from ssp.config.sections.search import Budget, Range, Rung, Start, Sweep
+from ssp.config.sections.training import Augmentation, CoBatched, Hyperparameters, Recipe
 from ssp.config.slices import deciding, flattened, slice_change, slice_hash, slice_lines
 from ssp.config.words import data_title, search_words
 

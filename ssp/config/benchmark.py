@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from difflib import get_close_matches
 from functools import cached_property
 from math import ceil
 from pathlib import Path
@@ -13,24 +11,16 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, ValidationInfo, model_validator
 
 from ssp.config import splits
-from ssp.config.plugins import method_names, source_names
+from ssp.config.checks import contradictions, not_installed
 from ssp.config.rows import Point, Row, ablation_points, table_rows
-from ssp.config.sections import (
-    Ablation,
-    Backbone,
-    Budget,
-    ComputePlan,
-    Dataset,
-    Hyperparameters,
-    LocalPath,
-    Method,
-    Name,
-    Quirk,
-    Quirks,
-    Strict,
-    Sweep,
-    Tracking,
-)
+from ssp.config.sections.backbone import Backbone
+from ssp.config.sections.common import LocalPath, Name, Quirk, Strict
+from ssp.config.sections.compute import ComputePlan, Tracking
+from ssp.config.sections.dataset import Dataset
+from ssp.config.sections.quirks import Quirks
+from ssp.config.sections.rows import Ablation, Method
+from ssp.config.sections.search import Budget, Sweep
+from ssp.config.sections.training import Hyperparameters
 from ssp.config.slices import deciding, filled
 
 
@@ -73,71 +63,10 @@ class Config(Strict):
     @model_validator(mode="after")
     def _names_resolve(self, info: ValidationInfo) -> Config:
         # Results are shown and checked without the code that made them (`ssp.config.load_results_config`).
-        missing = [] if (info.context or {}).get("made") else [*self._not_installed()]
-        if wrong := [*missing, *self._unknown_names()]:
+        missing = [] if (info.context or {}).get("made") else [*not_installed(self)]
+        if wrong := [*missing, *contradictions(self)]:
             raise ValueError("; ".join(wrong))
         return self
-
-    def _not_installed(self) -> Iterator[str]:
-        """Methods and sources that there is no code of here."""
-        for name, row in self.methods.items():
-            if (method := row.method or name) not in method_names():
-                key = (
-                    f"methods.{name}.method: unknown method '{method}'"
-                    if row.method
-                    else f"methods.{name}: unknown method"
-                )
-                yield f"{key}{_known(method, method_names())}"
-        for name, dataset in self.archived.items():  # splits of one say the same
-            if dataset.source not in source_names():
-                known = _known(dataset.source, source_names())
-                yield f"datasets.{name}.source: unknown source '{dataset.source}'{known}"
-
-    def _unknown_names(self) -> Iterator[str]:
-        for name, row in self.methods.items():
-            for dataset in row.starts:
-                if dataset not in self.columns:
-                    yield f"methods.{name}.starts.{dataset}: no such data set{_known(dataset, [*self.columns])}"
-        for key in ("reference", "explained"):
-            if (name := getattr(self, key)) not in (None, *self.methods):
-                yield f"{key}: '{name}' is none of methods{_known(name, [*self.methods])}"
-        for name, dataset in self.datasets.items():
-            if dataset.split_of and name != f"{dataset.split_of}-split{dataset.split}":
-                yield f"datasets.{name}.split_of: set by a list of splits; leave it out, and give split: [1, 2, 3]"
-        if "average" in self.columns:
-            yield "datasets.average: tables call the average over data sets so; give the data set another name"
-        for name, dataset in self.archived.items():  # splits of one say the same
-            if dataset.checkpoint not in self.backbone.checkpoints:
-                known = ", ".join(self.backbone.checkpoints)
-                yield f"datasets.{name}.checkpoint: '{dataset.checkpoint}' is not in backbone.checkpoints ({known})"
-            if dataset.validation.fraction == 0 and self.rungs(self.columns[name][0]):
-                yield (
-                    f"datasets.{name}.validation.fraction: 0 leaves no video to choose hyper-parameters on; "
-                    "give a share, or sweep.trials: 0, which takes the start of each row"
-                )
-            if dataset.stereo_channels > 1 and dataset.source != "breakfast":
-                yield f"datasets.{name}.stereo_channels: only breakfast has a stereo camera; leave it out"
-            yield from (f"datasets.{name}.{problem}" for problem in _wrong_origin(dataset))
-        for name in self.sweep.space:
-            if name not in Hyperparameters.model_fields:
-                known = ", ".join(Hyperparameters.model_fields)
-                yield f"sweep.space.{name}: not a shared hyper-parameter ({known})"
-        if self.sweep.trials is None and not all(d.fidelity or self.sweep.fidelity for d in self.datasets.values()):
-            yield "sweep.trials: missing; say how many, or give sweep.fidelity"
-        if len(set(self.seeds)) != len(self.seeds):
-            yield "seeds: every seed must be there once"
-        if idle := set(range(self.sweep.repeats)) - {seed % self.sweep.repeats for seed in self.seeds}:
-            yield (
-                f"sweep.repeats: {self.sweep.repeats} studies, and no seed for number {min(idle)} (seed i trains from "
-                f"study i modulo {self.sweep.repeats}); give more seeds, or fewer studies"
-            )
-        for name, ablation in self.ablations.items():
-            if ablation.of not in self.methods:
-                yield f"ablations.{name}.of: '{ablation.of}' is none of methods{_known(ablation.of, [*self.methods])}"
-            for key, known in (("datasets", [*self.columns]), ("seeds", self.seeds)):
-                for value in getattr(ablation, key) or ():
-                    if value not in known:
-                        yield f"ablations.{name}.{key}: {value} is none of {key} ({', '.join(map(str, known))})"
 
     # Where it is from and where its results lie is no part of what it says: it makes no two configs differ.
 
@@ -431,28 +360,3 @@ DATA_QUIRKS = {  # the sampling; None: any
     "best_epoch": None,
 }
 NO_QUIRK: Quirk = "fixed"  # the default of `protocol`
-OWN_SOURCES = ("folder", "table")  # videos that lie somewhere already, in place of archives
-
-
-def _wrong_origin(dataset: Dataset) -> Iterator[str]:
-    """What a data set of archives cannot say, and one of own videos; keys with what is wrong."""
-    if bool(dataset.archives) == bool(dataset.videos):
-        yield "archives: give these, or as `videos` a folder of your own (or a CSV beside its videos), not both"
-        return
-    if dataset.archives and not dataset.expected:
-        yield "expected: missing; only own videos need not say their numbers"
-    own = dataset.source in OWN_SOURCES
-    if own != bool(dataset.videos):
-        yield f"source: {' and '.join(OWN_SOURCES)} read own `videos`, other sources `archives`; change one of the two"
-    if own and dataset.split != 1:
-        yield "split: own videos have one; leave it out"
-    for key in ("local", "licence_page", "generate") if own else ("layout", "test"):
-        if getattr(dataset, key) is not None:
-            yield f"{key}: only for {'archives' if own else 'own videos'}; leave it out"
-    if dataset.layout is not None and dataset.source != "folder":
-        yield "layout: only for source folder; the table says class, split and group"
-
-
-def _known(name: str, known: list[str]) -> str:
-    near = get_close_matches(name, known, n=1)
-    return f"; did you mean '{near[0]}'? known: {', '.join(known)}" if near else f"; known: {', '.join(known)}"

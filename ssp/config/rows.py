@@ -17,7 +17,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ssp.config.sections import Ablation, Method, Range, Start
+from ssp.config.sections.rows import Ablation, Method
+from ssp.config.sections.search import Range, Start
 
 # Of a row that bears a registered method's name and says no title of its own. The classes say the same, but asking them
 # takes torch; a test holds the two together.

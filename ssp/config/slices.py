@@ -11,7 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ssp.config.sections import Backbone, Checkpoint, Dataset, Sweep
+from ssp.config.sections.backbone import Backbone, Checkpoint
+from ssp.config.sections.dataset import Dataset
+from ssp.config.sections.search import Sweep
 
 # What is in the config and decides no result. A new mirror must not rerun anything: checksums say what an archive is,
 # addresses only where it was found, and of a backbone that lies here already records have the file's own hash

@@ -16,7 +16,7 @@ from ssp.errors import ConfigError
 from ssp.figures.style import COLOURS, MARKERS, STYLE, save_figure
 from ssp.paths import Paths
 from ssp.tables.ablations import read_ablation
-from ssp.tables.layout import LEVEL
+from ssp.tables.numbers import LEVEL
 
 MOST_TICKS = 8  # up to so many values are ticks themselves
 

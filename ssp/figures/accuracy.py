@@ -28,8 +28,8 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from ssp.config import Config, data_title
 from ssp.figures.style import COLOURS, MARKERS, STYLE, look, save_figure
 from ssp.paths import Paths
-from ssp.tables.layout import LEVEL
 from ssp.tables.long import LongTables, read_tables
+from ssp.tables.numbers import LEVEL
 from ssp.tables.points import front, points
 
 _SPREAD = {"linewidth": 9, "alpha": 0.25}

@@ -13,7 +13,8 @@ from ssp.backbone.checkpoint import load_tuned
 from ssp.backbone.videomamba import VideoMamba
 from ssp.config import Clips, Config
 from ssp.errors import CheckpointError, ConfigError, RecordError
-from ssp.jobs.cell import Cell, predict_test
+from ssp.jobs.cell import Cell
+from ssp.jobs.training import predict_test
 from ssp.records.predictions import merge_views, metrics
 from ssp.records.readings import count_rereading, load_readings
 from ssp.records.record import Record, load_record, package_versions

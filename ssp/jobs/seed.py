@@ -30,9 +30,10 @@ from ssp.backbone.checkpoint import save_tuned, write_safetensors
 from ssp.config import Config, slice_hash
 from ssp.errors import ConfigError, RecordError
 from ssp.files import file_sha256
-from ssp.jobs.cell import Cell, curve, predict_test, together, tracked_params, train_epochs
+from ssp.jobs.cell import Cell
 from ssp.jobs.lease import lease
 from ssp.jobs.tracking import TrackedRun, Tracking
+from ssp.jobs.training import curve, predict_test, together, tracked_params, train_epochs
 from ssp.methods.parameters import parameter_counts
 from ssp.records.choice import Choice, load_choice, search_again
 from ssp.records.predictions import merge_views, metrics

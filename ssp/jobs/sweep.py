@@ -44,10 +44,11 @@ from optuna.trial import TrialState
 from ssp.config import Config, slice_hash
 from ssp.errors import ConfigError
 from ssp.files import write_text, writing
-from ssp.jobs.cell import Cell, together, tracked_params
+from ssp.jobs.cell import Cell
 from ssp.jobs.lease import LOOK_S, held, lease
 from ssp.jobs.study import FINISHED, begin_trial, finished_trials, interrupted_trials, reached, remaining_slots, take_up
 from ssp.jobs.tracking import TrackedRun, Tracking
+from ssp.jobs.training import together, tracked_params
 from ssp.jobs.trial import hyperparameters, start_params, suggest, train_trial, trial_number, trial_result, trial_states
 from ssp.methods.space import search_space
 from ssp.records.choice import Choice, SweepRun, Trial, last_rung, load_choice, ranked, save_choice

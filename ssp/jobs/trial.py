@@ -16,9 +16,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from ssp.config import Hyperparameters, Range, slice_hash
-from ssp.jobs.cell import Cell, curve, train_epochs
+from ssp.jobs.cell import Cell
 from ssp.jobs.study import PROPOSED
 from ssp.jobs.tracking import TrackedRun, Tracking
+from ssp.jobs.training import curve, train_epochs
 from ssp.methods.registry import load_method
 from ssp.methods.space import search_space
 from ssp.records.choice import Trial

@@ -39,7 +39,8 @@ from ssp.report import (
     sweeps,
 )
 from ssp.report.results import Results, load_results
-from ssp.tables.layout import LEVEL, context
+from ssp.tables.numbers import LEVEL
+from ssp.tables.words import context
 
 TEMPLATES = Path(__file__).parent / "templates"
 

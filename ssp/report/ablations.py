@@ -10,8 +10,8 @@ from ssp.figures.style import COLOURS
 from ssp.report import svg
 from ssp.report.results import Results
 from ssp.tables.ablations import lay_out_ablation, read_ablation
-from ssp.tables.layout import LEVEL
 from ssp.tables.markup import plain_text
+from ssp.tables.numbers import LEVEL
 
 
 def content(results: Results) -> dict[str, Any] | None:

@@ -6,19 +6,10 @@ from typing import Any
 
 from ssp.config import search_words
 from ssp.report.results import Results, anchor
-from ssp.tables.layout import (
-    PAPER,
-    RANK,
-    bold_words,
-    epoch_words,
-    family_words,
-    interval_text,
-    measured_words,
-    not_enough,
-    p_text,
-    sign_words,
-)
+from ssp.tables.layout import RANK
 from ssp.tables.markup import Measured, Noted, plain_text
+from ssp.tables.numbers import interval_text, p_text
+from ssp.tables.words import PAPER, bold_words, epoch_words, family_words, measured_words, not_enough, sign_words
 
 
 def content(results: Results) -> dict[str, Any]:

@@ -8,8 +8,10 @@ import pandas as pd
 
 from ssp.report import findings, picture, svg
 from ssp.report.results import Results
-from ssp.tables.layout import RANK, interval_text, not_enough, p_text, signed, signed_interval
+from ssp.tables.layout import RANK
 from ssp.tables.markup import Measured
+from ssp.tables.numbers import interval_text, p_text, signed, signed_interval
+from ssp.tables.words import not_enough
 
 FEW = 10  # rows up to which names have room in the smaller picture
 

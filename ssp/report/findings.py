@@ -18,8 +18,9 @@ from ssp.records.published import BACKBONE
 from ssp.report.results import Results
 from ssp.tables import stats
 from ssp.tables.claims import AVERAGE
-from ssp.tables.layout import LEVEL, epoch_words, not_enough, p_text, seeds_words, signed, signed_interval
+from ssp.tables.numbers import LEVEL, p_text, signed, signed_interval
 from ssp.tables.verdict import CANNOT_SAY, NOT_REPRODUCED, REPRODUCED
+from ssp.tables.words import epoch_words, not_enough, seeds_words
 
 NAMED = 6  # rows that a sentence names one by one; of more it says how many
 

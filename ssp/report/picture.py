@@ -8,7 +8,7 @@ import pandas as pd
 
 from ssp.report import svg
 from ssp.report.results import Results
-from ssp.tables.layout import LEVEL
+from ssp.tables.numbers import LEVEL
 from ssp.tables.points import front, points
 
 

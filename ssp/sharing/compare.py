@@ -31,8 +31,8 @@ from ssp.records.record import Record
 from ssp.sharing.opening import names_of, opened
 from ssp.tables import stats
 from ssp.tables.cells import TableCell, collect_cells
-from ssp.tables.layout import LEVEL, p_text, signed, signed_interval
 from ssp.tables.long import rounded, to_csv
+from ssp.tables.numbers import LEVEL, p_text, signed, signed_interval
 
 WIDTH = 100
 COLUMNS = (

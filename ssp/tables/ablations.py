@@ -21,21 +21,11 @@ from ssp.paths import Paths
 from ssp.tables import stats
 from ssp.tables.cells import Reader, TableCell, read_cells
 from ssp.tables.claims import tallies
-from ssp.tables.layout import (
-    LEVEL,
-    Layout,
-    epoch_words,
-    heads,
-    measured_words,
-    not_enough,
-    read_before_words,
-    signed,
-    signed_interval,
-    titled,
-    two_level_table,
-)
+from ssp.tables.layout import Layout, two_level_table
 from ssp.tables.long import made_with, rounded, to_csv
 from ssp.tables.markup import Measured, Noted, Notes
+from ssp.tables.numbers import LEVEL, signed, signed_interval
+from ssp.tables.words import epoch_words, heads, measured_words, not_enough, read_before_words, titled
 
 COLUMNS = (
     "point",

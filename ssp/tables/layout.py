@@ -15,19 +15,29 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from ssp.config import Config, data_title, search_words
-from ssp.records import published
-from ssp.records.shared import joined_words
+from ssp.config import Config, data_title
 from ssp.tables import stats, verdict
-from ssp.tables.cells import NOT_YET
 from ssp.tables.claims import AVERAGE
 from ssp.tables.costs import cost_cells
 from ssp.tables.long import LongTables
-from ssp.tables.markup import DECIMALS, Measured, Noted, Notes, Published, dataframe_to_latex, dataframe_to_markdown
+from ssp.tables.markup import Measured, Noted, Notes, Published, dataframe_to_latex, dataframe_to_markdown
+from ssp.tables.numbers import LEVEL, WIDER, interval_text, p_text, signed, signed_interval
+from ssp.tables.words import (
+    PAPER,
+    bold_words,
+    budget_words,
+    context,
+    drawn_words,
+    failed_words,
+    family_words,
+    has_published,
+    heads,
+    not_enough,
+    read_before_words,
+    sign_words,
+    titled,
+)
 
-LEVEL = f"{100 * stats.LEVEL:.0f} %"
-WIDER = f"{100 * (1 - 2 * stats.ALPHA):.0f} %"  # of the two one-sided tests
-PAPER = "paper"  # name of the columns of published numbers
 RANK = "rank"
 
 
@@ -64,49 +74,6 @@ def lay_out(config: Config, tables: LongTables) -> dict[str, Layout]:
     }
 
 
-def context(config: Config) -> str:
-    """What the published numbers are, and how far they may be compared with this config's; empty without any."""
-    if not has_published(config):
-        return ""
-    words = f"Columns headed {PAPER}: published by the SSP paper, measured on the real data sets with VideoMamba-M."
-    other = []
-    if any(dataset.generate for dataset in config.datasets.values()):
-        other.append("generated videos")
-    if config.backbone.architecture != published.BACKBONE:
-        other.append("another backbone")
-    if other:
-        words += f" This run uses {' and '.join(other)}: the published numbers are context, not a comparison."
-    return words
-
-
-def has_published(config: Config) -> bool:
-    """Whether the paper has numbers for any of these data sets, or for those that they stand in for."""
-    return any(dataset.source in published.TEST_VIDEOS for dataset in config.archived.values())
-
-
-def not_enough(config: Config) -> str:
-    """Why there is no p-value."""
-    return f"not enough {config.units}"
-
-
-def drawn_words(config: Config) -> str:
-    """What another run of everything would draw anew, and what is fixed."""
-    if config.units == "seeds":
-        return (
-            "Seeds and test groups are drawn anew, together; data sets, training videos and chosen hyper-parameters "
-            "are fixed."
-        )
-    return (
-        "Studies (each a choice of hyper-parameters with the mean of the seeds that train from it) and test groups are "
-        "drawn anew, together; data sets and training videos are fixed."
-    )
-
-
-def titled(config: Config) -> str:
-    """The config's title as a sentence, and whose results these are where several were joined."""
-    return " ".join(filter(None, [config.title.rstrip(". ") + ".", joined_words(config)]))
-
-
 def _titles(config: Config) -> list[str]:
     """The rows of the tables, as tables print them."""
     return [config.rows[name].title for name in config.methods]
@@ -118,59 +85,6 @@ def _with_titles(config: Config, table: pd.DataFrame) -> pd.DataFrame:
         method=[config.rows[name].title for name in table["method"]],
         dataset=[data_title(config, name) for name in table["dataset"]],
     )
-
-
-def heads(config: Config) -> dict[str, str]:
-    """What the data sets are called over groups of columns."""
-    return {name: data_title(config, name) for name in config.columns}
-
-
-def bold_words(config: Config, tables: LongTables) -> str:
-    """What bold and ranks mean in the main table."""
-    pairs = tables.pairs
-    if pairs.empty:
-        return ""
-    family = int(pairs["p"].notna().sum())
-    untold = [data_title(config, name) for name in pairs.loc[pairs["p"].isna(), "dataset"].unique()]
-    words = (
-        f"Bold: may be the best of its column, as no other row is better (p < {stats.ALPHA}, adjusted after Holm over "
-        f"all {family} pairs of rows in this table). Rank: in brackets the places that this test leaves open."
-        if family
-        else ""
-    )
-    if untold:
-        words += f" {not_enough(config).capitalize()} to tell rows apart on {', '.join(untold)}: nothing is bold there."
-    return words.strip()
-
-
-def _budget(config: Config) -> str:
-    words = search_words(config)
-    chosen = (
-        f"hyper-parameters chosen on validation with {words} for each data set and method, the same for all"
-        if words
-        else "hyper-parameters as the config gives them, without a search"
-    )
-    on = "training and validation videos" if config.refit else "training videos without those of validation"
-    return f"{seeds_words(config)}; {chosen}; final models trained on {on}{epoch_words(config)}."
-
-
-def epoch_words(config: Config) -> str:
-    """That test chose the epochs, behind what is said of the choice of hyper-parameters; empty where it did not."""
-    test_chose = config.quirk("best_epoch") == "published"
-    return "; the epoch of each final model chosen on test, as published" if test_chose else ""
-
-
-def measured_words(config: Config, seeds: list[int] | None = None) -> str:
-    """What stands in a cell: a mean with its spread; one seed has none."""
-    many = len(config.seeds if seeds is None else seeds) > 1
-    return f"{'mean ± standard deviation over' if many else 'of'} {seeds_words(config, seeds)}"
-
-
-def seeds_words(config: Config, seeds: list[int] | None = None) -> str:
-    """How many seeds (all, if not said), and of how many studies where these are what counts."""
-    n, units = len(config.seeds if seeds is None else seeds), config.n_units(seeds)
-    words = f"{n} seed{'s' if n > 1 else ''}"
-    return words if config.units == "seeds" else f"{words} of {units} stud{'ies' if units > 1 else 'y'}"
 
 
 def _main(config: Config, tables: LongTables) -> Layout:
@@ -196,7 +110,8 @@ def _main(config: Config, tables: LongTables) -> Layout:
             columns[(name, PAPER)] = printed
     columns[(name, RANK)] = [_rank(rank) for rank in own]  # of the last: the average, if there is one
     words = [
-        f"{titled(config)} Top-1 accuracy in percent, mean ± standard deviation over {config.units}. {_budget(config)}",
+        f"{titled(config)} Top-1 accuracy in percent, mean ± standard deviation over {config.units}.",
+        budget_words(config),
         bold_words(config, tables),
         context(config),
         sign_words(tables),
@@ -268,31 +183,6 @@ def _differences(config: Config, tables: LongTables) -> Layout:
     return Layout(pd.DataFrame(columns, dtype=object), caption, [])
 
 
-def family_words(config: Config, tables: LongTables) -> str:
-    """What the comparisons with the reference rest on, and what they cannot show at all."""
-    table = tables.differences
-    tested = table[table["p"].notna()]
-    words = (
-        f"{drawn_words(config)} Holm: adjusted over all {len(tested)} p-values of this table. Intervals are not "
-        "adjusted."
-    )
-    untested = table[table["p"].isna() & (table["n_seeds"] > 0)]["dataset"].unique()
-    untested = [data_title(config, name) for name in untested]
-    if untested:
-        words += (
-            f" {not_enough(config).capitalize()} for a p-value on {', '.join(untested)}: one data set needs "
-            f"{stats.MIN_SEEDS}."
-        )
-    hopeless = tested[tested["p_holm_smallest"] >= stats.ALPHA].drop_duplicates("dataset")
-    for _, row in hopeless.iterrows():
-        words += (
-            f" {data_title(config, row['dataset'])}: with {row['groups']} test groups p cannot be below "
-            f"{2.0 ** (1 - row['groups']):.2g}, "
-            f"nor p (Holm) below {row['p_holm_smallest']:.2g}; nothing there can be significant."
-        )
-    return words
-
-
 def _verdict(config: Config, tables: LongTables) -> Layout:
     table, notes = _with_titles(config, tables.verdict), Notes()
     columns = {
@@ -317,14 +207,6 @@ def _verdict(config: Config, tables: LongTables) -> Layout:
     return Layout(pd.DataFrame(columns, dtype=object), caption, notes)
 
 
-def sign_words(tables: LongTables) -> str:
-    """What the signs beside published numbers mean; empty where there are none."""
-    if not set(tables.verdict["verdict"]) - {verdict.NONE}:
-        return ""
-    signs = ", ".join(f"{sign} {name}" for name, sign in verdict.SIGNS.items() if sign)
-    return f"Beside a published number: {signs}, within {verdict.MARGIN:g} points (equivalence test: verdict table)."
-
-
 class _CellNotes:
     """Notes on failed seeds and on earlier readings of test, numbered in the order in which cells are shown."""
 
@@ -337,30 +219,11 @@ class _CellNotes:
         """The mark of a cell; "" where there is nothing to say."""
         own = self._seeds["dataset"].isin(self._config.columns[dataset])
         cell = self._seeds[own & (self._seeds["method"] == method)]
-        failed, read_before = _failed_words(cell), read_before_words(int(cell["read_before"].sum()))
+        failed, read_before = failed_words(cell), read_before_words(int(cell["read_before"].sum()))
         if failed:
             words = "; ".join(filter(None, (failed, read_before)))
             return self.notes.mark(f"{self._config.rows[method].title} on {data_title(self._config, dataset)} {words}")
         return self.notes.mark(read_before) if read_before else ""
-
-
-def _failed_words(cell: pd.DataFrame) -> str:
-    """Which seeds of a cell failed, and why."""
-    failed = cell[cell["status"] == "failed"]
-    if failed.empty:
-        return ""
-    others = "" if set(failed["seed"]) == set(cell["seed"]) else " (the mean is over the other seeds)"
-    by_reason = failed.groupby("reason", sort=False)["seed"].agg(lambda seeds: ", ".join(map(str, seeds.unique())))
-    reasons = "; ".join(
-        f"has {reason} with seed {seeds}" if reason == NOT_YET else f"failed with seed {seeds}: {reason}"
-        for reason, seeds in by_reason.items()
-    )
-    return f"{reasons}{others}"
-
-
-def read_before_words(times: int) -> str:
-    """What is to be said of a choice that was made after readings of test from other ones."""
-    return f"test had been read {times} time{'s' if times > 1 else ''} before this choice" if times else ""
 
 
 def _accuracy(row: pd.Series, mark: str) -> Measured | Noted:
@@ -394,32 +257,6 @@ def _published(verdicts: pd.DataFrame, column: str, row: str) -> Published | Non
 
 def _number(value: float | None) -> float | None:
     return None if pd.isna(value) else float(value)
-
-
-def interval_text(low: float, high: float) -> str | None:
-    """Both ends of an interval; None where there is none."""
-    return None if pd.isna(low) else f"{low:.{DECIMALS}f}–{high:.{DECIMALS}f}"
-
-
-def signed(value: float) -> str | None:
-    """A difference with its sign, a true minus, and no sign where it rounds to zero."""
-    if pd.isna(value):
-        return None
-    text = f"{value:+.{DECIMALS}f}"
-    return text[1:] if not float(text) else text.replace("-", "−")
-
-
-def signed_interval(low: float, high: float) -> str | None:
-    """Both ends of an interval of differences; None where there is none."""
-    return None if pd.isna(low) else f"{signed(low)} to {signed(high)}"
-
-
-def p_text(p: float, missing: str | None, decimals: int = 3) -> str | None:
-    """A p-value, or what is said where there is none."""
-    if pd.isna(p):
-        return missing
-    least = 10.0**-decimals
-    return f"<{least:.{decimals}f}" if p < least else f"{p:.{decimals}f}"
 
 
 def two_level_table(columns: dict[tuple[str, str], list]) -> pd.DataFrame:

@@ -22,8 +22,8 @@ from ssp.config import Config
 from ssp.tables import crossed
 from ssp.tables.cells import collect_cells
 from ssp.tables.claims import table_columns, tallies
-from ssp.tables.layout import not_enough
 from ssp.tables.stats import ALPHA, MIN_SEEDS, Pair, margin
+from ssp.tables.words import not_enough
 
 POWER = 0.8
 MOST_SEEDS = 50

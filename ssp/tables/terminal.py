@@ -16,21 +16,11 @@ from rich.text import Text
 from ssp.config import Config, search_words
 from ssp.paths import Paths
 from ssp.records.shared import joined_words
-from ssp.tables.layout import (
-    LEVEL,
-    PAPER,
-    RANK,
-    Layout,
-    bold_words,
-    context,
-    epoch_words,
-    interval_text,
-    lay_out,
-    seeds_words,
-    sign_words,
-)
+from ssp.tables.layout import RANK, Layout, lay_out
 from ssp.tables.long import LongTables, read_tables
 from ssp.tables.markup import Measured, Noted, plain_text
+from ssp.tables.numbers import LEVEL, interval_text
+from ssp.tables.words import PAPER, bold_words, context, epoch_words, seeds_words, sign_words
 
 
 def print_tables(config: Config, console: Console | None = None, tables: LongTables | None = None) -> None:

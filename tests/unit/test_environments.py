@@ -2,12 +2,15 @@
 
 import ast
 import re
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parents[2]
+DEBIAN_12 = "3.11.2"
 
 
 def _requirements(name: str) -> list[str]:
@@ -27,6 +30,13 @@ def test_every_requirement_is_pinned_once(name):
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9a-z.]*", line) for line in requirements), requirements
     packages = [line.split("==")[0].lower() for line in requirements]
     assert len(set(packages)) == len(packages)
+
+
+def test_all_that_is_installed_runs_on_the_python_of_debian_12():
+    """A pin that asks for a later patch release installs on the developer's machine and not on a fresh one."""
+    asked = {found.metadata["Name"]: found.metadata.get("Requires-Python") for found in distributions()}
+    assert {line.split("==")[0].lower() for line in _requirements("requirements.txt")} <= {n.lower() for n in asked}
+    assert not {name: python for name, python in asked.items() if DEBIAN_12 not in SpecifierSet(python or "")}
 
 
 @pytest.mark.parametrize("name", ["environment.yml", "environment.cuda.yml"])

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from ssp.config import Config
-from ssp.config.sections import ComputePlan
+from ssp.config.sections.compute import ComputePlan
 from tests.unit.made_records import make_config
 
 

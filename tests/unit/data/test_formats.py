@@ -123,7 +123,10 @@ def test_tar_as_of_unix_v7(tmp_path, compress):
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        (b"26 GNU.sparse.map=0,no,way\n", r"truncated or damaged \(invalid literal"),
+        (
+            b"26 GNU.sparse.map=0,no,way\n",
+            r"truncated or damaged \(invalid (literal|header)",
+        ),  # by the release of Python
         (b"16 path=a\0b.avi\n", r"member 'a\\x00b\.avi' has no possible name"),
     ],
     ids=["map of a sparse member", "name"],

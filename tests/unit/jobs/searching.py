@@ -19,15 +19,15 @@ def search(config, method: str, worker: int | None, seconds: float) -> None:
     """
     import torch
 
-    import ssp.jobs.cell
     import ssp.jobs.lease
     import ssp.jobs.sweep
+    import ssp.jobs.training
 
     logging.getLogger("ssp").addHandler(logging.StreamHandler())
     logging.getLogger("ssp").setLevel(logging.INFO)
     torch.set_num_threads(1)
     ssp.jobs.sweep.LOOK_S = ssp.jobs.lease.LOOK_S = 0.1
-    real = ssp.jobs.cell.fit
+    real = ssp.jobs.training.fit
 
     def fit(*arguments, chosen, **named):
         for epoch in real(*arguments, chosen=chosen, **named):
@@ -37,7 +37,7 @@ def search(config, method: str, worker: int | None, seconds: float) -> None:
             time.sleep(seconds)
             yield epoch
 
-    ssp.jobs.cell.fit = fit
+    ssp.jobs.training.fit = fit
     if worker is None:
         ssp.jobs.sweep.run_sweep(config, "ucf101", method)
     else:

@@ -4,8 +4,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-import ssp.jobs.cell
 import ssp.jobs.sweep
+import ssp.jobs.training
 import ssp.jobs.trial
 from ssp.jobs.cell import Cell
 from ssp.jobs.study import open_study
@@ -136,13 +136,13 @@ def test_a_finished_sweep_that_is_asked_for_again_starts_afresh_in_all_rungs(tin
 
 def test_a_part_of_the_videos(tiny, monkeypatch):
     rungs = [{"trials": 3, "videos": 0.5}, {"trials": 1}]
-    sizes, real = [], ssp.jobs.cell.fit
+    sizes, real = [], ssp.jobs.training.fit
 
     def fit(model, train_set, val_set, **named):
         sizes.append((len(train_set), len(val_set)))
         yield from real(model, train_set, val_set, **named)
 
-    monkeypatch.setattr(ssp.jobs.cell, "fit", fit)
+    monkeypatch.setattr(ssp.jobs.training, "fit", fit)
     config = halving(tiny, rungs=rungs)
     run_sweep(config, "ucf101", "linear")
     cell = Cell(config, "ucf101", "linear")

@@ -9,17 +9,18 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-import ssp.jobs.cell
 import ssp.jobs.seed
+import ssp.jobs.training
 import ssp.training.loop
 from ssp.backbone.checkpoint import read_metadata, save_tuned
 from ssp.config import slice_hash
 from ssp.errors import ConfigError, RecordError
-from ssp.jobs.cell import Cell, predict_test, train_epochs
+from ssp.jobs.cell import Cell
 from ssp.jobs.inference import evaluate_saved
 from ssp.jobs.seed import train_cell
 from ssp.jobs.sweep import run_sweep
 from ssp.jobs.tracking import TrackedRun, Tracking
+from ssp.jobs.training import predict_test, train_epochs
 from ssp.records.predictions import merge_views, metrics, read_predictions
 from ssp.records.record import git_state, load_record
 from ssp.training.loop import trained_tensors
@@ -91,10 +92,10 @@ def test_steps_of_an_epoch_follow_what_is_trained_on(tiny, monkeypatch):
         arguments["on_step"] = lambda done, of: steps.append(of)
         return loop_fit(model, train_set, val_set, **arguments)
 
-    loop_fit = ssp.jobs.cell.fit
+    loop_fit = ssp.jobs.training.fit
     config = tiny(**CHEAP)
     run_sweep(config, "ucf101", "linear")
-    monkeypatch.setattr(ssp.jobs.cell, "fit", fit)
+    monkeypatch.setattr(ssp.jobs.training, "fit", fit)
     train_cell(config, "ucf101", "linear", 0)
     assert set(steps) == {3 * (30 // 8)}  # all training videos of the list
     rest = len(Cell(config, "ucf101", "linear").rows("train"))
@@ -197,7 +198,7 @@ def test_clips_are_co_batched_as_the_recipe_says(tiny, monkeypatch):
         monkeypatch.setattr(owner, name, called)
 
     spy(ssp.training.loop, "validate")
-    spy(ssp.jobs.cell, "predict")
+    spy(ssp.jobs.training, "predict")
     record = train_cell(config, "ucf101", "linear", 0)
     assert asked == [("validate", 1, 4)] * 3 + [("predict", 3, 4)]
     assert record.config["dataset"]["recipe"]["co_batched"] == together and record.metrics.views == 40
@@ -415,21 +416,21 @@ def test_running_out_of_memory_in_the_test_is_a_failed_cell(cell, monkeypatch):
     def exhausted(*_, **__):
         raise MemoryError("no memory for 3 clips")
 
-    monkeypatch.setattr("ssp.jobs.cell.predict", exhausted)
+    monkeypatch.setattr("ssp.jobs.training.predict", exhausted)
     record = train(cell)
     assert (record.status, record.reason) == ("failed", "out of memory: no memory for 3 clips")
     assert record.epochs == 3 and len(record.curves) == 3 and record.parameters
 
 
 def test_logits_that_are_not_finite_are_a_failed_cell(cell, monkeypatch):
-    real = ssp.jobs.cell.predict
+    real = ssp.jobs.training.predict
 
     def broken(*arguments, **named):
         table = real(*arguments, **named)
         table["logits"].iloc[3][0] = np.nan
         return table
 
-    monkeypatch.setattr("ssp.jobs.cell.predict", broken)
+    monkeypatch.setattr("ssp.jobs.training.predict", broken)
     record = train(cell)
     assert record.reason == "logits of the test set are not finite"
     assert read_predictions(cell.paths.predictions("ucf101", "ssp", 0)).empty

@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 
 import ssp.jobs.cell
 import ssp.jobs.sweep
+import ssp.jobs.training
 import ssp.jobs.trial
 from ssp.errors import ConfigError, RecordError, ServiceError
 from ssp.jobs.cell import Cell
@@ -59,7 +60,7 @@ def scripted(monkeypatch, curves):
             yield EpochResult(epoch, 0.1, 1.0, loss, top1[0] if isinstance(top1, tuple) else top1, 0.0, 1e9)
             assert epoch <= epochs
 
-    monkeypatch.setattr(ssp.jobs.cell, "fit", fit)
+    monkeypatch.setattr(ssp.jobs.training, "fit", fit)
 
 
 def test_spends_the_budget_on_train_and_validation_and_takes_the_best(tiny, monkeypatch):
@@ -261,7 +262,7 @@ def test_a_database_that_goes_away_is_one_line_and_the_next_try_goes_on(tiny, tm
     scripted(monkeypatch, curves)
     whole = run_sweep(tiny(name="whole", sweep__trials=3, sweep__epochs=1), "ucf101", "linear")
     scripted(monkeypatch, curves)
-    fit, trials = ssp.jobs.cell.fit, []
+    fit, trials = ssp.jobs.training.fit, []
 
     def training(*args, **kwargs):
         trials.append(kwargs)
@@ -269,7 +270,7 @@ def test_a_database_that_goes_away_is_one_line_and_the_next_try_goes_on(tiny, tm
             database.rename(aside)
         yield from fit(*args, **kwargs)
 
-    monkeypatch.setattr(ssp.jobs.cell, "fit", training)
+    monkeypatch.setattr(ssp.jobs.training, "fit", training)
     config = tiny(sweep__storage=f"sqlite:///{database}", sweep__trials=3, sweep__epochs=1)
     with pytest.raises(ServiceError, match=rf"^sweep\.storage: sqlite:///{database} fails \(.+\); run again .+kept$"):
         run_sweep(config, "ucf101", "linear")
@@ -282,7 +283,7 @@ def test_a_database_that_goes_away_is_one_line_and_the_next_try_goes_on(tiny, tm
 @pytest.mark.slow
 def test_a_trial_that_is_asked_to_stop_goes_on_with_its_next_step(tiny, monkeypatch):
     whole = run_sweep(tiny(name="whole", sweep__trials=2, sweep__epochs=2), "ucf101", "vpt")
-    config, real, calls = tiny(sweep__trials=2, sweep__epochs=2), ssp.jobs.cell.fit, []
+    config, real, calls = tiny(sweep__trials=2, sweep__epochs=2), ssp.jobs.training.fit, []
 
     def fit(*arguments, **more):
         calls.append([])
@@ -294,7 +295,7 @@ def test_a_trial_that_is_asked_to_stop_goes_on_with_its_next_step(tiny, monkeypa
 
         return real(*arguments, **more | {"on_step": on_step})
 
-    monkeypatch.setattr(ssp.jobs.cell, "fit", fit)
+    monkeypatch.setattr(ssp.jobs.training, "fit", fit)
     with pytest.raises(Interrupted):
         run_sweep(config, "ucf101", "vpt")
     stopped = calls[-1][-1]

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-import ssp.jobs.cell
 import ssp.jobs.study
 import ssp.jobs.sweep
+import ssp.jobs.training
 from ssp.errors import ConfigError
 from ssp.jobs.cell import Cell
 from ssp.jobs.lease import LOOK_S, held
@@ -211,7 +211,7 @@ def test_the_same_finished_trials_make_the_same_choice(tiny, monkeypatch):
 
 @pytest.mark.slow
 def test_a_worker_that_is_asked_to_stop_goes_on_with_its_next_step(tiny, monkeypatch):
-    config, real, calls = searching(tiny, sweep__trials=2), ssp.jobs.cell.fit, []
+    config, real, calls = searching(tiny, sweep__trials=2), ssp.jobs.training.fit, []
 
     def fit(*arguments, **more):
         calls.append([])
@@ -223,7 +223,7 @@ def test_a_worker_that_is_asked_to_stop_goes_on_with_its_next_step(tiny, monkeyp
 
         return real(*arguments, **more | {"on_step": on_step})
 
-    monkeypatch.setattr(ssp.jobs.cell, "fit", fit)
+    monkeypatch.setattr(ssp.jobs.training, "fit", fit)
     with pytest.raises(Interrupted):
         run_worker(config, "ucf101", "vpt", 0)
     assert not cell_of(config).paths.worker("ucf101", "vpt", 0).exists()

@@ -1,0 +1,1 @@
+"""The sections of a config file, one module a subject. Defaults live here alone."""
