@@ -45,7 +45,7 @@ quick: $(DEV) $(PROJECT)
 	@python -m ssp.scan.build
 	@$(PYTEST) -n 2 -m "not workflow and not slow" $(ARGS)
 
-lint: $(DEV)
+lint: $(DEV) $(PROJECT)
 	ruff check
 	ruff format --check
 	snakefmt --check Snakefile workflow

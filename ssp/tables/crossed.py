@@ -8,7 +8,7 @@ Design choices
   freedom of its own, are added as Behrens and Fisher did: (estimate - truth) is judged as a t1 + b t2, with a and b
   the standard errors of the parts. With normal effects this errs no more often than it says, for any mix of the parts
   (Robinson 1976 for independent ones; simulated for these in benchmarks/null_simulation.py). With 2 and 3 seeds one t
-  after Satterthwaite errs up to 13 and 8 % of the time instead of 5, a percentile bootstrap of both up to 35 and 25 %.
+  after Satterthwaite errs up to 13 and 9 % of the time instead of 5, a percentile bootstrap of both up to 35 and 25 %.
 - In an average over data sets these are fixed, and each has its own seeds and groups: parts of a kind are added, with
   degrees of freedom after Satterthwaite within the kind.
 - No resampling, no random numbers: same counts, same digits, and a table of thousands of comparisons within seconds.

@@ -133,9 +133,9 @@ def test_times_of_a_row_that_was_measured_elsewhere_are_not_put_beside_the_other
 @pytest.mark.slow
 def test_rows_of_a_method_that_is_not_installed_are_shown(lab, other_row, monkeypatch):
     """As if vpt were somebody's own: no config that trains may name it, results may."""
-    from ssp.config import benchmark, load_config
+    from ssp.config import checks, load_config
 
-    monkeypatch.setattr(benchmark, "method_names", lambda: ["linear", "ssp"])
+    monkeypatch.setattr(checks, "method_names", lambda: ["linear", "ssp"])
     with pytest.raises(ConfigError, match="unknown method"):
         load_config(other_row / "config.yaml")
     joined(lab, other_row)
