@@ -6,6 +6,7 @@ What keeps a file from being written (a full or read-only disk, no permission) b
 from __future__ import annotations
 
 import errno
+import fcntl
 import glob
 import hashlib
 import json
@@ -17,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ssp.errors import SSPError, StorageError
 
@@ -150,6 +151,27 @@ def process_lives(pid: int) -> bool:
     except PermissionError:  # of another user
         pass
     return True
+
+
+def kernel_lock(path: Path, *, shared: bool = False) -> IO[str] | None:
+    """A file of this machine's own disk, locked until it is closed or all that have it open end.
+
+    Args:
+        path: made if need be.
+        shared: others may have it so, too.
+
+    Returns:
+        None where another process has locked it.
+    """
+    file = path.open("a")
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        if isinstance(error, BlockingIOError):
+            return None
+        raise
+    return file
 
 
 def file_sha256(path: str | Path) -> str:

@@ -14,7 +14,6 @@ Design choices
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -31,7 +30,7 @@ import numpy as np
 from ssp.config import Config, slice_hash
 from ssp.data.frames import FrameStore
 from ssp.errors import DataError
-from ssp.files import file_sha256
+from ssp.files import file_sha256, kernel_lock
 from ssp.paths import Paths
 from ssp.progress import progress
 from ssp.training.stopping import stop_if_asked
@@ -142,10 +141,10 @@ def _copy(shared: FrameStore, dataset: str, place: Path) -> Path | None:
         return copy if _held[copy] else None
     _held[copy] = None
     place.mkdir(parents=True, exist_ok=True)
-    holding = _lock(_lock_file(copy), fcntl.LOCK_SH)
+    holding = _lock(_lock_file(copy), shared=True)
     try:
         if _stamps(copy, shards) != stamps:
-            with _lock(place / "busy", fcntl.LOCK_EX):
+            with _lock(place / "busy"):
                 if _stamps(copy, shards) != stamps:  # nobody has made it meanwhile
                     _make(copy, folder, stamps)
     except BaseException:
@@ -162,28 +161,15 @@ def _lock_file(copy: Path) -> Path:
     return copy.with_name(copy.name + ".lock")
 
 
-def _lock(path: Path, how: int) -> IO[str]:
+def _lock(path: Path, *, shared: bool = False) -> IO[str]:
     """A file that is locked until it is closed; waits for that."""
     told = False
-    while not (file := _locked(path, how)):
+    while not (file := kernel_lock(path, shared=shared)):
         if not told:
             log.info("waiting for another process, which copies frames to %s", path.parent)
             told = True
         stop_if_asked()
         time.sleep(LOOK_S)
-    return file
-
-
-def _locked(path: Path, how: int) -> IO[str] | None:
-    """The same; None where another process has locked it."""
-    file = path.open("a")
-    try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        if isinstance(error, BlockingIOError):
-            return None
-        raise
     return file
 
 
@@ -243,7 +229,7 @@ def _make_room(copy: Path, size: int) -> None:
         for other in sorted(others, key=_last_used):
             if lacking <= 0:
                 break
-            if file := _locked(_lock_file(other), fcntl.LOCK_EX):  # else somebody reads it
+            if file := kernel_lock(_lock_file(other)):  # else somebody reads it
                 evicted.append((other, file))
                 lacking -= sum(path.stat().st_size for path in other.iterdir())
         if lacking > 0:

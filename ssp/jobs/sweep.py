@@ -38,7 +38,6 @@ from functools import cached_property
 from pathlib import Path
 
 import optuna
-import torch
 from optuna.trial import TrialState
 
 from ssp.config import Config, slice_hash
@@ -96,8 +95,6 @@ def run_worker(config: Config, dataset: str, method: str, worker: int, study: in
     cell = _cell(config, dataset, method, study)
     if worker not in (workers := config.workers(dataset)):
         raise ConfigError(f"--worker: {len(workers)} search together on {dataset} (sweep.workers), counted from 0")
-    if torch.cuda.is_available():  # workers on one machine, which sees the GPUs of all
-        torch.cuda.set_device(worker * config.processes("sweep") % torch.cuda.device_count())
     mark = cell.paths.worker(dataset, method, worker, study)
     with together(cell) as cell, reached(cell), lease(cell.paths.lease(mark), [mark]) as draft, stoppable():
         if draft:

@@ -31,6 +31,7 @@ from ssp.errors import ConfigError, SSPError
 from ssp.processes import end_with_parent
 from ssp.progress import be_quiet
 from ssp.training.failure import TrainingFailed
+from ssp.training.gpus import take_gpus
 from ssp.training.parallel import HERE, Elsewhere, Group, current, join, launched, leave, meeting_point
 from ssp.training.stopping import ASKING, Interrupted, ProcessLost, ignore_in_worker
 
@@ -128,7 +129,8 @@ class Team:
 def team(size: int, cuda: bool, serve: Callable[..., None], arguments: tuple[Any, ...]) -> Iterator[Team | None]:
     """While the block runs, its trainings are shared by several processes; `None` where there is one.
 
-    A process that a launcher has started beside the first obeys that one, and ends.
+    A process that a launcher has started beside the first obeys that one, and ends. Without one, this process takes as
+    many GPUs as there are processes.
 
     Args:
         size: how many processes there are, unless a launcher says.
@@ -155,6 +157,8 @@ def team(size: int, cuda: bool, serve: Callable[..., None], arguments: tuple[Any
             _serve_quietly(serve, arguments)
             sys.exit()
         size = outside.size
+    elif cuda:
+        take_gpus(size)
     if size == 1:
         yield None
         return

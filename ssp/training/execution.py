@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from ssp.config import ComputePlan, Precision
 from ssp.data.augment import erase, normalised
 from ssp.errors import ConfigError
+from ssp.training.gpus import take_gpus
 from ssp.training.parallel import Group, current
 from ssp.training.stopping import ignore_in_worker
 
@@ -74,6 +75,8 @@ class Execution:
         compute = getattr(plan, kind)
         torch.set_num_threads(max(1, compute.threads // current().local))
         keep_freed_memory()
+        if compute.gpus and current().size == 1:
+            take_gpus(1)  # those of several processes are taken where these are started
         if compute.gpus and not torch.cuda.is_available():
             said = "train" if compute.gpus == plan.train.gpus else kind  # a sweep has it from there, unless told
             raise ConfigError(
