@@ -80,9 +80,12 @@ def _history(log: Path) -> Path:
 
 
 def _read(log: Path) -> list[dict[str, Any]]:
+    lines = []
     with suppress(FileNotFoundError):
-        return [json.loads(line) for line in _history(log).read_text().splitlines()]
-    return []
+        for line in _history(log).read_text().splitlines():
+            with suppress(ValueError):  # the disk was full in the middle of it
+                lines.append(json.loads(line))
+    return lines
 
 
 def _note(log: Path, line: dict[str, Any]) -> None:

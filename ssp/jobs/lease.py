@@ -10,7 +10,9 @@ Design choices
   written there: the same job of a workflow that was killed and started again. So outputs are drafted beside the lease,
   appear in their place when all is done, and stay beside the lease under a second link: a job gets back what was
   finished since its workflow began, instead of making it twice. A workflow that was killed goes on when it is started
-  again. What is older than it is made anew: somebody asked for that.
+  again. What is older than it is made anew: somebody asked for that. So is what was made with other settings or data:
+  a config may be edited before a killed workflow is started again, and jobs of the old one may end after that.
+- What a job continues from is removed when its outputs are in their place, and not before.
 """
 
 from __future__ import annotations
@@ -21,11 +23,12 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ssp.files import SILENT_S, atomic_path, batch_job, process_lives, write_text, writing
+from ssp.training.stopping import stop_if_asked
 
 BEGAN = "SSP_WORKFLOW_BEGAN"  # environment variable of the workflow's jobs: Unix time
 HEARTBEAT_S = 15.0
@@ -40,12 +43,16 @@ def begin(mark: Path, anew: bool) -> None:
 
 
 @contextmanager
-def lease(place: Path, outputs: Sequence[Path]) -> Iterator[Path | None]:
+def lease(
+    place: Path, outputs: Sequence[Path], made_with: str, tidy: Callable[[], None] = lambda: None
+) -> Iterator[Path | None]:
     """Hold a place while the block runs; waits as long as another process holds it.
 
     Args:
         place: folder of the lease; a job that must run once at a time has one of its own.
         outputs: files that the block makes, the one that says it is complete last.
+        made_with: tells settings and data that outputs are made with from all others.
+        tidy: removes what a killed process would have continued from; called when the outputs are there.
 
     Yields:
         Folder that the block writes the outputs into, by their names; None where another process has just done it, and
@@ -54,16 +61,19 @@ def lease(place: Path, outputs: Sequence[Path]) -> Iterator[Path | None]:
     since, draft = float(os.environ.get(BEGAN, time.time())), place / "draft"
     with held(place):
         try:
-            if _given_back(place, outputs, since):
+            if _given_back(place, outputs, made_with, since):
                 log.info("%s: another process has made it meanwhile", outputs[-1])
                 yield None
             else:
                 draft.mkdir(exist_ok=True)
                 yield draft
+                _mark(place).unlink(missing_ok=True)  # while they change, what is kept is of nobody
                 for output in outputs:
                     os.replace(draft / output.name, place / output.name)
+                write_text(_mark(place), made_with)
                 for output in outputs:
                     _link(place / output.name, output)
+            tidy()
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 
@@ -78,6 +88,9 @@ def held(place: Path, wait: bool = True) -> Iterator[bool]:
 
     Yields:
         Whether it is held: without `wait`, not where another process that lives has it.
+
+    Raises:
+        Interrupted: this process was asked to stop while it waited.
     """
     holder, told, pause = place / "holder", None, SHORTLY_S
     while not _taken(holder):
@@ -89,6 +102,7 @@ def held(place: Path, wait: bool = True) -> Iterator[bool]:
             return
         if other != told and pause > 4 * SHORTLY_S and (told := other):
             log.info("waiting for %s, which is at it", told)
+        stop_if_asked()
         time.sleep(pause)
         pause = min(2 * pause, LOOK_S)
     over = threading.Event()
@@ -99,8 +113,9 @@ def held(place: Path, wait: bool = True) -> Iterator[bool]:
     finally:
         over.set()
         beat.join()
-        if _whose(holder) == _this():
-            holder.unlink()
+        with suppress(OSError):  # of a disk that does not answer, after whose silence another follows
+            if _whose(holder) == _this():
+                holder.unlink()
 
 
 def _this() -> str:
@@ -147,7 +162,8 @@ def _cleared(holder: Path, dead: str) -> bool:
             log.info("taking over from %s, which is gone", dead)
             holder.unlink()
     finally:
-        alone.rmdir()
+        with suppress(FileNotFoundError):  # the disk did not answer for so long that another has taken over this, too
+            alone.rmdir()
     return True
 
 
@@ -163,18 +179,27 @@ def _is_dead(holder: Path, whose: str) -> bool:
 def _beat(holder: Path, over: threading.Event) -> None:
     """Touch the lease until it is over. A process that was suspended for long may have lost it: it must not go on."""
     while not over.wait(HEARTBEAT_S):
-        if (other := _whose(holder)) not in (None, _this()):
-            log.error("%s has taken over, as this process had not been heard of for %.0f s", other, SILENT_S)
-            os._exit(1)
-        with suppress(OSError):
+        with suppress(OSError):  # a network disk may fail for a moment
+            if (other := _whose(holder)) not in (None, _this()):
+                log.error("%s has taken over, as this process had not been heard of for %.0f s", other, SILENT_S)
+                os._exit(1)
             os.utime(holder)
 
 
-def _given_back(place: Path, outputs: Sequence[Path], since: float) -> bool:
-    """Whether all outputs were made since then; those that are gone are put back."""
+def _mark(place: Path) -> Path:
+    """Says what the outputs that are kept there were made with."""
+    return place / "made_with"
+
+
+def _given_back(place: Path, outputs: Sequence[Path], made_with: str, since: float) -> bool:
+    """Whether all outputs were made since then with the same settings and data; those that are gone are put back."""
     kept = [place / output.name for output in outputs]
     with suppress(FileNotFoundError):
-        if all(path.stat() for path in kept) and kept[-1].stat().st_mtime >= since:
+        if (
+            _mark(place).read_text() == made_with
+            and all(path.stat() for path in kept)
+            and kept[-1].stat().st_mtime >= since
+        ):
             for path, output in zip(kept, outputs, strict=True):
                 _link(path, output)
             return True

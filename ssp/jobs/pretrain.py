@@ -41,10 +41,10 @@ from ssp.training.stopping import Interrupted, asked_to_stop, stoppable
 STATE_EVERY = 100  # steps
 
 
-def run_pretrain(config: Config, checkpoint: str, state_every: int = STATE_EVERY) -> Path:
+def run_pretrain(config: Config, checkpoint: str) -> Path:
     """Pre-train a backbone and write it to `Paths.backbone(checkpoint)`, with a report beside it.
 
-    The state that a killed run continues from is written every `state_every` steps.
+    The state that a killed run continues from is written every `STATE_EVERY` steps.
 
     Raises:
         ConfigError: the config has no such checkpoint, or fetches it.
@@ -60,32 +60,38 @@ def run_pretrain(config: Config, checkpoint: str, state_every: int = STATE_EVERY
     size = config.processes("pretrain")
     if size > min(chosen.pretrain.batch_size, chosen.pretrain.clips):
         raise ConfigError(
-            f"compute.pretrain.processes: {size} are too many for steps of {chosen.pretrain.batch_size} clips"
+            f"compute.pretrain: {size} processes (or gpus) are too many for steps of {chosen.pretrain.batch_size} clips"
         )
-    gpus, whose = config.compute.pretrain.gpus, (config, checkpoint, state_every)
+    state, outputs = _state(config, checkpoint), [paths.backbone_report(checkpoint), path]
     with (
-        team(size, bool(gpus), _take_part, whose) as others,
-        lease(paths.lease(path), [paths.backbone_report(checkpoint), path]) as draft,
+        team(size, bool(config.compute.pretrain.gpus), _take_part, (config, checkpoint)) as others,
         stoppable(),
+        lease(paths.lease(path), outputs, state.identity, state.remove) as draft,
     ):
         if draft:
-            _pretrain(config, checkpoint, state_every, draft, others)
+            _pretrain(config, checkpoint, draft, others)
     return path
 
 
-def _take_part(config: Config, checkpoint: str, state_every: int) -> None:
+def _take_part(config: Config, checkpoint: str) -> None:
     """What another process than the first does."""
-    obey(lambda _: _trained(config, checkpoint, state_every))
+    obey(lambda _: _trained(config, checkpoint))
 
 
-def _pretrain(config: Config, checkpoint: str, state_every: int, draft: Path, others: Team | None) -> None:
+def _state(config: Config, checkpoint: str) -> TrainingState:
+    """Where a killed run goes on."""
+    made_with = {"slice": config.backbone_slice(checkpoint), "torch": torch.__version__}
+    return TrainingState(Paths.of(config).backbone(checkpoint).with_suffix(".state"), slice_hash(made_with))
+
+
+def _pretrain(config: Config, checkpoint: str, draft: Path, others: Team | None) -> None:
     """The training, by the one job that is at it."""
     chosen, path = config.backbone.checkpoints[checkpoint], Paths.of(config).backbone(checkpoint)
     started = time.time()
     if others:
         others.order("train")
-    model, losses, execution, state = _trained(config, checkpoint, state_every)
-    settings, identity = chosen.pretrain, state.identity
+    model, losses, execution = _trained(config, checkpoint)
+    settings, identity = chosen.pretrain, _state(config, checkpoint).identity
     report = _measure(model, *_rendered(config, chosen, held_out=True), settings, execution)
     report |= {"train_loss": losses[-1], "settings": settings.model_dump(mode="json"), "identity": identity}
     report["config_hash"] = slice_hash(config.backbone_slice(checkpoint))
@@ -94,17 +100,13 @@ def _pretrain(config: Config, checkpoint: str, state_every: int, draft: Path, ot
     write_json(draft / Paths.of(config).backbone_report(checkpoint).name, report)
     weights = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if not is_head(n)}
     write_safetensors(weights, draft / path.name, {"identity": identity})
-    state.path.unlink(missing_ok=True)
 
 
-def _trained(
-    config: Config, checkpoint: str, state_every: int
-) -> tuple[nn.Module, list[float], Execution, TrainingState]:
-    """The trained model, its losses, how it was computed, and where its state is; the same in each process."""
+def _trained(config: Config, checkpoint: str) -> tuple[nn.Module, list[float], Execution]:
+    """The trained model, its losses, and how it was computed; the same in each process."""
     chosen = config.backbone.checkpoints[checkpoint]
     settings = chosen.pretrain
     execution = Execution.of(config.compute, "pretrain", "auto")
-    identity = slice_hash({"slice": config.backbone_slice(checkpoint), "torch": torch.__version__})
     clips, labels = _rendered(config, chosen, held_out=False)
     torch.manual_seed(derive_seed(settings.seed, "weights"))
     model = build_model(
@@ -114,8 +116,7 @@ def _trained(
         num_frames=chosen.num_frames,
         img_size=config.backbone.image_size,
     ).to(execution.device)
-    state = TrainingState(Paths.of(config).backbone(checkpoint).with_suffix(".state"), identity)
-    return model, _train(model, clips, labels, settings, execution, state, state_every), execution, state
+    return model, _train(model, clips, labels, settings, execution, _state(config, checkpoint)), execution
 
 
 def _channels_first(clips: np.ndarray) -> Tensor:
@@ -142,7 +143,6 @@ def _train(
     settings: Pretrain,
     execution: Execution,
     state: TrainingState,
-    state_every: int,
 ) -> list[float]:
     """Train in place from the kept state, or from the beginning; returns the mean loss between two states."""
     optimizer = make_optimizer(model, settings.weight_decay)
@@ -174,7 +174,7 @@ def _train(
             running.append(loss)
             done = step + 1
             update(done, settings.steps)
-            if done % state_every == 0 or done == settings.steps:
+            if done % STATE_EVERY == 0 or done == settings.steps:
                 losses.append(math.fsum(running) / len(running))
                 running.clear()
                 state.save(model, optimizer, step=done, losses=losses, running=running)

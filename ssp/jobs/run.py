@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from ssp.errors import StorageError
 from ssp.jobs import attempts
 from ssp.jobs.lease import BEGAN
 from ssp.jobs.nodes import told_by_srun
@@ -31,7 +32,9 @@ def run(log: str, command: list[str], began: float) -> None:
         command: arguments of `ssp`; the last is the config.
         began: Unix time.
     """
-    mistake, error = attempts.begin(Path(log), Path(command[-1])), None
+    mistake = error = None
+    with suppress(OSError):  # what is noted here is for the next attempt: a full disk is for the command itself to meet
+        mistake = attempts.begin(Path(log), Path(command[-1]))
     with suppress(FileNotFoundError):
         os.environ[BEGAN] = str(began_mark(Path(command[-1])).stat().st_mtime)
     sys.argv = ["ssp", *command]
@@ -46,8 +49,10 @@ def run(log: str, command: list[str], began: float) -> None:
         error = problem
         raise
     finally:
-        write_usage(Path(log).with_suffix(".tsv"), began)
-        attempts.end(Path(log), error)
+        with suppress(OSError):
+            attempts.end(Path(log), error)
+        with suppress(StorageError):
+            write_usage(Path(log).with_suffix(".tsv"), began)
 
 
 def take_part(command: list[str]) -> None:

@@ -4,8 +4,8 @@ Design choices
 - Trains on all training videos, those that validation was carved from included (`refit: false`: without them, and
   validation is measured for the curves only). When the last epoch is over, reads test once, in the same process; there
   is no best epoch. With the quirk `best_epoch: published` there is: test chooses it, read after each epoch.
-- Weights, predictions and record are each written atomically, the record last; then the MLflow run is closed, and only
-  then the training state goes. So a run that is killed in between ends as the same MLflow run.
+- Weights, predictions and record are each written atomically, and the MLflow run is closed; then predictions and record
+  appear, the record last, and only then the training state goes. So a run that is killed in between goes on from there.
 - That test was read is noted before the record says what came out (`ssp.records.readings`).
 - A training that fails for a reason of its own (loss not finite, out of memory) writes all three too, says why in the
   record, and the workflow goes on.
@@ -86,20 +86,24 @@ def train_cell(config: Config, dataset: str, method: str, seed: int) -> Record:
     seeds = [known for d, m, known in config.runs() if (d, m) == (dataset, method)]
     if seed not in seeds:
         raise ConfigError(f"config '{config.name}': no seed {seed}; it has: {', '.join(map(str, seeds))}")
+    choice = _take_over(cell, load_choice(cell.choice_file, config, dataset, cell.row.tuned_as, cell.study))
+    _check_origin(cell, choice)
     predictions, record = cell.paths.predictions(dataset, method, seed), cell.paths.record(dataset, method, seed)
-    with together(cell) as cell, lease(cell.paths.lease(record), [predictions, record]) as draft, stoppable():
-        return _run_seed(cell, seed, draft) if draft else load_record(record)
+    state = TrainingState(cell.paths.training_state(dataset, method, seed), _identity(cell, choice, seed))
+    with (
+        together(cell) as cell,
+        stoppable(),
+        lease(cell.paths.lease(record), [predictions, record], state.identity, state.remove) as draft,
+    ):
+        return _run_seed(cell, seed, choice, state, draft) if draft else load_record(record)
 
 
-def _run_seed(cell: Cell, seed: int, draft: Path) -> Record:
+def _run_seed(cell: Cell, seed: int, choice: Choice, state: TrainingState, draft: Path) -> Record:
     """The run, by the one process that is at it; predictions and record go into a folder, until all is done."""
     started, clock = datetime.now(UTC), time.perf_counter()
     config, dataset, method = cell.config, cell.dataset, cell.method
-    choice = _take_over(cell, load_choice(cell.choice_file, config, dataset, cell.row.tuned_as, cell.study))
-    _check_origin(cell, choice)
     load_readings(cell.paths.readings(dataset, method, seed))  # a damaged file is met now, not after the training
     tracking = Tracking(config)
-    state = TrainingState(cell.paths.training_state(dataset, method, seed), _identity(cell, choice, seed))
     run = tracking.start(
         f"{cell.name}/seed{seed}",
         "seed",
@@ -124,7 +128,6 @@ def _run_seed(cell: Cell, seed: int, draft: Path) -> Record:
     record = _with_readings(cell, _record(cell, choice, seed, outcome, about, predictions))
     save_record(record, draft / cell.paths.record(dataset, method, seed).name)
     _track_result(cell, record, run, predictions)
-    state.path.unlink(missing_ok=True)
     return record
 
 

@@ -8,8 +8,8 @@ Design choices
 - Each rung is a study of its own, in the same journal or database: what proposes and what prunes sees one budget alone.
 - The budget is counted in slots 0, 1, ...; a slot is filled by a trial that came to an end, pruned and failed ones
   included. A trial that was killed fills none.
-- A study's name holds the hash of its config, data and backbone, so that trials of different settings never mix. A
-  study whose choice was written starts afresh when it is asked for again.
+- A study's name holds the hash of its config, space, data and backbone, so that trials of different settings never mix.
+  A study whose choice was written starts afresh when it is asked for again.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from ssp.config import Recipe, slice_hash
 from ssp.config.secret import ENVIRONMENT, public, resolve, without_secret
 from ssp.errors import ConfigError, RecordError, ServiceError
 from ssp.jobs.cell import Cell
+from ssp.methods.space import search_space
 
 JOURNAL, LOCK = "journal", ".lock"  # the second as Optuna appends it
 FINISHED = "finished"  # user attribute of a study whose choice was written
@@ -59,13 +60,11 @@ def open_study(cell: Cell, rung: int = 0) -> optuna.Study:
         RecordError: the journal is damaged.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    made_from = {"manifest": cell.manifest_hash, "backbone": cell.backbone_hash}
-    identity = slice_hash(cell.config.sweep_slice(cell.dataset, cell.method) | made_from)
     journal, settings = _journal(cell), cell.config.datasets[cell.dataset]
     epochs = cell.config.rungs(cell.dataset)[rung].epochs
     try:
         return optuna.create_study(
-            study_name=f"{cell.name}/{identity}" + (f"/rung{rung}" if rung else ""),
+            study_name=f"{cell.name}/{search_identity(cell)}" + (f"/rung{rung}" if rung else ""),
             storage=open_storage(cell.config.sweep.storage, journal),
             direction="maximize",
             # A fold is as noisy as what several are there to mend, so no trial ends on one.
@@ -77,6 +76,13 @@ def open_study(cell: Cell, rung: int = 0) -> optuna.Study:
         if cell.config.sweep.storage != JOURNAL:
             raise
         raise RecordError(f"{journal}: damaged journal ({error!r}); delete it and run the sweep again") from None
+
+
+def search_identity(cell: Cell) -> str:
+    """Tells what a search is made with from all else: its part of the config, the whole space, data, backbone."""
+    space = {name: r.model_dump(mode="json") for name, r in search_space(cell.config, cell.method).items()}
+    made_from = {"space": space, "manifest": cell.manifest_hash, "backbone": cell.backbone_hash}
+    return slice_hash(cell.config.sweep_slice(cell.dataset, cell.method) | made_from)
 
 
 def _journal(cell: Cell) -> Path:

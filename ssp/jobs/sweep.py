@@ -45,7 +45,17 @@ from ssp.errors import ConfigError
 from ssp.files import write_text, writing
 from ssp.jobs.cell import Cell
 from ssp.jobs.lease import LOOK_S, held, lease
-from ssp.jobs.study import FINISHED, begin_trial, finished_trials, interrupted_trials, reached, remaining_slots, take_up
+from ssp.jobs.study import (
+    FINISHED,
+    begin_trial,
+    finished_trials,
+    interrupted_trials,
+    open_study,
+    reached,
+    remaining_slots,
+    search_identity,
+    take_up,
+)
 from ssp.jobs.tracking import TrackedRun, Tracking
 from ssp.jobs.training import together, tracked_params
 from ssp.jobs.trial import hyperparameters, start_params, suggest, train_trial, trial_number, trial_result, trial_states
@@ -69,7 +79,12 @@ def run_sweep(config: Config, dataset: str, method: str, study: int | None = Non
     """
     cell = _cell(config, dataset, method, study)
     path = cell.paths.choice(dataset, method, study)
-    with together(cell) as cell, reached(cell), lease(cell.paths.lease(path), [path]) as draft, stoppable():
+    with (
+        together(cell) as cell,
+        reached(cell),
+        stoppable(),
+        lease(_place(cell), [path], search_identity(cell), lambda: _tidy(cell)) as draft,
+    ):
         return _Search(cell).choose(draft / path.name) if draft else load_choice(path, config, dataset, method, study)
 
 
@@ -96,7 +111,12 @@ def run_worker(config: Config, dataset: str, method: str, worker: int, study: in
     if worker not in (workers := config.workers(dataset)):
         raise ConfigError(f"--worker: {len(workers)} search together on {dataset} (sweep.workers), counted from 0")
     mark = cell.paths.worker(dataset, method, worker, study)
-    with together(cell) as cell, reached(cell), lease(cell.paths.lease(mark), [mark]) as draft, stoppable():
+    with (
+        together(cell) as cell,
+        reached(cell),
+        stoppable(),
+        lease(cell.paths.lease(mark), [mark], search_identity(cell)) as draft,
+    ):
         if draft:
             _Search(cell).help()
             write_text(draft / mark.name, "")
@@ -112,13 +132,30 @@ def _cell(config: Config, dataset: str, method: str, study: int | None) -> Cell:
     return cell
 
 
+def _place(cell: Cell) -> Path:
+    """Folder of the leases of a search."""
+    return cell.paths.lease(cell.paths.choice(cell.dataset, cell.method, cell.study))
+
+
+def _slots(cell: Cell) -> Path:
+    """Those of the slots."""
+    return _place(cell) / "slots"
+
+
+def _tidy(cell: Cell) -> None:
+    """The choice is there: what a search would be gone on with is needed no more."""
+    for folder in (cell.paths.features(cell.name), trial_states(cell), _slots(cell)):
+        shutil.rmtree(folder, ignore_errors=True)
+    if cell.config.rungs(cell.dataset):
+        open_study(cell).set_user_attr(FINISHED, True)
+
+
 class _Search:
     """A study's trials as a process comes to them: alone, or beside others that search, too."""
 
     def __init__(self, cell: Cell) -> None:
         self.cell, self.tracking = cell, Tracking(cell.config)
         self._tags = cell.tags  # at once: where the GPU that is asked for is not there, no file is touched
-        self._place = cell.paths.lease(cell.paths.choice(cell.dataset, cell.method, cell.study))
         self._journal = cell.paths.journal(cell.dataset, cell.method, cell.study)
         with self._alone():
             self.studies = take_up(cell)
@@ -141,16 +178,12 @@ class _Search:
         )
         choice = choose(cell, results, about)
         save_choice(choice, file)
-        for folder in (cell.paths.features(cell.name), trial_states(cell), self._slots):
-            shutil.rmtree(folder, ignore_errors=True)
         if choice.hyperparameters:
             parent.log_params(tracked_params(choice.hyperparameters, trial=choice.trial))
             if choice.value is not None:
                 parent.log_metrics({"val_top1": choice.value})
-        home.finish()  # after the choice is safe: a sweep that is killed before goes on in the same two runs
+        home.finish()  # after the choice is written down: a sweep that is killed before goes on in the same two runs
         parent.finish("FAILED" if choice.reason else "FINISHED", choice.reason)
-        if self.studies:
-            self.studies[0].set_user_attr(FINISHED, True)
         return choice
 
     def help(self) -> None:
@@ -163,15 +196,10 @@ class _Search:
         with self._alone():
             return self.tracking.start(self.cell.name, "sweep", tags=self._tags, resume=True)
 
-    @property
-    def _slots(self) -> Path:
-        """Folder of the leases of the slots."""
-        return self._place / "slots"
-
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """While the block runs, no other process takes up the study, begins a trial or opens the sweep's run."""
-        with writing(self._journal), held(self._place / "study"):  # Optuna's own errors do not name the file
+        with writing(self._journal), held(_place(self.cell) / "study"):  # Optuna's own errors do not name the file
             yield
 
     def _climb(self, wait: bool) -> tuple[list[Trial], list[float | None]]:
@@ -210,7 +238,7 @@ class _Search:
 
     def _run_slot(self, rung: int, slot: int, best: list[Trial]) -> bool:
         """Run the trial of a slot, unless another process is at it."""
-        with held(self._slots / str(trial_number(self.cell, rung, slot)), wait=False) as mine:
+        with held(_slots(self.cell) / str(trial_number(self.cell, rung, slot)), wait=False) as mine:
             if mine and slot in remaining_slots(self.studies[rung], slot + 1):  # nobody has filled it meanwhile
                 self._work(rung, slot, best)
             return mine

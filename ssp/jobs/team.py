@@ -198,6 +198,6 @@ def _serve_quietly(serve: Callable[..., None], arguments: tuple[Any, ...]) -> No
     be_quiet()
     try:
         serve(*arguments)
-    except ProcessLost:  # the first one says so
-        os._exit(1)
+    except ProcessLost:  # the first one says so; srun ends all at the first that fails, before it has said why
+        os._exit(0 if launched().size > 1 else 1)
     leave()

@@ -112,7 +112,7 @@ def _epochs(
         keep_best=best_on_test,
         features=_features(cell, model, chosen, seed, share) if model.trunk_is_frozen else None,
         state=state,
-        save_every_s=60 * cell.config.compute.train.save_minutes,
+        save_every_s=60 * getattr(cell.config.compute, cell.job).save_minutes,
         on_step=on_step,
     )
 

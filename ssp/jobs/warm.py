@@ -190,6 +190,17 @@ def _run(parent: int, request: dict[str, Any], files: list[int], others: list[so
     run(*request["job"])
 
 
+def _load_code() -> None:
+    """Have all jobs of a workflow run the same code, and record it as theirs, whatever is edited meanwhile."""
+    from ssp.methods.registry import load_method, method_names
+    from ssp.records.record import running_code
+
+    running_code()
+    for name in method_names():
+        with contextlib.suppress(Exception):  # one that cannot be loaded is for the jobs to meet that train it
+            load_method(name)
+
+
 def main(address: Path) -> None:
     """Import, then serve."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the workflow decides when it is over
@@ -199,6 +210,7 @@ def main(address: Path) -> None:
         listener.listen(64)
         for name in PRELOADED:
             importlib.import_module(name)
+        _load_code()
         _ready(address).touch()
         serve(listener)
 

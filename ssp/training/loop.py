@@ -116,6 +116,10 @@ class TrainingState:
         with atomic_path(self.path) as temporary:
             torch.save(state, temporary)
 
+    def remove(self) -> None:
+        """The training is over, and what came of it is safe."""
+        self.path.unlink(missing_ok=True)
+
 
 def trained_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     """Everything that training changes: parameters that train, and buffers."""

@@ -219,3 +219,13 @@ def test_damaged_caches_heal_by_themselves(path, content, command, bench, capfd)
     answer = call(command, capfd)
     assert answer.code == 0, answer
     assert predictions.read_bytes() == expected
+
+
+def test_a_job_that_has_no_room_for_its_notes_is_the_same_command(tmp_path):
+    (tmp_path / "config.yaml").write_text("name: 7\n")
+    (tmp_path / "logs").mkdir()
+    call = [sys.executable, "-m", "ssp.jobs.run", "logs/job.log", "params", "--config"]
+    with full_disk(tmp_path / "logs"):
+        for config, code, lines in ((ROOT / "config/demo.yaml", 0, 0), ("config.yaml", 1, 1)):
+            done = subprocess.run([*call, str(config)], cwd=tmp_path, capture_output=True, text=True)
+            assert done.returncode == code and len(done.stderr.splitlines()) == lines, done.stderr

@@ -1,15 +1,19 @@
 """One process at a time, a dead one is followed, and what one has finished another gets instead of making it twice."""
 
+import errno
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from ssp.files import SILENT_S
 from ssp.jobs.lease import BEGAN, begin, held, lease
+from ssp.training.stopping import Interrupted, stoppable
 
 WORKER = """
 import sys, time
@@ -18,7 +22,7 @@ from ssp.jobs import lease
 
 lease.LOOK_S, lease.HEARTBEAT_S = 0.05, 0.1
 folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
-with lease.lease(folder / "lease", [folder / "out.txt"]) as wanted:
+with lease.lease(folder / "lease", [folder / "out.txt"], "settings") as wanted:
     if wanted:
         with (folder / "made.txt").open("a") as log:
             log.write("once\\n")
@@ -55,8 +59,8 @@ def quick(monkeypatch):
     monkeypatch.setattr("ssp.jobs.lease.LOOK_S", 0.05)
 
 
-def make(folder, content="result"):
-    with lease(folder / "lease", [folder / "a.txt", folder / "b.txt"]) as wanted:
+def make(folder, content="result", made_with="settings", tidy=lambda: None):
+    with lease(folder / "lease", [folder / "a.txt", folder / "b.txt"], made_with, tidy) as wanted:
         if wanted:
             for name in ("a.txt", "b.txt"):
                 (wanted / name).write_text(content)
@@ -167,6 +171,80 @@ def test_what_was_made_before_the_workflow_is_made_anew(tmp_path, quick, monkeyp
     assert make(tmp_path, "anew") and (tmp_path / "b.txt").read_text() == "anew"
 
 
+def test_what_was_made_with_other_settings_is_made_anew(tmp_path, quick, monkeypatch):
+    """A config is edited before a killed workflow is started again, which goes on with its time."""
+    monkeypatch.setenv(BEGAN, str(time.time() - 60))
+    assert make(tmp_path)
+    assert make(tmp_path, "edited", "other settings") and (tmp_path / "b.txt").read_text() == "edited"
+    assert not make(tmp_path, "never", "other settings")
+
+
+def test_killed_between_two_outputs_nothing_is_given_back(tmp_path, quick, monkeypatch):
+    monkeypatch.setenv(BEGAN, str(time.time() - 60))
+    assert make(tmp_path)
+    real, moved = os.replace, []
+
+    def killed(source, target):
+        moved.append(target)
+        if len(moved) == 2:
+            raise KeyboardInterrupt
+        return real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ssp.jobs.lease.os.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path, "new", "other settings")
+    assert make(tmp_path, "newer", "other settings")
+    assert [(tmp_path / name).read_text() for name in ("a.txt", "b.txt")] == ["newer", "newer"]
+
+
+def test_what_it_would_go_on_from_is_removed_when_the_outputs_are_there(tmp_path, quick, monkeypatch):
+    monkeypatch.setenv(BEGAN, str(time.time() - 60))
+    seen = []
+
+    def tidy():
+        seen.append([(tmp_path / name).read_text() for name in ("a.txt", "b.txt")])
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ssp.jobs.lease.write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path, tidy=tidy)
+    assert not seen
+    assert make(tmp_path, tidy=tidy) and not make(tmp_path, tidy=tidy)  # who was killed at it leaves it to the next
+    assert seen == [["result", "result"]] * 2
+
+
+def killed(*_):
+    raise KeyboardInterrupt
+
+
+def test_who_waits_can_be_asked_to_stop(tmp_path):
+    (tmp_path / "lease").mkdir()
+    (tmp_path / "lease" / "holder").write_text(ELSEWHERE)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with pytest.raises(Interrupted), stoppable(), held(tmp_path / "lease"):
+        pytest.fail("another has it")
+
+
+@pytest.mark.slow
+def test_a_disk_that_fails_for_a_moment_ends_no_sign_of_life(tmp_path, monkeypatch):
+    monkeypatch.setattr("ssp.jobs.lease.HEARTBEAT_S", 0.05)
+    real, failures = os.utime, []
+
+    def fails_first(path):
+        if len(failures) < 3:
+            failures.append(path)
+            raise OSError(errno.ESTALE, "Stale file handle")
+        real(path)
+
+    holder = tmp_path / "lease" / "holder"
+    with held(holder.parent):
+        os.utime(holder, (0, 0))
+        monkeypatch.setattr("ssp.jobs.lease.os.utime", fails_first)
+        until(lambda: holder.stat().st_mtime > 0)
+    assert len(failures) == 3 and not holder.exists()
+
+
 def test_a_killed_workflow_goes_on_with_its_time(tmp_path):
     mark = tmp_path / "state" / "began"
     begin(mark, anew=False)
@@ -178,7 +256,7 @@ def test_a_killed_workflow_goes_on_with_its_time(tmp_path):
 
 
 def test_a_failure_releases_and_keeps_nothing(tmp_path, quick):
-    with pytest.raises(RuntimeError), lease(tmp_path / "lease", [tmp_path / "b.txt"]) as draft:
+    with pytest.raises(RuntimeError), lease(tmp_path / "lease", [tmp_path / "b.txt"], "settings") as draft:
         (draft / "b.txt").write_text("half")
         raise RuntimeError
     assert not list((tmp_path / "lease").iterdir())

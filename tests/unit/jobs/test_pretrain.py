@@ -92,7 +92,7 @@ def test_two_processes_make_the_backbone_of_one():
         torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-3)
     report = json.loads(Paths.of(two).backbone("tiny").with_suffix(".json").read_text())
     assert report["run"]["processes"] == 2
-    with pytest.raises(ConfigError, match=r"compute\.pretrain\.processes: 9 are too many for steps of 8 clips"):
+    with pytest.raises(ConfigError, match=r"compute\.pretrain: 9 processes \(or gpus\) are too many for steps of 8"):
         pretrain.run_pretrain(config({"threads": 9, "processes": 9}), "tiny")
 
 
@@ -114,8 +114,9 @@ def test_a_killed_run_continues_to_the_same_bytes(monkeypatch, stop):
         return batch(clips, settings, step)
 
     monkeypatch.setattr(pretrain, "step_clips", killed)
+    monkeypatch.setattr(pretrain, "STATE_EVERY", 2)
     with pytest.raises(KeyboardInterrupt):
-        pretrain.run_pretrain(config(), "tiny", state_every=2)
+        pretrain.run_pretrain(config(), "tiny")
     assert not Paths.of(config()).backbone("tiny").exists()
     steps.clear()
     stop_again, stop = stop, None
@@ -132,8 +133,9 @@ def test_the_state_of_other_settings_is_not_continued(monkeypatch):
         return batch(clips, settings, step)
 
     monkeypatch.setattr(pretrain, "step_clips", killed)
+    monkeypatch.setattr(pretrain, "STATE_EVERY", 2)
     with pytest.raises(KeyboardInterrupt):
-        pretrain.run_pretrain(config(), "tiny", state_every=2)
+        pretrain.run_pretrain(config(), "tiny")
     assert weights(config(lr=0.001)) == fresh
 
 

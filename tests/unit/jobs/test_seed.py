@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import ssp.jobs.lease
 import ssp.jobs.seed
 import ssp.jobs.training
 import ssp.training.loop
@@ -382,6 +383,21 @@ def test_killed_at_the_very_end_it_ends_as_the_same_tracked_run(cell, monkeypatc
         [run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{choice['run']['cell_run_id']}'"
     )
     assert (only.info.run_id, only.info.status) == (record.run.mlflow_run_id, "FINISHED")
+
+
+@pytest.mark.slow
+def test_killed_before_its_record_appears_it_trains_nothing_again(cell, monkeypatch):
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ssp.jobs.lease, "write_text", kill)  # between the draft and its place
+        with pytest.raises(KeyboardInterrupt):
+            train(cell)
+    assert not cell.paths.record("ucf101", "ssp", 0).exists()
+    record = train(cell)
+    assert record.run.resumed_after_epoch == record.epochs == 3
+    assert not cell.paths.training_state("ucf101", "ssp", 0).exists()
 
 
 @pytest.mark.slow

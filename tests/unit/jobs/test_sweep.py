@@ -10,14 +10,18 @@ import pytest
 from optuna.trial import TrialState
 
 import ssp.jobs.cell
+import ssp.jobs.lease
 import ssp.jobs.sweep
 import ssp.jobs.training
 import ssp.jobs.trial
+from ssp.config import Range
 from ssp.errors import ConfigError, RecordError, ServiceError
 from ssp.jobs.cell import Cell
+from ssp.jobs.seed import train_cell
 from ssp.jobs.study import open_storage, open_study
 from ssp.jobs.sweep import run_sweep
 from ssp.jobs.tracking import Tracking
+from ssp.methods.registry import load_method
 from ssp.methods.space import search_space
 from ssp.paths import Paths
 from ssp.records.choice import load_choice
@@ -156,6 +160,37 @@ def test_a_sweep_killed_at_its_very_end_goes_on_in_the_same_tracked_runs(tiny, m
     runs = {run.info.run_id: run.info.status for run in client.search_runs(place, "tags.`ssp.kind` != 'trial'")}
     new = {run_id: status for run_id, status in runs.items() if run_id not in before}
     assert new == {choice.run.sweep_run_id: "FINISHED", choice.run.cell_run_id: "FINISHED"}
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_before_its_choice_appears_tries_nothing_again(tiny, monkeypatch):
+    config = tiny(sweep__trials=2, sweep__epochs=1)
+    cell = Cell(config, "ucf101", "linear")
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ssp.jobs.lease, "write_text", kill)  # between the draft and its place
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(config, "ucf101", "linear")
+    assert not cell.paths.choice("ucf101", "linear").exists()
+    tried = [trial.datetime_complete for trial in open_study(cell).get_trials()]
+    choice = run_sweep(config, "ucf101", "linear")
+    assert [trial.datetime_complete for trial in open_study(cell).get_trials()] == tried
+    assert len(tried) == len(choice.trials) == 2
+    run_sweep(config, "ucf101", "linear")  # asked for once more, all anew
+    assert {trial.datetime_complete for trial in open_study(cell).get_trials()}.isdisjoint(tried)
+
+
+def test_trials_of_another_space_of_the_method_are_not_gone_on_with(tiny, monkeypatch):
+    """The space of a method is in its code, which its author may change before he starts a killed sweep again."""
+    cell = Cell(tiny(), "ucf101", "vpt")
+    before = open_study(cell).study_name
+    assert open_study(cell).study_name == before
+    narrow = {"position": Range(choices=["suffix"])}
+    monkeypatch.setattr(load_method("vpt"), "sweep_space", lambda self: narrow)
+    assert open_study(cell).study_name != before
 
 
 def test_start_outside_the_space_is_tried_as_it_stands(tiny):
@@ -304,6 +339,20 @@ def test_a_trial_that_is_asked_to_stop_goes_on_with_its_next_step(tiny, monkeypa
     assert essence(resumed) == essence(whole)
     states = Paths.of(config).trial_states("ucf101", "vpt")
     assert not states.exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_saves_as_often_as_compute_sweep_says_and_a_training_as_train_says(tiny, monkeypatch):
+    config, real, said = tiny(compute__sweep__save_minutes=2, sweep__trials=1), ssp.jobs.training.fit, []
+
+    def fit(*args, **kwargs):
+        said.append(kwargs["save_every_s"])
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(ssp.jobs.training, "fit", fit)
+    run_sweep(config, "ucf101", "linear")
+    train_cell(config, "ucf101", "linear", 0)
+    assert said == [120, 600]
 
 
 def test_a_sweep_has_what_compute_sweep_says_and_a_training_what_train_says(tiny, monkeypatch):

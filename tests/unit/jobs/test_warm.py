@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +17,10 @@ from ssp.records.usage import read_usage
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = str(ROOT / "config/demo.yaml")
 LONG = ("costs", "--config", CONFIG)  # ten seconds, if nobody ends it
-STARTER = f"""
+STARTER = """
 import os, sys
 from ssp.jobs import warm
-warm.start({str(ROOT)!r})
+warm.start(sys.argv[1])
 print(os.environ[warm.ADDRESS], flush=True)
 sys.stdin.read()
 """
@@ -33,12 +34,11 @@ pytestmark = [
 class Warm:
     """A process to fork from, the process that started it, and jobs."""
 
-    def __init__(self, folder, ready=True):
+    def __init__(self, folder, ready=True, root=ROOT):
         self.folder, plain = folder, {name: value for name, value in os.environ.items() if name != ADDRESS}
-        plain["PYTHONPATH"] = str(ROOT)
-        self.starter = subprocess.Popen(
-            [sys.executable, "-c", STARTER], env=plain, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        plain["PYTHONPATH"] = str(root)
+        call, pipes = [sys.executable, "-c", STARTER, str(root)], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.starter = subprocess.Popen(call, env=plain, **pipes, text=True)
         self.address = Path(self.starter.stdout.readline().strip())
         self.environment = plain | {ADDRESS: str(self.address)}
         until((self.address.with_name("ready") if ready else self.address).exists)
@@ -101,6 +101,21 @@ def test_a_job_is_the_same_command_and_does_not_import(warm):
     alone = read_usage(warm.folder / "job.tsv")
     assert used.cpu_time < alone.cpu_time - 0.5  # importing torch alone takes longer than that
     assert used.max_rss > 100
+
+
+def test_all_jobs_of_a_workflow_run_the_code_of_its_start(tmp_path):
+    for name in ("ssp", "baselines"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    warm = Warm(tmp_path, root=tmp_path)
+    try:
+        (tmp_path / "baselines/linear.py").write_text("raise RuntimeError('edited meanwhile')")
+        first, without = warm.job("params", "--config", CONFIG), warm.job("params", "--config", CONFIG, **{ADDRESS: ""})
+        assert first.communicate()[0] and first.returncode == 0
+        assert "edited meanwhile" in without.communicate()[1]
+    finally:
+        warm.starter.kill()
+        warm.starter.wait()
 
 
 @pytest.mark.parametrize("ended", [False, True])
