@@ -38,7 +38,7 @@ class Warm:
         self.folder, plain = folder, {name: value for name, value in os.environ.items() if name != ADDRESS}
         plain["PYTHONPATH"] = str(root)
         call, pipes = [sys.executable, "-c", STARTER, str(root)], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.starter = subprocess.Popen(call, env=plain, **pipes, text=True)
+        self.starter = subprocess.Popen(call, env=plain, cwd=folder, **pipes, text=True)
         self.address = Path(self.starter.stdout.readline().strip())
         self.environment = plain | {ADDRESS: str(self.address)}
         until((self.address.with_name("ready") if ready else self.address).exists)
@@ -109,7 +109,7 @@ def test_all_jobs_of_a_workflow_run_the_code_of_its_start(tmp_path):
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     warm = Warm(tmp_path, root=tmp_path)
     try:
-        (tmp_path / "baselines/linear.py").write_text("raise RuntimeError('edited meanwhile')")
+        (tmp_path / "baselines/vpt.py").write_text("raise RuntimeError('edited meanwhile')")
         first, without = warm.job("params", "--config", CONFIG), warm.job("params", "--config", CONFIG, **{ADDRESS: ""})
         assert first.communicate()[0] and first.returncode == 0
         assert "edited meanwhile" in without.communicate()[1]
