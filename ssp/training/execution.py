@@ -78,7 +78,8 @@ class Execution:
         if compute.gpus and current().size == 1:
             take_gpus(1)  # those of several processes are taken where these are started
         if compute.gpus and not torch.cuda.is_available():
-            said = "train" if compute.gpus == plan.train.gpus else kind  # a sweep has it from there, unless told
+            # A sweep has it from there, unless told.
+            said = "train" if kind == "sweep" and compute.gpus == plan.train.gpus else kind
             raise ConfigError(
                 f"compute.{said}.gpus: {compute.gpus} asked for, but torch sees no GPU here; "
                 "set it to 0 to compute on the CPU, or install the environment with CUDA"
