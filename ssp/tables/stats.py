@@ -173,19 +173,6 @@ def pooled(splits: Sequence[Tally]) -> Tally:
     return Tally(hits, added([one.sizes for one in splits]), videos, splits[0].studies)
 
 
-def accuracy_interval(seeds: Sequence[pd.DataFrame], *, level: float = LEVEL) -> Interval:
-    """Confidence interval of a method's accuracy: of other seeds, on another test set of as many groups.
-
-    Args:
-        seeds: merged predictions of each seed (`ssp.records.predictions.merge_views`), on the same videos.
-        level: coverage.
-
-    Raises:
-        RecordError: there are none, or the seeds were tested on different videos.
-    """
-    return intervals([[tally(dict(enumerate(seeds)))]], level=level)[0]
-
-
 def intervals(cells: Sequence[Sequence[Tally]], *, level: float = LEVEL) -> list[Interval]:
     """Intervals of accuracies, many at once; of a row on several data sets, of its average over them."""
     if not cells:
@@ -207,22 +194,6 @@ def intervals(cells: Sequence[Sequence[Tally]], *, level: float = LEVEL) -> list
             kind = "seeds and videos" if any(same) else "seeds and groups"
         found.append(Interval(100 * float(share), 100 * float(low), 100 * float(high), groups, videos, kind))
     return found
-
-
-def paired_difference(
-    first: Mapping[int, pd.DataFrame], second: Mapping[int, pd.DataFrame], *, level: float = LEVEL
-) -> Difference:
-    """Accuracy of `first` minus `second`, with interval and p-value for other seeds and other test groups.
-
-    Args:
-        first: merged predictions by seed of one method; seeds that only one of the two has are left out.
-        second: the same of the other.
-        level: coverage of the interval.
-
-    Raises:
-        RecordError: no seed in common, or other videos in the two.
-    """
-    return differences([([tally(first)], [tally(second)])], level=level)[0]
 
 
 def differences(pairs: Sequence[Pair], *, level: float = LEVEL) -> list[Difference]:

@@ -12,8 +12,9 @@ from ssp.paths import Paths
 from ssp.records.record import Chosen, EarlierChoice
 from ssp.tables.ablations import ablation_table, read_ablation, write_ablation
 from ssp.tables.cells import read_cells
-from ssp.tables.stats import holm, paired_difference
+from ssp.tables.stats import holm
 from tests.unit.made_records import make_config, write_cell
+from tests.unit.tables.single import paired_difference
 
 SEEDS = [0, 1, 2]
 
