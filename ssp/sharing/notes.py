@@ -74,7 +74,7 @@ def environment_lock(records: Iterable[Record], pins: Path) -> str:
         else:  # which of them is to be installed, nobody can say
             counts = ", ".join(f"{version} ({count} records)" for version, count in sorted(versions.items()))
             lines.append(f"# {package}: {counts}")
-    pinned = [line for line in pins.read_text().splitlines() if line and not line.startswith("#")]
+    pinned = [line for line in pins.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
     lines += ["# Pinned by the software that packed this; no record names them:"]
     lines += [line for line in pinned if line.partition("==")[0] not in seen]
     return "\n".join(lines) + "\n"

@@ -216,4 +216,4 @@ def _interval(config: Config, cell: Cell, record: Record) -> dict[str, Any] | No
 def _citation() -> dict[str, Any] | None:
     """CITATION.cff, where the repository is."""
     path = PACKAGE.parent / "CITATION.cff"
-    return yaml.safe_load(path.read_text()) if path.is_file() else None
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
