@@ -44,7 +44,7 @@ from ssp.jobs.pretrain import run_pretrain
 from ssp.methods.build import build_model
 from ssp.records.predictions import merge_views
 from ssp.records.record import Chosen
-from ssp.tables.stats import accuracy_interval
+from ssp.tables.stats import intervals, tally
 from ssp.training.evaluate import predict
 from ssp.training.execution import Execution, derive_seed
 from ssp.training.loop import fit
@@ -173,7 +173,8 @@ def measure(config: Config, name: str, backbone: Path, execution: Execution, see
                 merged[label].append(merge_views(predictions))
             print(pd.DataFrame(found[-len(tests) :]).round(1).to_string(header=False), file=sys.stderr, flush=True)
     # The interval of a cell is that of the mean over its seeds, as in the benchmark's tables.
-    halves = {kind: accuracy_interval(seeds_of).half_width for kind, seeds_of in merged.items()}
+    found_of = intervals([[tally(dict(enumerate(seeds_of)))] for seeds_of in merged.values()])
+    halves = {kind: interval.half_width for kind, interval in zip(merged, found_of, strict=True)}
     return [row | {"half_width": halves[row["kind"]]} for row in found]
 
 

@@ -28,8 +28,8 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from ssp.processes import keep_freed_memory
 from ssp.scan import available_backends, cpu, selective_scan
-from ssp.training.execution import keep_freed_memory
 
 RESULTS = Path(__file__).resolve().parent / "results"
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

@@ -163,7 +163,7 @@ def kernel_lock(path: Path, *, shared: bool = False) -> IO[str] | None:
     Returns:
         None where another process has locked it.
     """
-    file = path.open("a")
+    file = path.open("a", encoding="utf-8")
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
@@ -195,9 +195,9 @@ def json_text(data: Any) -> str:  # noqa: ANN401 - whatever JSON can hold
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write text atomically."""
+    """Write text atomically, in UTF-8 as all readers take it, whatever the locale."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _remove(path: Path) -> None:

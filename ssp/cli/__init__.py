@@ -10,8 +10,6 @@ Design choices
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import logging
 import os
 import sys
@@ -21,6 +19,7 @@ import typer
 from ssp.cli import data, planning, results, sharing, tuning
 from ssp.errors import SSPError
 from ssp.files import storage_error
+from ssp.processes import keep_freed_memory
 from ssp.training.stopping import CONTINUE, Interrupted, ProcessLost
 
 app = typer.Typer(
@@ -53,25 +52,13 @@ class _Stderr(logging.StreamHandler):
         return sys.stderr
 
 
-def _keep_freed_memory() -> None:
-    """Have glibc keep what torch frees for the next step, instead of giving it back and zeroing it page by page anew.
-
-    Steps of small models take a fifth to a third less. Environment variables would come too late for this process.
-    """
-    trim_threshold, mmap_threshold = -1, -3  # numbers of malloc.h
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        libc = ctypes.CDLL(None)
-        libc.mallopt(mmap_threshold, 32 << 20)  # the most that glibc takes
-        libc.mallopt(trim_threshold, 512 << 20)
-
-
 def main() -> None:
     """Run the command line."""
     # Before torch loads OpenMP, which reads it once. By default OpenMP's threads spin while they wait for each other;
     # where other jobs want the same cores (a workflow at work), a step of two spinning threads takes many times longer.
     # Not GOMP_SPINCOUNT: 300 to 3000 win 13 to 26 % alone on two cores, but beside other jobs steps take 2 to 5 times.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    _keep_freed_memory()
+    keep_freed_memory()
     handler = _Stderr()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logging.getLogger("ssp").addHandler(handler)

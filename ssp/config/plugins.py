@@ -24,7 +24,7 @@ def method_targets() -> dict[str, str]:
     targets = {entry.name: entry.value for entry in entry_points(group=METHODS)}
     pyproject = PACKAGE.parent / "pyproject.toml"
     if pyproject.is_file():
-        project = tomllib.loads(pyproject.read_text()).get("project", {})
+        project = tomllib.loads(pyproject.read_text(encoding="utf-8")).get("project", {})
         targets |= project.get("entry-points", {}).get(METHODS, {})
     return targets
 

@@ -36,9 +36,7 @@ class _Place(NamedTuple):
     union: Any  # the union that a value matches no alternative of, if that is the problem
 
 
-def problems(
-    error: ValidationError, model: type[BaseModel], at: Sequence[str] = (), *, noun: str = "key", fix: str = ""
-) -> str:
+def problems(error: ValidationError, model: type[BaseModel], at: Sequence[str] = (), *, noun: str = "key") -> str:
     """All problems of a validation in one line, separated by "; ".
 
     Args:
@@ -46,7 +44,6 @@ def problems(
         model: the model that was to be validated, which knows the keys that there are.
         at: keys in front of the model's own.
         noun: what a key is called.
-        fix: what an unknown key without a similar known one is answered with; by default the known ones.
     """
     found: dict[tuple[str, ...], list[tuple[_Place, Any]]] = {}
     for detail in error.errors(include_url=False, include_context=False):
@@ -56,7 +53,7 @@ def problems(
     for keys, entries in _without_other_alternatives(found).items():
         name = ".".join(_printable(key) for key in (*at, *keys))
         for place, detail in entries[:1] if entries[0][0].union else entries:
-            line = _sentence(place, detail, noun, fix)
+            line = _sentence(place, detail, noun)
             (unknown if detail["type"] == "extra_forbidden" else lines).append(f"{name}: {line}" if name else line)
     lines = unknown + lines
     if len(lines) > _MOST:
@@ -112,10 +109,10 @@ def _without_other_alternatives(found: dict[tuple, list]) -> dict[tuple, list]:
     return {keys: entries for keys, entries in found.items() if keys not in inside}
 
 
-def _sentence(place: _Place, detail: dict[str, Any], noun: str, fix: str) -> str:
+def _sentence(place: _Place, detail: dict[str, Any], noun: str) -> str:
     kind, given = detail["type"], detail["input"]
     if kind == "extra_forbidden":
-        return f"unknown {noun}; {_suggestion(place, str(detail['loc'][-1]), noun, fix)}"
+        return f"unknown {noun}; {_suggestion(place, str(detail['loc'][-1]), noun)}"
     if kind == "missing":
         return _WORDS[kind]
     if place.union is not None:
@@ -126,11 +123,11 @@ def _sentence(place: _Place, detail: dict[str, Any], noun: str, fix: str) -> str
     return message + (_given(given) if place.keys else "")
 
 
-def _suggestion(place: _Place, name: str, noun: str, fix: str) -> str:
+def _suggestion(place: _Place, name: str, noun: str) -> str:
     known = list(place.owner.model_fields) if place.owner else []
     if near := get_close_matches(name, known, n=1):
         return f"did you mean '{near[0]}'?"
-    return fix or (f"known: {', '.join(known)}" if known else f"there is no {noun} here")
+    return f"known: {', '.join(known)}" if known else f"there is no {noun} here"
 
 
 def _choices(union: Any) -> str:  # noqa: ANN401 - annotations are of many types

@@ -77,7 +77,7 @@ def read_yaml(path: str | Path) -> Any:  # noqa: ANN401 - whatever a YAML file h
         ConfigError: the file is missing, not YAML, or has a key twice; the message names the lines.
     """
     try:
-        return yaml.load(Path(path).read_text(), _Loader)
+        return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except _TwiceError as error:
         raise ConfigError(f"{path}: {error}") from None
     except OSError as error:

@@ -113,7 +113,7 @@ def _read_report(path: Path, *keys: str) -> list[Any]:
         DataError: it does not have them.
     """
     try:
-        report = json.loads(path.read_text())
+        report = json.loads(path.read_text(encoding="utf-8"))
         return [report[key] for key in keys]
     except (OSError, ValueError, TypeError, KeyError):
         raise DataError(f"{path}: not a readable report") from None

@@ -277,7 +277,7 @@ def _memory_peak(device: torch.device) -> int:
 
 def _resident(key: str) -> int:
     """Resident memory of this process in bytes: VmRSS now, VmHWM at its peak (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
 
 

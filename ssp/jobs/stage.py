@@ -60,13 +60,6 @@ def frames_of(config: Config, dataset: str) -> FrameStore:
     return StagedStore(copy, shared) if copy else shared
 
 
-def let_go() -> None:
-    """Hold no copy any longer, as at the end: for a process in which another command begins."""
-    for lock in filter(None, _held.values()):
-        lock.close()
-    _held.clear()
-
-
 class StagedStore(FrameStore):
     """A copy of a frame store, and the store itself, which takes over as soon as something is wrong with the copy.
 

@@ -60,14 +60,14 @@ def new_method(name: str, config: Path | None = None) -> list[Path]:
         ROOT / "tests" / "methods" / f"test_{name}.py": environment.get_template("test.py.j2").render(words),
     }
     for path, text in texts.items():
-        if path.exists() and path.read_text() != text:
+        if path.exists() and path.read_text(encoding="utf-8") != text:
             raise ConfigError(f"new-method: {path.relative_to(ROOT)} is there already; take another name")
     texts[pyproject] = _registered(pyproject, name, target)
     texts[config] = _with_row(config, name, words["title"])
     if _is_taken(name):  # last, for it imports torch
         raise ConfigError(f"new-method: '{name}' is a part of the backbone, as parameters' names show; take another")
     for path, text in texts.items():
-        if not path.exists() or path.read_text() != text:
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
     # In a process of its own: this one has already read which methods there are.
     pages = subprocess.run(
@@ -95,7 +95,7 @@ def _is_taken(name: str) -> bool:
 
 def _registered(pyproject: Path, name: str, target: str) -> str:
     """pyproject.toml with the entry point, in its place in the alphabet if the others are in theirs."""
-    lines, head = pyproject.read_text().splitlines(), f'[project.entry-points."{METHODS}"]'
+    lines, head = pyproject.read_text(encoding="utf-8").splitlines(), f'[project.entry-points."{METHODS}"]'
     if head not in lines:
         raise ConfigError(f"pyproject.toml: has no section {head}")
     start = lines.index(head) + 1
@@ -115,7 +115,7 @@ def _with_row(config: Path, name: str, title: str) -> str:
 
     row = {"title": title, "options": {"rank": RANK}}
     rows = read_yaml(config).get("methods")
-    text = config.read_text()
+    text = config.read_text(encoding="utf-8")
     if isinstance(rows, dict) and name in rows:
         return text
     block = f"  {name}: {{title: {title}, options: {{rank: {RANK}}}}}"

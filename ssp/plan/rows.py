@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from ssp.config import Config
@@ -62,21 +61,14 @@ def base_row(config: Config, row: str) -> str:
     return next(config.ablations[name].of for name, points in config.points.items() if row in [p.row for p in points])
 
 
-def count_rows(
-    config: Config, measured: Costs | None = None, on_row: Callable[[int, int], None] = lambda done, of: None
-) -> Rows:
+def count_rows(config: Config, measured: Costs | None = None) -> Rows:
     """The facts of all rows of the tables of a config.
 
     Args:
         config: whose rows.
         measured: costs that may know some of them.
-        on_row: called with (rows done, all).
     """
-    found = {}
-    for done, name in enumerate(config.methods, start=1):
-        found[name] = _known(config, name, measured) or _counted(config, name)
-        on_row(done, len(config.methods))
-    return Rows(config, found)
+    return Rows(config, {name: _known(config, name, measured) or _counted(config, name) for name in config.methods})
 
 
 def _known(config: Config, name: str, measured: Costs | None) -> RowFacts | None:

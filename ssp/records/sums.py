@@ -63,7 +63,7 @@ def read_sums(config: Config) -> dict[str, str] | None:
     """
     path = Paths.of(config).sums
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:

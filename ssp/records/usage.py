@@ -61,11 +61,11 @@ def write_usage(path: Path, began: float) -> None:
     cpu = sum(used.ru_utime + used.ru_stime for used in (own, children))
     with atomic_path(path) as temporary:
         values = (f"{value:.2f}" for value in Usage(time.time() - began, memory, cpu))
-        temporary.write_text("\t".join(Usage._fields) + "\n" + "\t".join(values) + "\n")
+        temporary.write_text("\t".join(Usage._fields) + "\n" + "\t".join(values) + "\n", encoding="utf-8")
 
 
 def read_usage(path: Path) -> Usage:
     """What a job has written down."""
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         (line,) = csv.DictReader(file, delimiter="\t")
     return Usage(*(float(line[name]) for name in Usage._fields))

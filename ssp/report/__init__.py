@@ -91,8 +91,8 @@ def write_report(config: Config) -> Path:
         rows=[results.row(name) for name in config.methods],
         columns=[results.data(name) for name in config.columns],
         context=context(config) if results.comparable else "",
-        style=(TEMPLATES / "style.css").read_text(),
-        script=(TEMPLATES / "script.js").read_text(),
+        style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
+        script=(TEMPLATES / "script.js").read_text(encoding="utf-8"),
     )
     write_text(results.paths.report, page)
     return results.paths.report

@@ -163,9 +163,9 @@ def short(value: float) -> str:
     return f"{value:.2g}" if value < 1e-3 else f"{value:.3g}"
 
 
-def lines(series: Iterable[Line], x: Axis, y: Axis, box: Box = PANEL) -> Markup:
+def lines(series: Iterable[Line], x: Axis, y: Axis) -> Markup:
     """Lines in one frame."""
-    across, down = _places(x, y, box)
+    across, down = _places(x, y, PANEL)
     drawn = []
     for line in series:
         spots = [(across(a), down(b)) for a, b in line.points if math.isfinite(b)]
@@ -177,18 +177,18 @@ def lines(series: Iterable[Line], x: Axis, y: Axis, box: Box = PANEL) -> Markup:
         if line.ended:
             a, b = spots[-1]
             drawn.append(f'<circle class="{line.look}" cx="{a:.1f}" cy="{b:.1f}" r="2.5">{told}</circle>')
-    return _svg(box, x, y, "".join(drawn))
+    return _svg(PANEL, x, y, "".join(drawn))
 
 
-def dots(spots: Iterable[Dot], x: Axis, y: Axis, box: Box = PANEL) -> Markup:
+def dots(spots: Iterable[Dot], x: Axis, y: Axis) -> Markup:
     """Dots, each with words."""
-    across, down = _places(x, y, box)
+    across, down = _places(x, y, PANEL)
     drawn = "".join(
         f'<circle class="{dot.look}" cx="{across(dot.x):.1f}" cy="{down(dot.y):.1f}" r="4">'
         f"<title>{escape(dot.title)}</title></circle>"
         for dot in spots
     )
-    return _svg(box, x, y, drawn)
+    return _svg(PANEL, x, y, drawn)
 
 
 def rows(spots: Sequence[Spot], x: Axis, y: Axis, front: Sequence[str], told: str, box: Box = PICTURE) -> Markup:

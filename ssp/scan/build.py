@@ -126,7 +126,7 @@ def _only_one(folder: Path) -> Iterator[None]:
             import fcntl
 
             folder.mkdir(parents=True, exist_ok=True)
-            fcntl.flock(stack.enter_context((folder / ".lock").open("w")), fcntl.LOCK_EX)
+            fcntl.flock(stack.enter_context((folder / ".lock").open("wb")), fcntl.LOCK_EX)
         yield
 
 

@@ -66,7 +66,7 @@ def _openmp() -> int | None:
     loaded = []
     maps = Path("/proc/self/maps")
     if maps.exists():
-        paths = {line.split(maxsplit=5)[-1] for line in maps.read_text().splitlines() if "/" in line}
+        paths = {line.split(maxsplit=5)[-1] for line in maps.read_text(encoding="utf-8").splitlines() if "/" in line}
         loaded = sorted(path for path in paths if Path(path).name.startswith(("libgomp", "libiomp5", "libomp")))
     for path in [str(path) for path in bundled if str(path) in loaded] + loaded:
         try:

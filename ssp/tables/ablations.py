@@ -15,14 +15,13 @@ from typing import Any
 import pandas as pd
 
 from ssp.config import Config, Point, data_title, search_words
-from ssp.errors import RecordError
 from ssp.files import write_text
 from ssp.paths import Paths
 from ssp.tables import stats
 from ssp.tables.cells import Reader, TableCell, read_cells
 from ssp.tables.claims import tallies
 from ssp.tables.layout import Layout, two_level_table
-from ssp.tables.long import made_with, rounded, to_csv
+from ssp.tables.long import dtypes, made_with, read_table, rounded, to_csv
 from ssp.tables.markup import Measured, Noted, Notes
 from ssp.tables.numbers import LEVEL, signed, signed_interval
 from ssp.tables.words import epoch_words, heads, measured_words, not_enough, read_before_words, titled
@@ -99,9 +98,8 @@ def ablation_table(config: Config, name: str, read: Reader | None = None) -> pd.
     for (row, _), difference, p_holm in zip(compared, differences, adjusted, strict=True):
         row |= {"difference": difference.estimate, "p": difference.p, "p_holm": p_holm}
         row |= {"difference_low": difference.low, "difference_high": difference.high}
-    axes = dict.fromkeys(axis for point in config.points[name] for axis in point.values)
-    table = pd.DataFrame(found, columns=[*axes, *COLUMNS])
-    return rounded(table.astype(dict.fromkeys(("n_seeds", "extra", "read_before"), "Int64")))
+    table = pd.DataFrame(found, columns=[*_varied(config, name), *COLUMNS])
+    return rounded(table.astype(dtypes(COLUMNS)))
 
 
 def read_ablation(config: Config, name: str) -> pd.DataFrame:
@@ -112,13 +110,12 @@ def read_ablation(config: Config, name: str) -> pd.DataFrame:
     """
     path = Paths.of(config).ablation_tables(name)[0]
     again = f"write it again: {config.command(f'ablation {name}')}"
-    try:
-        table = pd.read_csv(path, keep_default_na=False, na_values=[""])
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path}: cannot be read ({error}); {again}") from None
-    if tuple(table.columns[-len(COLUMNS) :]) != COLUMNS:
-        raise RecordError(f"{path}: columns are not {', '.join(COLUMNS)}; {again}")
-    return table.astype(dict.fromkeys(("n_seeds", "extra", "read_before"), "Int64"))
+    return read_table(path, COLUMNS, again, before=_varied(config, name))
+
+
+def _varied(config: Config, name: str) -> list[str]:
+    """The options that differ between the points of an ablation."""
+    return [*dict.fromkeys(option for point in config.points[name] for option in point.values)]
 
 
 def shown_points(config: Config, name: str) -> list[Point]:

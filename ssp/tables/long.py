@@ -9,6 +9,7 @@ Design choices
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,21 +145,33 @@ def read_tables(config: Config) -> LongTables:
         RecordError: a table is missing or not as it was written.
     """
     folder, again = Paths.of(config).tables, f"write the tables again: {config.command('tables')}"
-    return LongTables(**{name: _read(folder / f"{name}.csv", name, again) for name in COLUMNS})
+    return LongTables(**{name: read_table(folder / f"{name}.csv", columns, again) for name, columns in COLUMNS.items()})
 
 
-def _read(path: Path, name: str, again: str) -> pd.DataFrame:
+def read_table(path: Path, columns: tuple[str, ...], again: str, before: Iterable[str] = ()) -> pd.DataFrame:
+    """One long table as it was written.
+
+    Args:
+        path: the CSV file.
+        columns: its columns.
+        again: how it is written again.
+        before: columns in front of these, which may hold anything.
+
+    Raises:
+        RecordError: it is missing or not as it was written.
+    """
+    expected = (*before, *columns)
     try:
         table = pd.read_csv(path, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
         raise RecordError(f"{path}: cannot be read ({error}); {again}") from None
-    if tuple(table.columns) != COLUMNS[name]:
-        raise RecordError(f"{path}: columns are not {', '.join(COLUMNS[name])}; {again}")
-    return table.astype(_counts(table))
+    if tuple(table.columns) != expected:
+        raise RecordError(f"{path}: columns are not {', '.join(expected)}; {again}")
+    return table.astype(dtypes(columns))
 
 
-def _counts(table: pd.DataFrame) -> dict[str, str]:
-    """Dtypes that keep whole numbers whole beside missing ones."""
+def dtypes(columns: Iterable[str]) -> dict[str, str]:
+    """Those of columns that keep whole numbers whole beside missing ones."""
     whole = (
         "n_seeds",
         "groups",
@@ -177,12 +190,12 @@ def _counts(table: pd.DataFrame) -> dict[str, str]:
         "rank_high",
         "read_before",
     )
-    return {column: "Int64" for column in table.columns if column in whole}
+    return {column: "Int64" for column in columns if column in whole}
 
 
 def _table(name: str, rows: list[dict]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=list(COLUMNS[name]))
-    return rounded(table.astype(_counts(table)))
+    return rounded(table.astype(dtypes(COLUMNS[name])))
 
 
 def rounded(table: pd.DataFrame) -> pd.DataFrame:

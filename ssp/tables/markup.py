@@ -2,8 +2,8 @@
 
 Design choices
 - A table's columns are what the reader sees, its index is not shown. Two-level columns become column groups.
-- Cells may be text, numbers, `Number` (one in its own digits), `Measured` (mean ± sd) or missing; both writers show the
-  same digits.
+- Cells may be text, numbers (floats with two decimals), `Number` (one in its own digits), `Measured` (mean ± sd) or
+  missing; both writers show the same digits.
 - All text is escaped: a method name or the reason of a failure can never break a table or a LaTeX run.
 - LaTeX needs the package booktabs alone and compiles in the plain article class.
 """
@@ -77,25 +77,24 @@ class Notes(list[str]):
         return str(1 + self.index(text))
 
 
-def plain_text(value: Any, decimals: int = 2) -> str:  # noqa: ANN401 - a cell of any type
+def plain_text(value: Any) -> str:  # noqa: ANN401 - a cell of any type
     """A cell without markup, for a terminal or a page: its text and its mark."""
     if _is_missing(value):
         return "–"
     if isinstance(value, Measured | Noted | Number):
         return value.text + (f" [{value.note}]" if value.note else "")
-    return value.text if isinstance(value, Published) else value if isinstance(value, str) else _number(value, decimals)
+    return value.text if isinstance(value, Published) else value if isinstance(value, str) else _number(value)
 
 
-def dataframe_to_markdown(table: pd.DataFrame, notes: Sequence[str] = (), decimals: int = 2) -> str:
+def dataframe_to_markdown(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
     """An aligned Markdown table (GitHub's dialect), notes below.
 
     Args:
         table: what to show; the index is left out, column groups are joined with their columns' names.
         notes: lines under the table, marked [1], [2], ...
-        decimals: digits of floating-point numbers.
     """
     header = [_markdown_text(" ".join(part for part in levels if part)) for levels in _levels(table)]
-    rows = [[_markdown_cell(value, decimals) for value in row] for row in table.itertuples(index=False)]
+    rows = [[_markdown_cell(value) for value in row] for row in table.itertuples(index=False)]
     right = [_is_numeric(table.iloc[:, i]) for i in range(len(header))]
     widths = [max(3, *(len(row[i]) for row in [header, *rows])) for i in range(len(header))]
 
@@ -110,9 +109,7 @@ def dataframe_to_markdown(table: pd.DataFrame, notes: Sequence[str] = (), decima
     return "\n".join(lines) + "\n"
 
 
-def dataframe_to_latex(
-    table: pd.DataFrame, caption: str, label: str, notes: Sequence[str] = (), decimals: int = 2
-) -> str:
+def dataframe_to_latex(table: pd.DataFrame, caption: str, label: str, notes: Sequence[str] = ()) -> str:
     r"""A `table` float with booktabs rules, to be read with `\input`.
 
     Args:
@@ -120,7 +117,6 @@ def dataframe_to_latex(
         caption: plain text, escaped here.
         label: target of `\ref`.
         notes: lines under the table, marked 1, 2, ...
-        decimals: digits of floating-point numbers.
     """
     levels = _levels(table)
     columns = "".join("r" if _is_numeric(table.iloc[:, i]) else "l" for i in range(len(levels)))
@@ -138,7 +134,7 @@ def dataframe_to_latex(
         *_latex_groups([group for group, _ in levels]),
         " & ".join(latex_text(name) for _, name in levels) + r" \\",
         r"\midrule",
-        *(" & ".join(_latex_cell(value, decimals) for value in row) + r" \\" for row in table.itertuples(index=False)),
+        *(" & ".join(_latex_cell(value) for value in row) + r" \\" for row in table.itertuples(index=False)),
         r"\bottomrule",
         r"\end{tabular}",
     ]
@@ -214,15 +210,15 @@ def _is_numeric(column: pd.Series) -> bool:
     return bool(known) and not any(isinstance(value, str) for value in known)
 
 
-def _number(value: Any, decimals: int) -> str:  # noqa: ANN401 - int, float, or their numpy kinds
-    return f"{value:,.{decimals}f}" if isinstance(value, float) else f"{value:,}"
+def _number(value: Any) -> str:  # noqa: ANN401 - int, float, or their numpy kinds
+    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
 
 
 def _markdown_text(text: str) -> str:
     return re.sub(r"([\\|`*<])", r"\\\1", " ".join(text.split()))
 
 
-def _markdown_cell(value: Any, decimals: int) -> str:  # noqa: ANN401 - a cell of any type
+def _markdown_cell(value: Any) -> str:  # noqa: ANN401 - a cell of any type
     if _is_missing(value):
         return "–"
     if isinstance(value, Measured | Noted | Number):
@@ -230,16 +226,16 @@ def _markdown_cell(value: Any, decimals: int) -> str:  # noqa: ANN401 - a cell o
         return f"{text} [{value.note}]" if value.note else text
     if isinstance(value, Published):
         return value.text
-    return _markdown_text(value) if isinstance(value, str) else _number(value, decimals)
+    return _markdown_text(value) if isinstance(value, str) else _number(value)
 
 
-def _latex_cell(value: Any, decimals: int) -> str:  # noqa: ANN401 - a cell of any type
+def _latex_cell(value: Any) -> str:  # noqa: ANN401 - a cell of any type
     if _is_missing(value):
         return "--"
     if isinstance(value, str | Published):
         return latex_text(value if isinstance(value, str) else value.text)
     if not isinstance(value, Measured | Noted | Number):
-        return _number(value, decimals)
+        return _number(value)
     text = latex_text(value.text)
     if isinstance(value, Measured):
         # The spread as a subscript keeps a table over four data sets within the text width.

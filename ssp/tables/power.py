@@ -26,6 +26,7 @@ from ssp.tables.stats import ALPHA, MIN_SEEDS, Pair, margin
 from ssp.tables.words import not_enough
 
 POWER = 0.8
+CERTAINTY = 0.8  # one-sided, of how much larger the true spread may be
 MOST_SEEDS = 50
 TOO_FEW = "too few groups"
 _DRAWS = 128  # off by less than 1 % from 4,096 of them; by 5 % with two seeds
@@ -56,8 +57,8 @@ def design(pair: Pair) -> list[Design]:
     return found
 
 
-def detectable(designs: Sequence[Design], seeds: int, alpha: float = ALPHA, power: float = POWER) -> float:
-    """The true difference, in percentage points, that a two-sided test at `alpha` finds with probability `power`.
+def detectable(designs: Sequence[Design], seeds: int, alpha: float = ALPHA) -> float:
+    """The true difference, in percentage points, that a two-sided test at `alpha` finds with probability `POWER`.
 
     NaN where nothing can be found: variances are unknown, seeds too few for a p-value, or groups for one below `alpha`.
     """
@@ -67,16 +68,14 @@ def detectable(designs: Sequence[Design], seeds: int, alpha: float = ALPHA, powe
     if error == 0:
         return 0.0
     # A claim in the wrong direction is no find.
-    return 100 * brentq(lambda true: stats.norm.cdf((true - reach) / error).mean() - power, 0, reach.max() + 9 * error)
+    return 100 * brentq(lambda true: stats.norm.cdf((true - reach) / error).mean() - POWER, 0, reach.max() + 9 * error)
 
 
-def seeds_needed(
-    designs: Sequence[Design], difference: float, alpha: float = ALPHA, power: float = POWER
-) -> int | None:
+def seeds_needed(designs: Sequence[Design], difference: float, alpha: float = ALPHA) -> int | None:
     """The fewest seeds that find a true difference (percentage points) so often; None where 50 do not."""
 
     def enough(seeds: int) -> bool:
-        return detectable(designs, seeds, alpha, power) <= difference  # NaN is not
+        return detectable(designs, seeds, alpha) <= difference  # NaN is not
 
     low, high = 1, MOST_SEEDS
     if not enough(high):
@@ -87,9 +86,9 @@ def seeds_needed(
     return high
 
 
-def spread_factor(seeds: int, certainty: float = 0.8) -> float:
-    """By how much the true spread over seeds may exceed the one of so many seeds, with one-sided certainty."""
-    return float(np.sqrt((seeds - 1) / stats.chi2.ppf(1 - certainty, seeds - 1))) if seeds > 1 else float("nan")
+def spread_factor(seeds: int) -> float:
+    """By how much the true spread over seeds may exceed the one of so many seeds, with one-sided `CERTAINTY`."""
+    return float(np.sqrt((seeds - 1) / stats.chi2.ppf(1 - CERTAINTY, seeds - 1))) if seeds > 1 else float("nan")
 
 
 def plan(config: Config, difference: float | None = None) -> pd.DataFrame:
@@ -141,7 +140,7 @@ def describe(config: Config) -> str:
     )
     if seeds > 1:
         words += (
-            f" A plan: the spread over {units} is estimated from {seeds}, and with {0.8:.0%} certainty at most "
+            f" A plan: the spread over {units} is estimated from {seeds}, and with {CERTAINTY:.0%} certainty at most "
             f"{spread_factor(seeds):.1f} times as large as seen."
         )
     return words

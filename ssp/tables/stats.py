@@ -173,20 +173,7 @@ def pooled(splits: Sequence[Tally]) -> Tally:
     return Tally(hits, added([one.sizes for one in splits]), videos, splits[0].studies)
 
 
-def accuracy_interval(seeds: Sequence[pd.DataFrame], *, level: float = LEVEL) -> Interval:
-    """Confidence interval of a method's accuracy: of other seeds, on another test set of as many groups.
-
-    Args:
-        seeds: merged predictions of each seed (`ssp.records.predictions.merge_views`), on the same videos.
-        level: coverage.
-
-    Raises:
-        RecordError: there are none, or the seeds were tested on different videos.
-    """
-    return intervals([[tally(dict(enumerate(seeds)))]], level=level)[0]
-
-
-def intervals(cells: Sequence[Sequence[Tally]], *, level: float = LEVEL) -> list[Interval]:
+def intervals(cells: Sequence[Sequence[Tally]]) -> list[Interval]:
     """Intervals of accuracies, many at once; of a row on several data sets, of its average over them."""
     if not cells:
         return []
@@ -198,34 +185,18 @@ def intervals(cells: Sequence[Sequence[Tally]], *, level: float = LEVEL) -> list
         ]
     )
     found = []
-    for each, same, share, half in zip(cells, alike, parts.estimate, crossed.reach(parts, level), strict=True):
+    for each, same, share, half in zip(cells, alike, parts.estimate, crossed.reach(parts, LEVEL), strict=True):
         groups, videos = sum(len(one.sizes) for one in each), sum(len(one.videos) for one in each)
         if np.isnan(half):  # one seed
             low, high, kind = np.nan, np.nan, ""
         else:
-            low, high = _ends(share, half, videos, level)
+            low, high = _ends(share, half, videos)
             kind = "seeds and videos" if any(same) else "seeds and groups"
         found.append(Interval(100 * float(share), 100 * float(low), 100 * float(high), groups, videos, kind))
     return found
 
 
-def paired_difference(
-    first: Mapping[int, pd.DataFrame], second: Mapping[int, pd.DataFrame], *, level: float = LEVEL
-) -> Difference:
-    """Accuracy of `first` minus `second`, with interval and p-value for other seeds and other test groups.
-
-    Args:
-        first: merged predictions by seed of one method; seeds that only one of the two has are left out.
-        second: the same of the other.
-        level: coverage of the interval.
-
-    Raises:
-        RecordError: no seed in common, or other videos in the two.
-    """
-    return differences([([tally(first)], [tally(second)])], level=level)[0]
-
-
-def differences(pairs: Sequence[Pair], *, level: float = LEVEL) -> list[Difference]:
+def differences(pairs: Sequence[Pair]) -> list[Difference]:
     """Paired differences, many at once; a pair on several data sets is compared in the average over them.
 
     Raises:
@@ -237,10 +208,10 @@ def differences(pairs: Sequence[Pair], *, level: float = LEVEL) -> list[Differen
         _Samples([len(sums) for sums, _ in each], sum(len(g) for _, g in each), sum(len(one.videos) for one in pair[0]))
         for pair, each in zip(pairs, margins, strict=True)
     ]
-    return _judged(parts, samples, level)
+    return _judged(parts, samples)
 
 
-def unpaired(pairs: Sequence[tuple[Tally, Tally]], *, level: float = LEVEL) -> list[Difference]:
+def unpaired(pairs: Sequence[tuple[Tally, Tally]]) -> list[Difference]:
     """Differences between two rows that share neither seeds nor, perhaps, videos: as of independent samples.
 
     `groups` and `videos` of what is found are those of the smaller test set, `seeds` the fewer.
@@ -253,7 +224,7 @@ def unpaired(pairs: Sequence[tuple[Tally, Tally]], *, level: float = LEVEL) -> l
         parts.append(replace(half, estimate=2 * half.estimate, **scaled))
         sizes = (min(len(getattr(one, name)) for one in pair) for name in ("sizes", "videos"))
         samples.append(_Samples([len(one.units) for one in pair], *sizes))
-    return _judged(parts, samples, level)
+    return _judged(parts, samples)
 
 
 class _Samples(NamedTuple):
@@ -265,12 +236,12 @@ class _Samples(NamedTuple):
     videos: int
 
 
-def _judged(parts: Sequence[crossed.Parts], samples: Sequence[_Samples], level: float) -> list[Difference]:
+def _judged(parts: Sequence[crossed.Parts], samples: Sequence[_Samples]) -> list[Difference]:
     """Intervals and p-values of differences whose parts are known."""
     if not parts:
         return []
     parts = crossed.stack(parts)
-    halves = crossed.reach(parts, level)
+    halves = crossed.reach(parts, LEVEL)
     halves = np.where(halves > 0, halves, np.nan)  # no spread at all says nothing of other seeds and groups
     p_values = np.nan_to_num(crossed.tail(parts.estimate, parts), nan=1.0)  # one group speaks of no other
     found = []
@@ -343,9 +314,9 @@ def _accuracy_parts(cell: Tally, alike: bool) -> crossed.Parts:
     return replace(parts, groups=share * (1 - share) / videos, groups_df=np.float64(videos), noise=np.float64(0))
 
 
-def _ends(share: float, half: float, videos: int, level: float) -> tuple[float, float]:
+def _ends(share: float, half: float, videos: int) -> tuple[float, float]:
     """Ends of an interval on the logit scale, carried back; at 0 and 1, which have no logit, Wilson's over videos."""
     if share in (0, 1):  # seeds see the same videos, and are no further observations
-        return tuple(stats.binomtest(round(share * videos), videos).proportion_ci(level, method="wilson"))
+        return tuple(stats.binomtest(round(share * videos), videos).proportion_ci(LEVEL, method="wilson"))
     away = half / (share * (1 - share))
     return tuple(special.expit(special.logit(share) + np.array([-away, away])))

@@ -10,7 +10,6 @@ Design choices
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import logging
 import math
@@ -28,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from ssp.config import ComputePlan, Precision
 from ssp.data.augment import erase, normalised
 from ssp.errors import ConfigError
+from ssp.processes import keep_freed_memory
 from ssp.training.gpus import take_gpus
 from ssp.training.parallel import Group, current
 from ssp.training.stopping import ignore_in_worker
@@ -40,19 +40,6 @@ def derive_seed(*parts: int | str) -> int:
     """A 63-bit seed that depends on all parts and on nothing else, the same in every process."""
     digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-def keep_freed_memory() -> None:
-    """Have the C library keep what is freed for the next step, up to 1 GiB; does nothing where that is not glibc.
-
-    By itself it hands back whatever lies free at the end of its heap, after each operation of a small model, and the
-    system clears the same pages for the next one: a fifth of a training of the demo.
-    """
-    trim_threshold, mmap_threshold = -1, -3  # of <malloc.h>
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
-        mallopt(mmap_threshold, 2**25)  # the most that there is
-        mallopt(trim_threshold, 2**30)
 
 
 @dataclass(frozen=True)
@@ -78,7 +65,8 @@ class Execution:
         if compute.gpus and current().size == 1:
             take_gpus(1)  # those of several processes are taken where these are started
         if compute.gpus and not torch.cuda.is_available():
-            said = "train" if compute.gpus == plan.train.gpus else kind  # a sweep has it from there, unless told
+            # A sweep has it from there, unless told.
+            said = "train" if kind == "sweep" and compute.gpus == plan.train.gpus else kind
             raise ConfigError(
                 f"compute.{said}.gpus: {compute.gpus} asked for, but torch sees no GPU here; "
                 "set it to 0 to compute on the CPU, or install the environment with CUDA"

@@ -19,6 +19,7 @@ from ssp.backbone.checkpoint import describe, load_whole, save_whole
 from ssp.config import Config
 from ssp.config.plugins import PACKAGE
 from ssp.data.augment import MEAN, STD
+from ssp.data.licences import licence
 from ssp.errors import CheckpointError, ConfigError, RecordError
 from ssp.files import atomic_path, file_sha256, write_json, write_text
 from ssp.jobs.cell import Cell
@@ -32,11 +33,6 @@ from ssp.use.run import Run
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 TEMPLATES = Path(__file__).parent / "templates"
-# Of the published data sets, as far as docs/data.md knows.
-LICENCES = {
-    "breakfast": "Breakfast is published under CC BY 4.0.",
-    "ssv2": "Something-Something V2 stands behind a licence that whoever uses it accepts.",
-}
 
 
 class Model(Stored):
@@ -199,8 +195,7 @@ def model_card(run: Run, exported: Exported, *, folded: bool) -> str:
         refit=config.refit,
         generated=dataset.generate is not None,
         own=dataset.videos is not None,
-        licence=LICENCES.get(dataset.source, "See where the videos were published."),
-        licence_page=dataset.licence_page,
+        licence=licence(dataset),
         checkpoint=dataset.checkpoint,
         pretrained=config.backbone.checkpoints[dataset.checkpoint].pretrain is not None,
         interval=_interval(config, run.cell, record),
@@ -221,4 +216,4 @@ def _interval(config: Config, cell: Cell, record: Record) -> dict[str, Any] | No
 def _citation() -> dict[str, Any] | None:
     """CITATION.cff, where the repository is."""
     path = PACKAGE.parent / "CITATION.cff"
-    return yaml.safe_load(path.read_text()) if path.is_file() else None
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -1,11 +1,27 @@
 """A reader never sees half a file, whatever happens to the writer."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from ssp.errors import StorageError
 from ssp.files import atomic_path, remove_leftovers, write_json
+
+ROOT = Path(__file__).parents[2]
+IN_ASCII = """
+import locale, sys
+from pathlib import Path
+from ssp.config import read_yaml
+from ssp.files import write_text
+assert "utf" not in locale.getpreferredencoding().lower()
+path = Path(sys.argv[1])
+write_text(path, 'title: M\\u00fcnchen')
+assert read_yaml(path) == {"title": 'M\\u00fcnchen'}
+"""
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
@@ -61,3 +77,14 @@ def test_what_killed_writers_left_goes_and_nothing_else(tmp_path):
     remove_leftovers(tmp_path / "c")
     remove_leftovers(tmp_path / "not there" / "d")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".b.lmdb.17.tmp", "a.lmdb", "c"]
+
+
+def test_text_is_utf_8_whatever_the_locale(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUTF8"}
+    environment |= {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
+    target = tmp_path / "config.yaml"
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8=0", "-c", IN_ASCII, target], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert target.read_bytes().decode() == "title: München"

@@ -32,7 +32,7 @@ def running_elsewhere(folder: Path) -> list[str]:
     """Holders of leases on other machines that have given a sign of life."""
     found = []
     for lease in folder.glob("results/*/state/leases/**/holder"):
-        whose = lease.read_text()
+        whose = lease.read_text(encoding="utf-8")
         if f" on {socket.gethostname()}" not in whose and time.time() - lease.stat().st_mtime < SILENT_S:
             found.append(f"{whose} ({lease.parent.relative_to(folder)})")
     return found

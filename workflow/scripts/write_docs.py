@@ -299,13 +299,13 @@ def pages() -> dict[str, str]:
     """Path from the repository root -> content, of everything that is written here."""
     reference = {"config": config_page(), "cli": cli_page(), "methods": methods_page()}
     written = {f"docs/reference/{name}.md": text for name, text in reference.items()}
-    return written | {
-        path: with_table((ROOT / path).read_text(), methods_table(short)) for path, short in TABLES.items()
-    }
+    for path, short in TABLES.items():
+        written[path] = with_table((ROOT / path).read_text(encoding="utf-8"), methods_table(short))
+    return written
 
 
 if __name__ == "__main__":
     for path, content in pages().items():
-        if not (ROOT / path).exists() or (ROOT / path).read_text() != content:
+        if not (ROOT / path).exists() or (ROOT / path).read_text(encoding="utf-8") != content:
             write_text(ROOT / path, content)
             print(f"Wrote {path}")

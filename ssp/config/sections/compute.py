@@ -61,8 +61,8 @@ class ComputePlan(Strict):
     )
     sweep: ParallelCompute = Field(
         default=None,
-        description="Sweeps, and each of `sweep.workers`, on one node; each key that is left out is as `train` has it. "
-        "runtime is for one try, as the next goes on.",
+        description="Sweeps, and each of `sweep.workers`, on one node; each key that is left out is as `train` has it, "
+        "but `processes` 1 with `gpus`, and no more than `threads`. runtime is for one try, as the next goes on.",
     )
     cost_rounds: PositiveInt = Field(
         default=5, description="How often `costs` times each row at least, after a first time to warm up."
@@ -91,6 +91,9 @@ class ComputePlan(Strict):
     def _sweeps_as_trainings(self) -> ComputePlan:
         given = self.sweep.model_dump(exclude_unset=True) if self.sweep else {}
         sweep = ParallelCompute.model_validate(self.train.model_dump(exclude={"nodes"}, exclude_unset=True) | given)
+        if "processes" not in given:  # what trainings have may be more than there is room for
+            fit = 1 if sweep.gpus else min(sweep.processes, sweep.threads)
+            sweep = sweep.model_copy(update={"processes": fit})
         object.__setattr__(self, "sweep", sweep)  # frozen for all others
         return self
 

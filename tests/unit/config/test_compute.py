@@ -64,12 +64,22 @@ def test_processes_of_a_training():
         ({"train": {"gpus": 4}, "sweep": {"gpus": 2}}, 4, 2),
         ({"train": {"threads": 4, "processes": 3}}, 3, 3),
         ({"train": {"threads": 4, "processes": 3}, "sweep": {"processes": 1}}, 3, 1),
+        ({"train": {"threads": 4, "processes": 3}, "sweep": {"gpus": 1}}, 3, 1),  # it has nobody's `processes`
+        ({"train": {"threads": 4, "processes": 3}, "sweep": {"threads": 2}}, 3, 2),
     ):
         config = make_config(compute=compute, sweep={"trials": 1, "workers": 2})
         assert (config.processes("train"), config.processes("sweep"), config.processes("pretrain")) == (train, sweep, 1)
     for compute, said in (
         ({"train": {"processes": 2}}, "train.processes: 2 share 1 threads; give each at least one"),
-        ({"train": {"processes": 2, "threads": 2}, "sweep": {"threads": 1}}, "sweep.processes: 2 share 1 threads"),
+        (
+            {"train": {"processes": 2, "threads": 2}, "sweep": {"processes": 2, "threads": 1}},
+            "sweep.processes: 2 share 1",
+        ),
+        ({"train": {"processes": 2, "threads": 2, "gpus": 1}}, "train.processes: with gpus there is one a GPU"),
+        (
+            {"train": {"gpus": 1}, "sweep": {"processes": 2, "threads": 2}},
+            "sweep.processes: with gpus there is one a GPU",
+        ),
         ({"pretrain": {"processes": 2, "gpus": 2, "threads": 2}}, "pretrain.processes: with gpus there is one a GPU"),
     ):
         with pytest.raises(ValidationError, match=said):

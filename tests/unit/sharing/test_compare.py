@@ -16,8 +16,9 @@ from ssp.errors import ConfigError
 from ssp.records.predictions import merge_views, read_predictions
 from ssp.records.record import load_record, save_record
 from ssp.sharing.compare import COLUMNS, compare
-from ssp.tables.stats import holm, paired_difference
+from ssp.tables.stats import holm
 from tests.unit.made_records import SHARES
+from tests.unit.tables.single import paired_difference
 
 SEEDS = (0, 1, 2)
 

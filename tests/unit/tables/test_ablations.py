@@ -6,14 +6,15 @@ import pytest
 from PIL import Image
 
 from ssp.config import Config
-from ssp.errors import ConfigError
+from ssp.errors import ConfigError, RecordError
 from ssp.figures.ablation import write_curve
 from ssp.paths import Paths
 from ssp.records.record import Chosen, EarlierChoice
-from ssp.tables.ablations import write_ablation
+from ssp.tables.ablations import ablation_table, read_ablation, write_ablation
 from ssp.tables.cells import read_cells
-from ssp.tables.stats import holm, paired_difference
+from ssp.tables.stats import holm
 from tests.unit.made_records import make_config, write_cell
+from tests.unit.tables.single import paired_difference
 
 SEEDS = [0, 1, 2]
 
@@ -50,6 +51,18 @@ def test_points_stand_beside_the_base_row_paired(config):
         [found.estimate, found.low, found.high], abs=1e-7
     )
     assert table.loc[0, "difference"] == pytest.approx(table.loc[0, "mean"] - table.loc[2, "mean"])
+
+
+def test_a_table_is_read_as_it_was_made_and_none_that_varies_something_else(config):
+    write_ablation(config, "prompts")
+    pd.testing.assert_frame_equal(
+        read_ablation(config, "prompts").drop(columns="num_prompts"),
+        ablation_table(config, "prompts").drop(columns="num_prompts"),  # an option may have any type
+    )
+    plain = config.model_dump(mode="json")
+    plain["ablations"]["prompts"]["vary"] = {"inner_dim": [8]}
+    with pytest.raises(RecordError, match=r"prompts.csv: columns are not inner_dim, point, row, .*; write it again"):
+        read_ablation(Config.model_validate(plain), "prompts")
 
 
 def test_for_readers_the_base_row_is_marked_and_named_points_start_with_it(config):

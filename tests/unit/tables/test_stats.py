@@ -8,17 +8,16 @@ from scipy import stats as reference
 
 from ssp.errors import RecordError
 from ssp.tables.stats import (
-    accuracy_interval,
     differences,
     holm,
     intervals,
-    paired_difference,
     smallest_adjusted,
     spread,
     tally,
     unpaired,
 )
 from tests.unit.tables.simulated import Setting
+from tests.unit.tables.single import accuracy_interval, paired_difference
 
 
 def merged(hits, groups=None):

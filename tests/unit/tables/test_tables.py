@@ -91,7 +91,7 @@ def test_parameters_are_the_records():
 
 def test_uncertainty_and_differences_say_what_stats_says():
     from ssp.records.predictions import merge_views, read_predictions
-    from ssp.tables.stats import accuracy_interval, paired_difference
+    from tests.unit.tables.single import accuracy_interval, paired_difference
 
     config = make_config(datasets=("ucf101",), methods=("linear", "ssp", "vpt"), seeds=(0, 1, 2))
     write_all(config)

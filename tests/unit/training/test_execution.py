@@ -51,24 +51,31 @@ def test_seeds_are_distinct_and_the_same_everywhere():
     assert derive_seed(1, 23) != derive_seed(12, 3)
 
 
-def test_execution_keeps_to_what_the_job_declared(monkeypatch):
-    before, plan = torch.get_num_threads(), ComputePlan.model_validate({"train": {"threads": 1}})
-    try:
-        execution = Execution.of(plan, "train", "auto")
-        assert torch.get_num_threads() == 1
-        assert (execution.device.type, execution.bfloat16, execution.name) == ("cpu", False, "cpu")
-        layer, x = torch.nn.Linear(2, 2), torch.zeros(1, 2)
-        with execution.autocast():
-            assert layer(x).dtype == torch.float32
-        with Execution.of(plan, "train", "bfloat16").autocast():
-            assert layer(x).dtype == torch.bfloat16
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        for key, kind in (("pretrain", "pretrain"), ("train", "train"), ("sweep", "sweep"), ("train", "sweep")):
-            wanting = ComputePlan.model_validate({key: {"gpus": 1}})
-            with pytest.raises(ConfigError, match=rf"compute\.{key}\.gpus: 1 asked for, but torch sees no GPU"):
-                Execution.of(wanting, kind, "auto")
-    finally:
-        torch.set_num_threads(before)
+def test_execution_keeps_to_what_the_job_declared():
+    plan = ComputePlan.model_validate({"train": {"threads": 1}})
+    execution = Execution.of(plan, "train", "auto")
+    assert torch.get_num_threads() == 1
+    assert (execution.device.type, execution.bfloat16, execution.name) == ("cpu", False, "cpu")
+    layer, x = torch.nn.Linear(2, 2), torch.zeros(1, 2)
+    with execution.autocast():
+        assert layer(x).dtype == torch.float32
+    with Execution.of(plan, "train", "bfloat16").autocast():
+        assert layer(x).dtype == torch.bfloat16
+
+
+def test_without_a_gpu_the_key_that_asks_for_one_is_named(monkeypatch):
+    """That of the job's own kind; a sweep has it from trainings, unless told."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for asking, kind, key in (
+        ({"pretrain": 1}, "pretrain", "pretrain"),
+        ({"pretrain": 1, "train": 1}, "pretrain", "pretrain"),
+        ({"train": 1}, "train", "train"),
+        ({"train": 1}, "sweep", "train"),
+        ({"sweep": 1}, "sweep", "sweep"),
+    ):
+        plan = ComputePlan.model_validate({name: {"gpus": gpus} for name, gpus in asking.items()})
+        with pytest.raises(ConfigError, match=rf"compute\.{key}\.gpus: 1 asked for, but torch sees no GPU"):
+            Execution.of(plan, kind, "auto")
 
 
 @pytest.mark.parametrize(("megabytes", "processes"), [(1000, 3), (28, 3), (27, 2), (12, 1), (11, 0), (0, 0)])

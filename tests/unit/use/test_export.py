@@ -95,7 +95,10 @@ def changed(trained, tmp_path):
 def test_cards_of_other_data(trained, changed, tmp_path):
     page = {"generate": None, "licence_page": "https://example.org/terms"}
     card = (exported(trained, "ssp", tmp_path / "a", changed(**page)) / "README.md").read_text()
-    assert "demo numbers" not in card and "https://example.org/terms" in card
+    assert "demo numbers" not in card
+    assert (
+        "those of `ucf101`: licence unknown here; the page of its authors says it (https://example.org/terms)." in card
+    )
     own = {"source": "folder", "videos": "gone", "archives": [], "expected": None, "local": None, "licence_page": None}
     shutil.rmtree(changed() / "tables")
     card = (exported(trained, "ssp", tmp_path / "b", changed(**own)) / "README.md").read_text()
