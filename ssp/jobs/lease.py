@@ -56,7 +56,7 @@ def lease(
 
     Yields:
         Folder that the block writes the outputs into, by their names; None where another process has just done it, and
-        the outputs are there.
+        the outputs are there, as they are in the folder of the lease: where they belong they may be removed again.
     """
     since, draft = float(os.environ.get(BEGAN, time.time())), place / "draft"
     with held(place):

@@ -90,12 +90,13 @@ def train_cell(config: Config, dataset: str, method: str, seed: int) -> Record:
     _check_origin(cell, choice)
     predictions, record = cell.paths.predictions(dataset, method, seed), cell.paths.record(dataset, method, seed)
     state = TrainingState(cell.paths.training_state(dataset, method, seed), _identity(cell, choice, seed))
+    place = cell.paths.lease(record)
     with (
         together(cell) as cell,
         stoppable(),
-        lease(cell.paths.lease(record), [predictions, record], state.identity, state.remove) as draft,
+        lease(place, [predictions, record], state.identity, state.remove) as draft,
     ):
-        return _run_seed(cell, seed, choice, state, draft) if draft else load_record(record)
+        return _run_seed(cell, seed, choice, state, draft) if draft else load_record(place / record.name)
 
 
 def _run_seed(cell: Cell, seed: int, choice: Choice, state: TrainingState, draft: Path) -> Record:

@@ -85,7 +85,9 @@ def run_sweep(config: Config, dataset: str, method: str, study: int | None = Non
         stoppable(),
         lease(_place(cell), [path], search_identity(cell), lambda: _tidy(cell)) as draft,
     ):
-        return _Search(cell).choose(draft / path.name) if draft else load_choice(path, config, dataset, method, study)
+        if draft:
+            return _Search(cell).choose(draft / path.name)
+        return load_choice(_place(cell) / path.name, config, dataset, method, study)
 
 
 def run_worker(config: Config, dataset: str, method: str, worker: int, study: int | None = None) -> Path:

@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+import ssp.jobs.seed
+import ssp.jobs.sweep
 from ssp.jobs.cell import Cell
 from ssp.jobs.lease import BEGAN
 from ssp.jobs.seed import train_cell
 from ssp.jobs.sweep import run_sweep
 from ssp.jobs.tracking import Tracking
+from ssp.records.choice import load_choice
 from ssp.records.record import load_record
 from tests import copies
 
@@ -72,6 +75,20 @@ def test_outputs_that_a_failed_duplicate_removed_come_back_without_training(conf
     for path in outputs:
         path.unlink()  # as Snakemake does
     monkeypatch.setenv(BEGAN, "1000")
+
+    def removed_again(path, *arguments):
+        """Snakemake may see just then that another attempt of the job was cancelled."""
+        for output in outputs:
+            output.unlink(missing_ok=True)
+        return load_record(path) if not arguments else load_choice(path, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ssp.jobs.sweep, "load_choice", removed_again)
+        assert run_sweep(config, *CELL).trial is not None and not outputs[2].exists()
+    run_sweep(config, *CELL)
+    with monkeypatch.context() as patch:
+        patch.setattr(ssp.jobs.seed, "load_record", removed_again)
+        assert train_cell(config, *CELL, 0) == record and not outputs[0].exists()
     run_sweep(config, *CELL)
     assert train_cell(config, *CELL, 0) == record == load_record(outputs[0])
     assert ([path.read_bytes() for path in outputs], runs(config, "sweep"), runs(config, "seed")) == before
