@@ -357,6 +357,8 @@ def test_killed_run_ends_with_the_same_bytes(cell, monkeypatch, epoch):
     monkeypatch.setattr(ssp.jobs.seed, "train_epochs", real)
     resumed = train(cell, 1)
     assert resumed.run.resumed_after_epoch == epoch
+    assert resumed.run.seconds > resumed.run.seconds_before > whole.run.seconds_before == 0
+    assert resumed.run.seconds_before == pytest.approx(sum(resumed.run.epoch_seconds[:epoch]), abs=0.01)
     assert outputs() == expected and essence(resumed) == essence(whole)
 
     client, run = children(cell, resumed)
