@@ -22,7 +22,7 @@ class CheckpointError(SSPError):
 
 
 class StorageError(SSPError):
-    """A file cannot be written: the disk is full or read-only, or permission is missing."""
+    """A file cannot be written or read: the disk is full, read-only or broken, or permission is missing."""
 
 
 class ServiceError(SSPError):
