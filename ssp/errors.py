@@ -22,7 +22,7 @@ class CheckpointError(SSPError):
 
 
 class StorageError(SSPError):
-    """A file cannot be written: the disk is full or read-only, or permission is missing."""
+    """A file cannot be written or read: the disk is full, read-only or broken, or permission is missing."""
 
 
 class ServiceError(SSPError):
@@ -31,3 +31,9 @@ class ServiceError(SSPError):
 
 class RecordError(SSPError):
     """A result record, predictions file or study contradicts its schema or its neighbours."""
+
+
+def first_line(said: object) -> str:
+    """The first line of what an error, or the reason that it holds, says; its kind where it says nothing."""
+    lines = str(said).strip().splitlines()
+    return lines[0] if lines else type(said).__name__

@@ -1,6 +1,7 @@
 """Writing files so that a kill at any moment leaves either the old file or the new one, never half of one.
 
-What keeps a file from being written (a full or read-only disk, no permission) becomes one line, a `StorageError`.
+What keeps a file from being written or read (a full or read-only disk, no permission) becomes one line, a
+`StorageError`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ _FIXES = {
     errno.EROFS: _RIGHT,
     errno.EACCES: _RIGHT,
     errno.EPERM: _RIGHT,
+}
+_AMBIGUOUS = {  # what a file that is read may meet as well, and what to do where nobody knows which it was
+    errno.EIO: _FIXES[errno.EIO],
+    errno.EACCES: "give this user the right to, or run as one who has it",
+    errno.EPERM: "give this user the right to, or run as one who has it",
 }
 _TEMPORARY = re.compile(r"\.(.+)\.\d+(?:@[^@]+)?\.tmp")
 SILENT_S = 180.0  # after which who should give a sign is dead: on network disks one's age may be a minute off
@@ -86,7 +92,7 @@ def storage_error(error: Exception, path: Path | None = None) -> StorageError | 
 
     Args:
         error: libraries that write by themselves (torch, LMDB, safetensors) raise their own kinds.
-        path: what was being written; the error may name another file.
+        path: what was being written, None where that is not known; the error may name another file, which was read.
     """
     code = getattr(error, "errno", None)
     if code not in _FIXES and path is not None:
@@ -97,7 +103,14 @@ def storage_error(error: Exception, path: Path | None = None) -> StorageError | 
     place = Path(getattr(error, "filename", None) or path or "disk")
     if meant := _TEMPORARY.fullmatch(place.name):  # nobody knows our temporary names
         place = place.with_name(meant[1])
+    if code in _AMBIGUOUS and (path is None or not _on_the_way(place, path)):
+        return StorageError(f"{place}: cannot be read or written ({os.strerror(code)}); {_AMBIGUOUS[code]}")
     return StorageError(f"{place}: cannot be written ({os.strerror(code)}); {_FIXES[code]}")
+
+
+def _on_the_way(place: Path, path: Path) -> bool:
+    """Whether who writes a path writes there: one of its folders, what is beside it, or what is in it."""
+    return path.is_relative_to(place) or place.is_relative_to(path.parent)
 
 
 def _is_full(path: Path) -> bool:

@@ -100,9 +100,12 @@ def checkpoint_hash(path: str | Path) -> str:
     """16 hex digits that tell a checkpoint file from any other (SHA-256 of its bytes).
 
     Raises:
-        CheckpointError: there is no such file.
+        CheckpointError: there is no such file, or it cannot be read.
     """
-    return file_sha256(_existing(path))[:16]
+    try:
+        return file_sha256(_existing(path))[:16]
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); mend that and run again") from None
 
 
 def _existing(path: str | Path) -> Path:

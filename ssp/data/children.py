@@ -43,9 +43,14 @@ class Child:
         self._work = work
         self._process: multiprocessing.Process | None = None
         self._pipe: Connection | None = None
+        self._killed = False
 
     def answers(self, paths: list[Span | Path | str]) -> list[Any]:
-        """What `work` returns for each video, or the DataError that it raised; a VideoError where no answer came."""
+        """What `work` returns for each video, or the DataError that it raised; a VideoError where no answer came.
+
+        Raises:
+            KilledError: by `kill`, before or meanwhile.
+        """
         try:
             return self._ask(paths)
         except _NoAnswerError:
@@ -57,6 +62,8 @@ class Child:
             return [VideoError(f"{paths[0]}: {reason}")]
 
     def _ask(self, paths: list[Span | Path | str]) -> list[Any]:
+        if self._killed:  # whose missing answer is no reason to try again
+            raise KilledError
         if self._process is None or not self._process.is_alive():
             self._stop()
             self._start()
@@ -73,9 +80,13 @@ class Child:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, childs_end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(childs_end, self._work, self.limit_s), daemon=True)
-        self._process.start()
+        process = context.Process(target=_serve, args=(childs_end, self._work, self.limit_s), daemon=True)
+        process.start()
+        self._process = process  # not before: what has not started cannot be killed
         childs_end.close()
+        if self._killed:  # while it started
+            self._stop()
+            raise KilledError
         if not self._pipe.poll(START_LIMIT_S):
             self._stop()
             raise DataError(f"the decoding process did not start within {START_LIMIT_S} s; is the machine overloaded?")
@@ -98,7 +109,8 @@ class Child:
         return self._process.pid if self._process else None
 
     def kill(self) -> None:
-        """End the child, whatever it does; for another thread than the one that waits for an answer."""
+        """End the child for good, whatever it does; for another thread than the one that waits for an answer."""
+        self._killed = True  # first: who waits looks at it
         if (process := self._process) is not None:
             process.kill()
 
@@ -150,10 +162,14 @@ class Children:
     def __exit__(self, *_: object) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         for child in self._children:
-            child.kill()  # a thread that waits for it goes on
+            child.kill()  # a thread that waits for it ends
         self._threads.shutdown()
         for child in self._children:
             child.__exit__()
+
+
+class KilledError(Exception):
+    """A child was asked that `Child.kill` has ended."""
 
 
 class _NoAnswerError(Exception):

@@ -29,7 +29,7 @@ from ssp.data import jpegs
 from ssp.data.children import Children
 from ssp.data.manifest import TO_END, class_count, content_hash, read_manifest
 from ssp.data.video import Span, VideoError
-from ssp.errors import DataError
+from ssp.errors import DataError, first_line
 from ssp.files import atomic_path, write_json
 from ssp.paths import Paths, videos_of
 from ssp.progress import progress
@@ -215,7 +215,7 @@ def _no_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except (lmdb.Error, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise DataError(f"{path}: damaged ({reason}); delete it and run `ssp data frames` again") from None
 
 

@@ -23,7 +23,7 @@ from ssp.data.headers import Header, read_headers
 from ssp.data.sources import Entry, Listing, Tree, read_json, read_listing
 from ssp.data.validation import carve
 from ssp.data.video import Probe
-from ssp.errors import DataError
+from ssp.errors import DataError, first_line
 from ssp.files import atomic_path, write_json
 from ssp.paths import Paths
 from ssp.progress import progress
@@ -109,7 +109,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
         columns = COLUMNS | {name: kind for name, kind in SEGMENT.items() if name in manifest}
         return manifest[list(columns)].astype(columns)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise DataError(f"{path}: not a readable manifest ({reason}); run `ssp data manifest` again") from None
 
 

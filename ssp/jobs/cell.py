@@ -110,7 +110,7 @@ class Cell:
         """Hash of the file of the pre-trained weights, which another may have taken the place of.
 
         Raises:
-            CheckpointError: there is no such file.
+            CheckpointError: there is no such file, or it cannot be read.
         """
         return checkpoint_hash(self.backbone_file())
 

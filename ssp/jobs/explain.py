@@ -34,7 +34,8 @@ def explain_dataset(config: Config, dataset: str) -> Explained:
 
     Raises:
         ConfigError: the config explains no row, or has no such data set.
-        RecordError: the record or its predictions are missing, broken, or of another config or other data.
+        RecordError: the record or its predictions are missing, broken, or of another config or other data; or the
+            weights are others than its own.
         CheckpointError: its weights are missing or do not fit.
         DataError: manifest or frames are missing.
     """

@@ -13,6 +13,7 @@ from ssp.backbone.checkpoint import load_tuned
 from ssp.backbone.videomamba import VideoMamba
 from ssp.config import Clips, Config
 from ssp.errors import CheckpointError, ConfigError, RecordError
+from ssp.files import file_sha256
 from ssp.jobs.cell import Cell
 from ssp.jobs.training import predict_test
 from ssp.records.predictions import merge_views, metrics
@@ -28,7 +29,8 @@ def saved_model(cell: Cell, seed: int) -> tuple[VideoMamba, Record]:
     """The model of a run that is done, and its record.
 
     Raises:
-        RecordError: there is no record, it says that the run failed, or that it started from another backbone.
+        RecordError: there is no record, it says that the run failed, or that it started from another backbone or was
+            tested with other weights.
         CheckpointError: tuned weights or backbone are missing or do not fit.
     """
     if seed not in cell.config.seeds:
@@ -49,7 +51,11 @@ def saved_model(cell: Cell, seed: int) -> tuple[VideoMamba, Record]:
             f"or {again}"
         )
     model = cell.build(record.hyperparameters, seed)
-    load_tuned(model, cell.paths.weights(cell.dataset, cell.method, seed))
+    weights = cell.paths.weights(cell.dataset, cell.method, seed)
+    load_tuned(model, weights)
+    # Those of another seed, or of a training anew that was killed before its record, fit the model as well.
+    if record.weights_sha256 not in (None, file_sha256(weights)):
+        raise RecordError(f"{weights}: not the weights that its record was measured with; put those back, or {again}")
     return model, record
 
 
@@ -103,7 +109,8 @@ def _unlike(cell: Cell, record: Record) -> str:
     """What numbers that are not the record's may come from, as the end of an error."""
     if other := other_environment(cell, record):
         return f"this is {', '.join(other)}, which may round otherwise: evaluate where it was trained"
-    return "device, scan and versions are the record's, so weights, data or code are others; run again: " + train_again(
+    others = "data or code" if record.weights_sha256 else "weights, data or code"
+    return f"device, scan and versions are the record's, so {others} are others; run again: " + train_again(
         cell.config, cell.dataset, cell.method, record.seed
     )
 

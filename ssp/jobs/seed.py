@@ -123,7 +123,7 @@ def _run_seed(cell: Cell, seed: int, choice: Choice, state: TrainingState, draft
         write_safetensors({}, cell.paths.weights(dataset, method, seed), about)
     predictions = draft / cell.paths.predictions(dataset, method, seed).name
     write_predictions(outcome.predictions, predictions)
-    seconds = time.perf_counter() - clock + sum(epoch.seconds_before for epoch in outcome.epochs)
+    seconds = time.perf_counter() - clock
     processes = cell.team.size if cell.team else 1
     about = _run(outcome, started, seconds, cell.execution.device, processes, run, tracking.public_uri)
     record = _with_readings(cell, _record(cell, choice, seed, outcome, about, predictions))
@@ -257,9 +257,11 @@ def _run(
 ) -> Run:
     gpu = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
     restored = sum(epoch.restored for epoch in outcome.epochs)
+    before = sum(epoch.seconds_before for epoch in outcome.epochs)
     return Run(
         started=started.isoformat(timespec="seconds"),
-        seconds=round(seconds, 3),
+        seconds=round(seconds + before, 3),
+        seconds_before=round(before, 3),
         epoch_seconds=[round(epoch.seconds, 3) for epoch in outcome.epochs],
         test_seconds=None if outcome.test_seconds is None else round(outcome.test_seconds, 3),
         resumed_after_epoch=restored or None,

@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ssp.config import Recipe, slice_hash
 from ssp.config.secret import ENVIRONMENT, public, resolve, without_secret
-from ssp.errors import ConfigError, RecordError, ServiceError
+from ssp.errors import ConfigError, RecordError, ServiceError, first_line
 from ssp.jobs.cell import Cell
 from ssp.methods.space import search_space
 
@@ -200,7 +200,7 @@ def open_database(address: str) -> RDBStorage:
     try:
         # Trials last for hours, within which servers and firewalls close what is silent.
         return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-    except (SQLAlchemyError, ImportError, ValueError) as error:
+    except (SQLAlchemyError, ImportError, ValueError, RuntimeError) as error:  # the last: tables of another Optuna
         kind = ServiceError if isinstance(error, OperationalError) else ConfigError
         raise kind(f"sweep.storage: cannot be opened ({_said(error, url)}); give a reachable URL, or journal") from None
 
@@ -225,4 +225,4 @@ def reached(cell: Cell) -> Iterator[None]:
 
 def _said(error: BaseException, url: str) -> str:
     """The first line of what a database or its driver says."""
-    return without_secret(str(getattr(error, "orig", None) or error).splitlines()[0], url)
+    return without_secret(first_line(getattr(error, "orig", None) or error), url)

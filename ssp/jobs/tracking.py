@@ -19,18 +19,18 @@ import logging
 import os
 import re
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ssp.config import Config, slice_hash
 from ssp.config.secret import ENVIRONMENT, public, resolve, without_secret
-from ssp.errors import ConfigError, ServiceError
+from ssp.errors import ConfigError, ServiceError, first_line
 from ssp.files import remove_leftovers, temporary_path, write_json
 from ssp.paths import Paths
 
@@ -65,7 +65,7 @@ def init_tracking(config: Config) -> Path:
     """Make or upgrade the database, make the experiment, and write `ready.json` with their names.
 
     Raises:
-        ConfigError: the database cannot be opened, or the experiment was deleted.
+        ConfigError: the database cannot be opened or is a newer MLflow's, or the experiment was deleted.
         ServiceError: no database or MLflow server answers.
     """
     paths, uri = Paths.of(config), tracking_uri(config)
@@ -119,8 +119,8 @@ def _check_server(uri: str, shown: str) -> None:
     try:
         with urllib.request.urlopen(f"{address}/health", timeout=20):
             pass
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        reason = without_secret(str(getattr(error, "reason", error)), uri)
+    except (OSError, HTTPException, ValueError) as error:  # the second: what answers speaks something else
+        reason = without_secret(first_line(getattr(error, "reason", None) or error), uri)
         raise ServiceError(
             f"tracking.uri: no MLflow server answers at {shown} ({reason}); "
             "start it, or set tracking.uri to null for a database of its own"
@@ -146,6 +146,7 @@ def _make_database(uri: str, shown: str) -> None:
 
 def _upgrade_database(uri: str, shown: str) -> None:
     """What `mlflow db upgrade` does; `shown` is for messages."""
+    from alembic.util.exc import CommandError
     from mlflow.db import upgrade
     from sqlalchemy import create_engine, inspect
     from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -156,8 +157,13 @@ def _upgrade_database(uri: str, shown: str) -> None:
         inspect(engine).get_table_names()  # mlflow itself would try for minutes
         engine.dispose()
         upgrade.callback(uri)
+    except CommandError as error:  # its revision is not known here
+        raise ConfigError(
+            f"tracking.uri: {shown} cannot be upgraded ({without_secret(first_line(error), uri)}); install the newer "
+            "MLflow that has written it, or move it away"
+        ) from None
     except (SQLAlchemyError, OSError, ImportError, ValueError) as error:
-        reason = without_secret(str(getattr(error, "orig", None) or error).splitlines()[0], uri)
+        reason = without_secret(first_line(getattr(error, "orig", None) or error), uri)
         kind = ServiceError if isinstance(error, OperationalError) else ConfigError
         raise kind(f"tracking.uri: {shown} cannot be opened ({reason}); mend or remove it") from None
 
@@ -188,7 +194,7 @@ def _asking(uri: str, shown: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        reason = without_secret(str(error).splitlines()[0], uri)
+        reason = without_secret(first_line(error), uri)
         raise ServiceError(f"tracking.uri: {shown} takes no runs ({reason}); mend or restart it") from None
 
 
@@ -203,7 +209,7 @@ def _survives(method: Callable) -> Callable:
             method(self, *args, **kwargs)
         except Exception as error:  # any failure of the tracker or its transport
             self.broken = True
-            said = without_secret((str(error) or repr(error)).splitlines()[0], self.client.tracking_uri)
+            said = without_secret(first_line(error), self.client.tracking_uri)
             log.warning("tracking stopped for run %s: %s", self.id, said)
 
     return call

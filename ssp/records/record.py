@@ -149,8 +149,9 @@ class EarlierChoice(Stored):
 class Run(Stored):
     """What may differ between two runs of the same thing; no table depends on it."""
 
-    started: str = Field(description="UTC, ISO 8601.")
-    seconds: float = Field(description="Of this process; a continued training counts from its last start.")
+    started: str = Field(description="UTC, ISO 8601; of a continued training the last start.")
+    seconds: float = Field(description="Since then, and what earlier processes took for what this one went on from.")
+    seconds_before: float = Field(default=0.0, description="Of `seconds`, those before the last start.")
     epoch_seconds: list[float] = []
     test_seconds: float | None = None
     resumed_after_epoch: int | None = Field(default=None, description="Epochs done before the last start; null: none.")

@@ -67,10 +67,11 @@ def _rows(config: Config, folder: Path) -> Iterator[Broken]:
     """Searches, trainings and measurements that failed for a reason of their own."""
     paths = Paths.of(config)
     for dataset, row, number in config.studies():
+        parts = ("sweep", dataset, row, *(() if number is None else (str(number),)))
         trials = _json(folder / paths.choice(dataset, row, number)).get("trials", [])
         reasons = [trial["reason"] for trial in trials if trial["state"] == "failed"]
         if reasons:
-            yield Broken(f"sweep {dataset} {row}", reasons[0], folder / paths.log("sweep", dataset, row))
+            yield Broken(" ".join(parts), reasons[0], folder / paths.log(*parts))
     for dataset, row, seed in config.runs():
         reason = _json(folder / paths.record(dataset, row, seed)).get("reason")
         if reason and not reason.startswith("sweep: "):

@@ -78,7 +78,7 @@ def read_status(config: Config) -> Status:
                 done += 1
                 if rule in RESULTS and (reason := _reason(result)):
                     failed.append((name, reason))
-            elif log.exists() and (last := _last_line(log)):
+            elif last := _last_line(log):
                 failed.append((name, f"stopped; {log} ends with: {last}"))
         stages.append(Stage(rule, done, len(all_jobs)))
     return Status(stages, running, failed)
@@ -105,7 +105,10 @@ def _reason(result: Path) -> str | None:
 
 
 def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").split("\n")
+    """What a log ends with; nothing where there is none, or Snakemake has just removed it as it starts the job anew."""
+    lines = []
+    with suppress(OSError):
+        lines = log.read_text(errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 

@@ -64,8 +64,8 @@ def crate_metadata(config: Config, records: Sequence[Record], files: Mapping[str
     crate = ROCrate(version=_CRATE)
     crate.metadata.extra_contexts.append(_TERMS)
     entities = {name: _file(crate, name, packed) for name, packed in sorted(files.items())}
-    ends = [_started(record) + timedelta(seconds=record.run.seconds) for record in records]
-    crate.name, crate.datePublished, crate.license = config.title, max(ends), entities[LICENCES]
+    end = max(map(_ended, records))
+    crate.name, crate.datePublished, crate.license = config.title, end, entities[LICENCES]
     crate.description = (
         f"Results of {len(records)} trainings of '{config.name}': unpack them and check them with `ssp verify`. "
         f"{LICENCES} says what is known of licences."
@@ -75,7 +75,7 @@ def crate_metadata(config: Config, records: Sequence[Record], files: Mapping[str
         for url, name, version in _PROFILES
     ]
     crate.root_dataset["conformsTo"] = profiles
-    crate.root_dataset["mentions"] = [_run(crate, config, records, entities, max(ends))]
+    crate.root_dataset["mentions"] = [_run(crate, config, records, entities, end)]
     return json_text(crate.metadata.generate())
 
 
@@ -113,3 +113,7 @@ def _run(crate: ROCrate, config: Config, records: Sequence[Record], files: dict[
 
 def _started(record: Record) -> datetime:
     return datetime.fromisoformat(record.run.started)
+
+
+def _ended(record: Record) -> datetime:
+    return _started(record) + timedelta(seconds=record.run.seconds - record.run.seconds_before)

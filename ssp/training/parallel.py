@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ssp.errors import SSPError
+from ssp.errors import SSPError, first_line
 from ssp.training.failure import TrainingFailed, failures
 from ssp.training.stopping import ProcessLost
 
@@ -159,7 +159,7 @@ class Group:
         try:
             exchange()
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise ProcessLost(f"a process of {self.size} that train together has ended: {reason}") from None
 
     def _in_words(self, error: Exception) -> Exception:

@@ -100,15 +100,11 @@ def write_export(run: Run, out: Path) -> Path:
 
     Raises:
         ConfigError: there is something at `out`.
-        RecordError: the weights are not those that the record is of.
         StorageError: it cannot be written.
     """
     if out.exists():
         raise ConfigError(f"{out}: is there already; give a new folder")
     cell, record, predictor = run.cell, run.record, run.predictor
-    tuned = cell.paths.weights(record.dataset, record.method, record.seed)
-    if record.weights_sha256 not in (None, file_sha256(tuned)):
-        raise RecordError(f"{tuned}: not the weights that its record was measured with; put those back")
     model = predictor.model
     if folded := model.method.mergeable:
         model.method.merge(model)

@@ -31,8 +31,9 @@ def load_run(config: Config, dataset: str, row: str, seed: int) -> Run:
 
     Raises:
         ConfigError: there is no such data set, row or seed.
-        RecordError: the run's record is missing, or says that the run failed; or the manifest is another than its own.
-        CheckpointError: tuned weights or the backbone are missing, damaged, or not those of the run.
+        RecordError: the run's record is missing, or says that the run failed; or manifest or weights are others than
+            its own.
+        CheckpointError: tuned weights or the backbone are missing, damaged, or do not fit.
     """
     if config.compute.train.gpus and not torch.cuda.is_available():
         train = config.compute.train.model_copy(update={"gpus": 0})

@@ -1,6 +1,8 @@
 """The lock of a killed Snakemake goes away by itself; the lock of a living one stays."""
 
 import os
+import runpy
+import socket
 import subprocess
 import sys
 import time
@@ -78,6 +80,43 @@ def test_a_lock_is_kept_while_a_training_on_another_machine_lives(lock, tmp_path
     if kept:
         place = "results/demo/state/leases/records/ssv2/ssp/seed0.json"
         assert f"process 17 on node3, batch job 4711 ({place})" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "job", "kept"),
+    [("{}", "", False), ("{}", ", batch job 4711", False), ("{}0", "", True), ("{}0", ", batch job 4711", True)],
+)
+def test_a_machine_whose_name_begins_as_this_one_s_is_another(lock, tmp_path, name, job, kept):
+    holder = tmp_path / "results/demo/state/leases/records/ssv2/ssp/seed0.json/holder"
+    holder.parent.mkdir(parents=True)
+    holder.write_text(f"process 17 on {name.format(socket.gethostname())}{job}")
+    done = _clear(tmp_path)
+    assert (done.returncode, lock.exists()) == ((1, True) if kept else (0, False))
+
+
+def test_a_lease_that_is_given_back_meanwhile_does_not_hide_another(tmp_path, monkeypatch):
+    """Neither the lease itself nor the folder of drafts, which goes with it."""
+    leases = tmp_path / "results/demo/state/leases/records/ssv2/ssp"
+    for name in ("seed0.json", "seed1.json", "seed2.json"):
+        (leases / name / "draft").mkdir(parents=True)
+        (leases / name / "holder").write_text("process 17 on node3")
+    scandir, read_text = os.scandir, Path.read_text
+
+    def scandir_late(path):
+        if Path(path).name == "draft":
+            Path(path).rmdir()
+        return scandir(path)
+
+    def read_late(path):
+        if path.parent.name == "seed1.json":
+            path.unlink()
+        return read_text(path)
+
+    monkeypatch.setattr(os, "scandir", scandir_late)
+    monkeypatch.setattr(Path, "read_text", read_late)
+    found = runpy.run_path(str(SCRIPT))["running_elsewhere"](tmp_path)
+    place = leases.relative_to(tmp_path)
+    assert sorted(found) == [f"process 17 on node3 ({place / name})" for name in ("seed0.json", "seed2.json")]
 
 
 def test_it_waits_as_long_as_leases_do():

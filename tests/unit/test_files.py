@@ -1,5 +1,6 @@
 """A reader never sees half a file, whatever happens to the writer."""
 
+import errno
 import json
 import os
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ssp.errors import StorageError
-from ssp.files import atomic_path, remove_leftovers, write_json
+from ssp.files import atomic_path, remove_leftovers, write_json, writing
 
 ROOT = Path(__file__).parents[2]
 IN_ASCII = """
@@ -52,6 +53,24 @@ def test_a_second_writer_is_named(tmp_path):
     ):
         path.write_text("half")
         remove_leftovers(target)
+
+
+@pytest.mark.parametrize("name", ["out", "out/deep", "out/deep/table.csv", "out/deep/.table.csv.17.tmp"])
+def test_what_may_not_be_written_says_so(tmp_path, name):
+    with pytest.raises(StorageError) as raised, writing(tmp_path / "out" / "deep" / "table.csv"):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / name))
+    named = tmp_path / name.replace(".table.csv.17.tmp", "table.csv")
+    said = f"{named}: cannot be written (Permission denied); make it writable for this user, or run where it is"
+    assert str(raised.value) == said
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EIO])
+def test_what_is_read_on_the_way_is_not_said_to_be_written(tmp_path, code):
+    with pytest.raises(StorageError) as raised, writing(tmp_path / "out" / "table.csv"):
+        raise OSError(code, os.strerror(code), str(tmp_path / "local" / "a.zip"))
+    said = str(raised.value)
+    assert said.startswith(f"{tmp_path / 'local' / 'a.zip'}: cannot be read or written ({os.strerror(code)}); ")
+    assert "writable" not in said
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):

@@ -5,9 +5,11 @@ and any job that outlived it, whose working directory is this one. Sweeps and tr
 their leases (ssp/jobs/lease.py), which they touch while they live. On other systems the lock is left as it is.
 """
 
+import os
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 SILENT_S = 180.0  # ssp.files.SILENT_S; this runs before anything is installed
@@ -31,11 +33,21 @@ def running_here(folder: Path, proc: Path = Path("/proc")) -> list[str]:
 def running_elsewhere(folder: Path) -> list[str]:
     """Holders of leases on other machines that have given a sign of life."""
     found = []
-    for lease in folder.glob("results/*/state/leases/**/holder"):
-        whose = lease.read_text(encoding="utf-8")
-        if f" on {socket.gethostname()}" not in whose and time.time() - lease.stat().st_mtime < SILENT_S:
-            found.append(f"{whose} ({lease.parent.relative_to(folder)})")
+    for leases in folder.glob("results/*/state/leases"):
+        for place, _, files in os.walk(leases):  # unlike a glob it goes on where a folder of a job that ends is gone
+            if "holder" not in files:
+                continue
+            holder = Path(place) / "holder"
+            with suppress(FileNotFoundError):  # given back meanwhile
+                whose, touched = holder.read_text(encoding="utf-8"), holder.stat().st_mtime
+                if _host(whose) != socket.gethostname() and time.time() - touched < SILENT_S:
+                    found.append(f"{whose} ({Path(place).relative_to(folder)})")
     return found
+
+
+def _host(whose: str) -> str:
+    """Of "process 7 on node1, batch job 42", as ssp/jobs/lease.py writes it."""
+    return whose.partition(" on ")[2].partition(",")[0]
 
 
 def main(folder: Path) -> str | None:

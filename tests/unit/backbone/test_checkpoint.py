@@ -1,6 +1,7 @@
 """Published checkpoints: every documented difference is taken care of, every other one is an error that names keys."""
 
 import argparse
+import errno
 import logging
 import os
 import pickle
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from ssp import build_model, load_weights
-from ssp.backbone.checkpoint import load_whole, save_whole
+from ssp.backbone.checkpoint import checkpoint_hash, load_whole, save_whole
 from ssp.errors import CheckpointError
 from ssp.methods.registry import load_method, method_names
 
@@ -308,3 +309,17 @@ def test_a_whole_model_of_another_kind_is_refused(tmp_path):
         load_whole(model("linear"), tmp_path / "whole.safetensors")
     with pytest.raises(CheckpointError, match="no such file"):
         load_whole(model("linear"), tmp_path / "none.safetensors")
+
+
+def test_a_hash_of_what_may_not_be_read_is_one_line(tmp_path, monkeypatch):
+    path = tmp_path / "w.safetensors"
+    path.touch()
+    assert checkpoint_hash(path) == "e3b0c44298fc1c14"
+
+    def refuse(file):
+        raise PermissionError(errno.EACCES, "Permission denied", str(file))
+
+    monkeypatch.setattr("ssp.backbone.checkpoint.file_sha256", refuse)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint_hash(path)
+    assert str(caught.value) == f"{path}: cannot be read (Permission denied); mend that and run again"

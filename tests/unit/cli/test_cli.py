@@ -1,5 +1,6 @@
 """The command line: every command explains itself, mistakes are one line, and nothing is imported for a --help."""
 
+import errno
 import json
 import os
 import signal
@@ -156,6 +157,24 @@ def test_defects_keep_their_traceback(config_file, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["ssp", "tables", "--config", config_file])
     with pytest.raises(ZeroDivisionError):
         main()
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        (errno.EACCES, "a.csv: cannot be read or written (Permission denied); give this user the right to, or run as"),
+        (errno.EIO, "a.csv: cannot be read or written (Input/output error); see whether the disk is well"),
+        (errno.ENOSPC, "a.csv: cannot be written (No space left on device); make room there and run again"),
+    ],
+)
+def test_a_file_that_the_system_refuses_is_one_line(config_file, monkeypatch, capsys, code, line):
+    def refuse(path, **_):
+        raise OSError(code, os.strerror(code), "a.csv")
+
+    monkeypatch.setattr("ssp.config.load_config", refuse)
+    assert call(monkeypatch, "tables", "--config", config_file) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {line}") and said.count("\n") == 1
 
 
 def test_ctrl_c_ends_with_130(config_file, monkeypatch, capsys):

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from ssp.data import jpegs, read_frames
-from ssp.data.children import Child, Children
+from ssp.data.children import Child, Children, KilledError
 from ssp.data.frames import FrameStore, extract_shard, load_split
 from ssp.data.manifest import read_manifest, write_manifest
 from ssp.data.video import Span, VideoError
@@ -332,6 +332,37 @@ def _sized(path):
     if path.name == "crashes":
         os.kill(os.getpid(), signal.SIGKILL)
     return path.stat().st_size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 3])
+def test_leaving_children_does_not_try_again_what_they_were_at(tmp_path, batch):
+    (tmp_path / "0").touch()
+    with pytest.raises(KeyboardInterrupt), Children(1, _sized, 20, batch) as children:
+        results = children.map([tmp_path / "0"] * batch + [tmp_path / "hangs"] * 2 * batch)
+        assert next(results) == 0
+        start = time.monotonic()
+        raise KeyboardInterrupt
+    assert time.monotonic() - start < 15
+
+
+class _KillsAsItStarts:
+    """Work whose child is killed while it is handed over."""
+
+    def __reduce__(self):
+        self.child.kill()
+        return partial, (_sized,)
+
+
+def test_a_child_that_is_killed_while_it_starts_is_not_waited_for(tmp_path):
+    (tmp_path / "hangs").touch()
+    work = _KillsAsItStarts()
+    with Child(work, 20) as work.child:
+        for _ in range(2):  # for good
+            with pytest.raises(KilledError):
+                work.child.answers([tmp_path / "hangs"])
+            assert work.child.pid is None
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.slow

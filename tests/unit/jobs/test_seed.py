@@ -245,7 +245,7 @@ def test_other_numbers_than_the_records_are_an_error_which_says_where_they_may_c
         evaluate_saved(cell.config, "ucf101", "ssp", 0)
     assert str(caught.value) == (
         f"{path}: test read again gives correct {correct}, not {correct + 1}; device, scan and versions are the "
-        "record's, so weights, data or code are others; run again: python -m ssp train --config "
+        "record's, so data or code are others; run again: python -m ssp train --config "
         "results/tiny/config.yaml --dataset ucf101 --method ssp --seed 0"
     )
     assert load_record(path).test_readings == 2
@@ -263,6 +263,12 @@ def test_what_is_not_the_records_own_is_not_compared_with_it_and_counts_no_readi
     with pytest.raises(RecordError, match=r"seed0\.parquet: not the file that its record was made from"):
         evaluate_saved(cell.config, "ucf101", "ssp", 0)
     path.write_bytes(kept)
+    weights = cell.paths.weights("ucf101", "ssp", 0)
+    kept = weights.read_bytes()
+    weights.write_bytes(cell.paths.weights("ucf101", "ssp", 1).read_bytes())
+    with pytest.raises(RecordError, match=r"seed0\.safetensors: not the weights that its record was measured with"):
+        evaluate_saved(cell.config, "ucf101", "ssp", 0)
+    weights.write_bytes(kept)
     more_views = tiny(**CHEAP, datasets__ucf101__clips__test_segments=3)
     with pytest.raises(RecordError, match=r"seed0\.json: stale, made with another config.*test_segments = 3"):
         evaluate_saved(more_views, "ucf101", "ssp", 0)
@@ -352,6 +358,8 @@ def test_killed_run_ends_with_the_same_bytes(cell, monkeypatch, epoch):
     monkeypatch.setattr(ssp.jobs.seed, "train_epochs", real)
     resumed = train(cell, 1)
     assert resumed.run.resumed_after_epoch == epoch
+    assert resumed.run.seconds > resumed.run.seconds_before > whole.run.seconds_before == 0
+    assert resumed.run.seconds_before == pytest.approx(sum(resumed.run.epoch_seconds[:epoch]), abs=0.01)
     assert outputs() == expected and essence(resumed) == essence(whole)
 
     client, run = children(cell, resumed)

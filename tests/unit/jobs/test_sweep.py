@@ -1,12 +1,15 @@
 """Sweeps: the budget, the first trial, the space, failures, pruning, and going on after a kill to the same choice."""
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 from pathlib import Path
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 import ssp.jobs.cell
@@ -18,7 +21,7 @@ from ssp.config import Range
 from ssp.errors import ConfigError, RecordError, ServiceError
 from ssp.jobs.cell import Cell
 from ssp.jobs.seed import train_cell
-from ssp.jobs.study import open_storage, open_study
+from ssp.jobs.study import open_database, open_storage, open_study, reached
 from ssp.jobs.sweep import run_sweep
 from ssp.jobs.tracking import Tracking
 from ssp.methods.registry import load_method
@@ -288,6 +291,22 @@ def test_relational_storage(tiny, tmp_path, monkeypatch):
     assert summary.study_name.startswith("tiny/ucf101/linear/") and summary.n_trials == 2
     with pytest.raises(ServiceError, match=r"sweep\.storage: cannot be opened \(unable to open database file\)"):
         run_sweep(tiny(sweep__storage="sqlite:////no/such/folder/x.db"), "ucf101", "linear")
+
+
+def test_a_database_of_another_optuna_is_one_line(tmp_path):
+    address = f"sqlite:///{tmp_path}/studies.db"
+    open_database(address)
+    with contextlib.closing(sqlite3.connect(tmp_path / "studies.db")) as database:
+        database.execute("UPDATE alembic_version SET version_num = 'v99.0.0'")
+        database.commit()
+    with pytest.raises(ConfigError, match=r"^sweep\.storage: cannot be opened \(.+optuna.+\); give a reach.+\Z"):
+        open_database(address)
+
+
+def test_a_database_that_says_nothing_is_one_line(tiny):
+    cell = Cell(tiny(sweep__storage="sqlite:///studies.db"), "ucf101", "linear")
+    with pytest.raises(ServiceError, match=r"studies\.db fails \(TimeoutError\); run again when"), reached(cell):
+        raise StorageInternalError from TimeoutError()
 
 
 @pytest.mark.slow

@@ -1,9 +1,13 @@
 """MLflow: the database is made once, runs nest, points are kept once, and trouble is one line or a warning."""
 
+import contextlib
 import json
 import logging
+import re
 import shutil
 import socket
+import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -127,6 +131,57 @@ def test_no_server_is_one_line(tiny):
         init_tracking(tiny(tracking={"uri": uri}))
     line = str(caught.value)
     assert line.startswith(f"tracking.uri: no MLflow server answers at {uri} (") and "\n" not in line
+
+
+@pytest.mark.parametrize("said", [b"SSH-2.0-OpenSSH_9.2\r\n", b"", b"HTTP/1.1 500 \r\n\r\n"])
+def test_what_is_no_mlflow_server_is_one_line(tiny, said):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(said)
+
+        threading.Thread(target=answer, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(ServiceError) as caught:
+            init_tracking(tiny(tracking={"uri": uri}))
+    line = str(caught.value)
+    assert line.startswith(f"tracking.uri: no MLflow server answers at {uri} (") and "()" not in line
+    assert "\n" not in line
+
+
+def test_a_host_that_is_none_is_one_line(tiny):
+    with pytest.raises(ServiceError, match=r"no MLflow server answers at http://my host:80 \(.+\); start it") as caught:
+        init_tracking(tiny(tracking={"uri": "http://my host:80"}))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_is_silent_is_one_line(tiny, monkeypatch):
+    """A timeout has no words of its own."""
+
+    def silent(*_, **__):
+        raise TimeoutError
+
+    tracking = Tracking(tiny())
+    monkeypatch.setattr(MlflowClient, "search_runs", silent)
+    with pytest.raises(ServiceError, match=r"takes no runs \(TimeoutError\); mend or restart it"):
+        tracking.start("tiny/a", "seed", tags={})
+
+
+@pytest.mark.slow
+def test_a_database_of_a_newer_mlflow_is_one_line(tiny):
+    config = tiny(name="own", tracking={})
+    Path("results/own/mlflow/ready.json").unlink()
+    init_tracking(config)
+    with contextlib.closing(sqlite3.connect("results/own/mlflow/mlflow.db")) as database:
+        database.execute("UPDATE alembic_version SET version_num = 'fedcba987654'")
+        database.commit()
+    with pytest.raises(ConfigError) as caught:
+        init_tracking(config)
+    assert re.search(r"mlflow\.db cannot be upgraded \(.*fedcba987654.*\); install the newer", str(caught.value))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("damage", ["text", "folder"])

@@ -1,5 +1,6 @@
 """What a plan asks results: quickly, and without heavy libraries. Whole plans: tests/workflow/test_rerun.py."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -54,6 +55,17 @@ def test_other_videos_and_another_backbone_are(config):
     write_cell(config, "hmdb51", "ssp", 0, [True] * 10, backbone_hash="0" * 16)
     assert load_record(asked.paths.record("hmdb51", "ssp", 0)).backbone_hash
     assert Asked(config).record("hmdb51", "ssp", 0).why == "made with another file of backbone tiny than there is now"
+
+
+def test_a_backbone_that_may_not_be_read_does_not_end_a_plan(config, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    Path("tiny.safetensors").write_text("weights")
+    write_cell(config, "hmdb51", "ssp", 0, [True] * 10, backbone_hash="0" * 16)
+    assert Asked(config).record("hmdb51", "ssp", 0)
+    monkeypatch.setattr("ssp.records.stale.file_sha256", refuse)
+    assert Asked(config).record("hmdb51", "ssp", 0) is None
 
 
 def test_asking_is_light():

@@ -6,6 +6,7 @@ import pytest
 
 from ssp.files import write_text
 from ssp.paths import Paths
+from ssp.records.usage import jobs
 from ssp.rehearsal.broken import find_broken
 from tests.unit.made_records import costs_of, make_config, write_cell, write_costs
 
@@ -52,6 +53,26 @@ def test_a_row_that_failed_with_a_reason_is_named_although_all_jobs_went_well(co
         "train ssv2 ssp seed0": "out of memory: host",
         "costs ssp": "out of memory",
     }
+
+
+def test_each_study_of_a_row_has_a_name_and_a_log_of_its_own(tmp_path, monkeypatch):
+    """Those that its job has, of which Snakemake may have told already."""
+    monkeypatch.chdir(tmp_path)
+    config = make_config(datasets=("ssv2",), methods=("ssp", "linear"), seeds=(0, 1), sweep={"trials": 1, "repeats": 2})
+    paths = Paths.of(config)
+    for study, reason in enumerate(("loss is nan", "out of memory")):
+        write_text(
+            paths.choice("ssv2", "linear", study), json.dumps({"trials": [{"state": "failed", "reason": reason}]})
+        )
+    found = find_broken(config, tmp_path, 0, "")
+    assert [(broken.job, broken.reason) for broken in found] == [
+        ("sweep ssv2 linear 0", "loss is nan"),
+        ("sweep ssv2 linear 1", "out of memory"),
+    ]
+    logs = {paths.log("sweep", *job): job for job in jobs(config)["sweep"]}
+    assert [logs[broken.log.relative_to(tmp_path)] for broken in found] == [("ssv2", "linear", str(i)) for i in (0, 1)]
+    said = SAID.format(log=found[0].log.relative_to(tmp_path)).replace("rule manifest", "rule sweep")
+    assert len(find_broken(config, tmp_path, 1, said)) == 2
 
 
 def test_a_failed_search_is_not_told_again_by_its_trainings(config, tmp_path):

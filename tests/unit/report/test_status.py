@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +51,22 @@ def test_done_running_failed_and_stopped(config):
     where = f"on {socket.gethostname()}, batch job 17"
     assert f"  train ssv2 vpt seed0, 25 %, 5:00 min left, for 2:30 min, {where}"[:100] in lines
     assert any(line.endswith("seed1.log ends with: error: no GPU here") for line in status_lines(status, 1000))
+
+
+def test_a_log_that_goes_away_while_it_is_read_is_none(config, monkeypatch):
+    """As Snakemake removes it when it starts the job anew."""
+    log = Paths.of(config).log("train", "ssv2", "vpt", "seed1")
+    write_text(log, "error: no GPU here\n")
+    assert [name for name, _ in read_status(config).failed] == ["train ssv2 vpt seed1"]
+    read_text = Path.read_text
+
+    def read_late(path, *arguments, **more):
+        path.unlink(missing_ok=True)
+        return read_text(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, "read_text", read_late)
+    assert read_status(config).failed == []
+    assert not log.exists()
 
 
 def test_workers_of_a_sweep_are_done_when_they_say_so_and_when_it_is(tmp_path, monkeypatch):

@@ -158,6 +158,20 @@ def test_it_is_a_workflow_run_ro_crate(lab):
             assert entity["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def test_a_continued_training_ended_as_long_after_its_last_start_as_that_took(lab):
+    for path in lab.glob("records/*/*/*.json"):
+        record = load_record(path)
+        run = record.run.model_copy(update={"seconds": 7200.0, "seconds_before": 7198.0})
+        save_record(record.model_copy(update={"run": run}), path)
+    write_sums(load_results_config(lab))
+    pack(lab, Path("tried.zip"))
+    crate = json.loads((unpacked("tried.zip", "theirs") / "ro-crate-metadata.json").read_text())
+    (run,) = [entity for entity in crate["@graph"] if entity["@id"] == "#run"]
+    (root,) = [entity for entity in crate["@graph"] if entity["@id"] == "./"]
+    assert run["startTime"] == "2000-01-01T00:00:00+00:00"
+    assert run["endTime"] == root["datePublished"] == "2000-01-01T00:00:02+00:00"
+
+
 def test_the_environment_can_be_installed_and_names_what_differed(lab):
     from ssp.sharing.notes import environment_lock
 

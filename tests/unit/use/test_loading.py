@@ -108,3 +108,14 @@ def test_another_manifest_gives_no_names(trained, moved):
     trained.manifest.iloc[:-1].to_parquet(moved.folder / "manifests" / "ucf101.parquet", index=False)
     with pytest.raises(RecordError, match="not the manifest that tiny/ucf101/ssp was trained with"):
         ssp.load(moved.folder, "ucf101", "ssp")
+
+
+def test_other_weights_than_the_record_s_are_not_used(moved):
+    weights = moved.folder / "weights" / "ucf101" / "ssp"
+    shutil.copy(weights / "seed1.safetensors", weights / "seed0.safetensors")
+    with pytest.raises(RecordError) as raised:
+        ssp.load(moved.folder, "ucf101", "ssp", 0)
+    said = str(raised.value)
+    assert said.startswith(f"{weights / 'seed0.safetensors'}: not the weights that its record was measured with; ")
+    assert said.endswith("--dataset ucf101 --method ssp --seed 0") and "\n" not in said
+    assert ssp.load(moved.folder, "ucf101", "ssp", 1).classes

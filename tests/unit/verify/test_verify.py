@@ -17,10 +17,11 @@ from typer.testing import CliRunner
 
 from ssp.cli import app
 from ssp.config import load_config, load_results_config
-from ssp.files import file_sha256
+from ssp.files import file_sha256, write_text
 from ssp.records.choice import Choice
 from ssp.records.predictions import SCHEMA, merge_views, metrics, read_predictions
-from ssp.records.record import Chosen, EarlierChoice, load_record, save_record
+from ssp.records.readings import Reading
+from ssp.records.record import Chosen, EarlierChoice, Moment, load_record, save_record
 from ssp.records.sums import UNCHECKED, write_sums
 from ssp.verify import verify_results
 from ssp.verify.reading import processes
@@ -294,6 +295,40 @@ def test_what_came_after_a_look_at_test_is_counted_and_a_lost_note_is_named(resu
     note.unlink()
     reseal(results)
     assert wrong(results) == {"readings/ssv2/ssp/seed1.jsonl": ["missing; the record counts 1 of test"]}
+
+
+def test_a_training_anew_that_failed_keeps_the_reading_of_the_one_before_it(results):
+    path, note = results / "records/ssv2/linear/seed1.json", results / "readings/ssv2/linear/seed1.jsonl"
+    record = load_record(path)
+    assert record.status == "failed" and not note.exists()
+    moment = Moment(at="2000-01-01T00:00:00Z", commit="0" * 40)
+    reading = Reading(
+        by="train", config_hash=record.config_hash, hyperparameters=record.hyperparameters, run=moment
+    ).model_dump_json()
+    write_text(note, f"{reading}\n")
+    save_record(record.model_copy(update={"test_readings": 1}), path)
+    make_tables(load_results_config(results))
+    reseal(results)
+    found = verify_results(results)
+    assert not found.wrong and found.readings["once"] == 10
+    note.write_text(f"{reading}\n{reading}\n")
+    save_record(record.model_copy(update={"test_readings": 2}), path)
+    make_tables(load_results_config(results))
+    reseal(results)
+    assert wrong(results) == {
+        "readings/ssv2/linear/seed1.jsonl": ["notes 2 trainings that read test from this choice"],
+    }
+
+
+def test_numbers_without_a_training_that_read_test_are_named(results):
+    note = results / "readings/ssv2/ssp/seed1.jsonl"
+    note.write_text(note.read_text().replace('"by":"train"', '"by":"evaluate"'))
+    path = results / "records/ssv2/ssp/seed1.json"
+    moment = Moment.model_validate(json.loads(note.read_text())["run"])
+    save_record(load_record(path).model_copy(update={"rereadings": [moment]}), path)
+    make_tables(load_results_config(results))
+    reseal(results)
+    assert wrong(results) == {"readings/ssv2/ssp/seed1.jsonl": ["notes 0 trainings that read test from this choice"]}
 
 
 def test_records_from_before_weights_were_hashed_say_so(results):
