@@ -82,7 +82,7 @@ def _history(log: Path) -> Path:
 def _read(log: Path) -> list[dict[str, Any]]:
     lines = []
     with suppress(FileNotFoundError):
-        for line in _history(log).read_text().splitlines():
+        for line in _history(log).read_text(encoding="utf-8").splitlines():
             with suppress(ValueError):  # the disk was full in the middle of it
                 lines.append(json.loads(line))
     return lines
@@ -91,7 +91,7 @@ def _read(log: Path) -> list[dict[str, Any]]:
 def _note(log: Path, line: dict[str, Any]) -> None:
     """One line at the end, in one piece: another attempt at the same job may be waiting, and write as well."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with _history(log).open("a") as file:
+    with _history(log).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 

@@ -127,7 +127,7 @@ def _taken(holder: Path) -> bool:
     with writing(holder):
         holder.parent.mkdir(parents=True, exist_ok=True)
         try:
-            file = holder.open("x")
+            file = holder.open("x", encoding="utf-8")
         except FileExistsError:
             return False
         try:
@@ -141,7 +141,7 @@ def _taken(holder: Path) -> bool:
 
 def _whose(holder: Path) -> str | None:
     with suppress(FileNotFoundError):
-        return holder.read_text()
+        return holder.read_text(encoding="utf-8")
     return None
 
 
@@ -196,7 +196,7 @@ def _given_back(place: Path, outputs: Sequence[Path], made_with: str, since: flo
     kept = [place / output.name for output in outputs]
     with suppress(FileNotFoundError):
         if (
-            _mark(place).read_text() == made_with
+            _mark(place).read_text(encoding="utf-8") == made_with
             and all(path.stat() for path in kept)
             and kept[-1].stat().st_mtime >= since
         ):

@@ -266,7 +266,7 @@ class Tracking:
         except (OSError, ValueError, TypeError):  # not there, or not ours
             known = {}
         if {key: known.get(key) for key in expected} != expected:  # a command by hand: no rule came before
-            known = json.loads(init_tracking(config).read_text())
+            known = json.loads(init_tracking(config).read_text(encoding="utf-8"))
         self.experiment_id = str(known["experiment_id"])
         with _asking(self.uri, self.public_uri):
             self.client = _client(self.uri)

@@ -46,7 +46,7 @@ def take_steps(config: Config, folder: Path, say: Callable[[str], None]) -> list
         say: is told each row with its memory.
     """
     file, size = folder / FILE, config.backbone.image_size
-    known = json.loads(file.read_text()) if file.is_file() else {}
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     broken = []
     for dataset, classes, row in _steps(config):
         frames = config.datasets[dataset].clips.num_frames

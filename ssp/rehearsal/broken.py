@@ -58,7 +58,7 @@ def _jobs(config: Config, folder: Path, said: str) -> Iterator[Broken]:
 
 def _last_words(log: Path) -> str:
     """The last line of a log that is no part of a traceback's stack."""
-    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     words = [line for line in lines if not _FRAME.match(line)]
     return words[-1].strip() if words else "no word in its log"
 
@@ -83,4 +83,4 @@ def _rows(config: Config, folder: Path) -> Iterator[Broken]:
 
 
 def _json(path: Path) -> dict:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -37,7 +37,7 @@ def prepare(plain: Plain, config: Config, folder: Path, gpu: bool) -> Config:
         f"# Its numbers mean nothing. Not rehearsed: {NOT_REHEARSED}.{smaller}\n"
     )
     text = head + yaml_text(derived)
-    if not (path.is_file() and path.read_text() == text):
+    if not (path.is_file() and path.read_text(encoding="utf-8") == text):
         write_text(path, text)
     small = load_config(path)
     for name, checkpoint in small.backbone.checkpoints.items():
@@ -86,7 +86,7 @@ def rehearse(config: Config, folder: Path, image_size: int, cores: int, say: Cal
     command = [str(word) for word in command]
     say(f"in {folder}: {shlex.join(['snakemake', *command[3:]])}")
     began, last = time.monotonic(), 0.0
-    with (folder / LOG).open("w") as log:
+    with (folder / LOG).open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
             command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True
         )
@@ -102,7 +102,9 @@ def rehearse(config: Config, folder: Path, image_size: int, cores: int, say: Cal
             raise
         finally:
             process.wait()
-    broken = find_broken(config, folder, process.returncode, (folder / LOG).read_text())
+    broken = find_broken(
+        config, folder, process.returncode, (folder / LOG).read_text(encoding="utf-8", errors="replace")
+    )
     if config.backbone.image_size != image_size:
         say(f"{(time.monotonic() - began) / 60:.1f} min; now a step of each row on pictures of {image_size} pixels")
         broken += take_steps(at_size(read_yaml(folder / NAME), folder, image_size, cores), folder, say)

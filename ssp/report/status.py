@@ -108,7 +108,7 @@ def _last_line(log: Path) -> str:
     """What a log ends with; nothing where there is none, or Snakemake has just removed it as it starts the job anew."""
     lines = []
     with suppress(OSError):
-        lines = log.read_text(errors="replace").split("\n")
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
@@ -145,7 +145,7 @@ def follow(config: Config, command: list[str]) -> int:
         return subprocess.call(command)
     said = Paths.of(config).results / "logs" / "workflow.log"
     said.parent.mkdir(parents=True, exist_ok=True)
-    with said.open("w") as file:
+    with said.open("w", encoding="utf-8") as file:
         workflow = subprocess.Popen(command, stderr=file)
         try:
             show(config, lambda _: workflow.poll() is not None)
@@ -166,7 +166,7 @@ def follow(config: Config, command: list[str]) -> int:
 
 def _errors(said: Path) -> list[str]:
     """What a workflow said of its failures, without the rest."""
-    lines, found = said.read_text(errors="replace").splitlines(), []
+    lines, found = said.read_text(encoding="utf-8", errors="replace").splitlines(), []
     for i, line in enumerate(lines):
         if line.startswith("Error"):
             end = next((k for k in range(i + 1, len(lines)) if not lines[k].strip()), len(lines))

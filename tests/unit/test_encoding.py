@@ -7,16 +7,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# Logs are in the encoding of the locale; what else these files hold stays on its machine.
-OF_THIS_MACHINE = {
-    "ssp/jobs/attempts.py",
-    "ssp/jobs/lease.py",
-    "ssp/jobs/tracking.py",
-    "ssp/rehearsal/at_size.py",
-    "ssp/rehearsal/broken.py",
-    "ssp/rehearsal/run.py",
-    "ssp/report/status.py",
-}
 
 
 def unsaid(source: str) -> list[int]:
@@ -39,7 +29,7 @@ def unsaid(source: str) -> list[int]:
 def test_every_text_file_has_its_encoding_said():
     sources = [path for folder in ("ssp", "baselines", "workflow") for path in (ROOT / folder).rglob("*.py")]
     sources = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in sources}
-    found = {name: unsaid(source) for name, source in sources.items() if name not in OF_THIS_MACHINE}
+    found = {name: unsaid(source) for name, source in sources.items()}
     assert {name: lines for name, lines in found.items() if lines} == {}
 
 

@@ -27,7 +27,9 @@ class Compute(Strict):
     gpus: int = Field(default=0, ge=0, description="GPUs; 0: CPU.")
     loader_workers: int = Field(default=0, ge=0, description="Processes that prepare clips; 0: in the job itself.")
     save_minutes: float = Field(
-        default=10, gt=0, description="Within an epoch, a training keeps what it continues from this often."
+        default=10,
+        gt=0,
+        description="Of `train` and `sweep`: within an epoch, a training keeps what it continues from this often.",
     )
 
 
