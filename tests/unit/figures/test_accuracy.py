@@ -5,10 +5,10 @@ from itertools import pairwise
 import pytest
 from PIL import Image
 
+from ssp.config.rows import TITLES
 from ssp.errors import RecordError
 from ssp.figures.accuracy import accuracy_against_parameters, write_figures
 from ssp.figures.style import look
-from ssp.methods.registry import method_names
 from ssp.paths import Paths
 from ssp.tables import write_tables
 from ssp.tables.long import read_tables
@@ -99,7 +99,7 @@ def test_a_row_has_one_look_whatever_stands_beside_it():
         found = dict(zip(methods, marks(panel), strict=True))
         looks.append([(found[row].get_color(), found[row].get_marker()) for row in ("ssp", "vpt")])
     assert looks[0] == looks[1]
-    assert len({look(row) for row in method_names()}) == len(method_names())
+    assert len({look(row) for row in TITLES}) == len(TITLES)
 
 
 @pytest.mark.slow
