@@ -15,6 +15,7 @@ from ssp.config import Clips, Config
 from ssp.errors import CheckpointError, ConfigError, RecordError
 from ssp.files import file_sha256
 from ssp.jobs.cell import Cell
+from ssp.jobs.lease import held
 from ssp.jobs.training import predict_test
 from ssp.records.predictions import merge_views, metrics
 from ssp.records.readings import count_rereading, load_readings
@@ -79,7 +80,8 @@ def evaluate_saved(config: Config, dataset: str, method: str, seed: int) -> str:
         "that it was chosen by, and tables mark it"
     )
     found = metrics(merge_views(predict_test(cell, model), config.quirk("merge_ids")))
-    record = count_rereading(path, readings)
+    with held(cell.paths.lease(path)):  # another may read it at the same time, or train it anew
+        record = count_rereading(path, readings)
     recorded = record.metrics.model_dump(include=set(found))
     if differing := [name for name in found if recorded[name] != found[name]]:
         numbers = ", ".join(f"{name} {found[name]}, not {recorded[name]}" for name in differing)

@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import ssp.jobs.inference
 import ssp.jobs.lease
 import ssp.jobs.seed
 import ssp.jobs.training
@@ -231,6 +232,20 @@ def test_reading_test_again_gives_the_record_and_is_counted_there(cell):
     assert (train(cell).test_readings, len(load_record(path).rereadings)) == (3, 2)
     readings.unlink()
     assert again().endswith("4 times from this choice")
+
+
+@pytest.mark.slow
+def test_readings_are_counted_one_at_a_time(cell, monkeypatch):
+    train(cell)
+    place, real, held = cell.paths.lease(cell.paths.record("ucf101", "ssp", 0)), ssp.jobs.inference.count_rereading, []
+
+    def count(*paths):
+        held.append((place / "holder").exists())
+        return real(*paths)
+
+    monkeypatch.setattr(ssp.jobs.inference, "count_rereading", count)
+    evaluate_saved(cell.config, "ucf101", "ssp", 0)
+    assert held == [True] and not (place / "holder").exists()
 
 
 @pytest.mark.slow
