@@ -86,17 +86,14 @@ def train_cell(config: Config, dataset: str, method: str, seed: int) -> Record:
     seeds = [known for d, m, known in config.runs() if (d, m) == (dataset, method)]
     if seed not in seeds:
         raise ConfigError(f"config '{config.name}': no seed {seed}; it has: {', '.join(map(str, seeds))}")
-    choice = _take_over(cell, load_choice(cell.choice_file, config, dataset, cell.row.tuned_as, cell.study))
-    _check_origin(cell, choice)
     predictions, record = cell.paths.predictions(dataset, method, seed), cell.paths.record(dataset, method, seed)
-    state = TrainingState(cell.paths.training_state(dataset, method, seed), _identity(cell, choice, seed))
     place = cell.paths.lease(record)
-    with (
-        together(cell) as cell,
-        stoppable(),
-        lease(place, [predictions, record], state.identity, state.remove) as draft,
-    ):
-        return _run_seed(cell, seed, choice, state, draft) if draft else load_record(place / record.name)
+    with together(cell) as cell, stoppable():
+        choice = _take_over(cell, load_choice(cell.choice_file, config, dataset, cell.row.tuned_as, cell.study))
+        _check_origin(cell, choice)
+        state = TrainingState(cell.paths.training_state(dataset, method, seed), _identity(cell, choice, seed))
+        with lease(place, [predictions, record], state.identity, state.remove) as draft:
+            return _run_seed(cell, seed, choice, state, draft) if draft else load_record(place / record.name)
 
 
 def _run_seed(cell: Cell, seed: int, choice: Choice, state: TrainingState, draft: Path) -> Record:

@@ -107,10 +107,10 @@ def test_a_lease_that_is_given_back_meanwhile_does_not_hide_another(tmp_path, mo
             Path(path).rmdir()
         return scandir(path)
 
-    def read_late(path):
+    def read_late(path, **how):
         if path.parent.name == "seed1.json":
             path.unlink()
-        return read_text(path)
+        return read_text(path, **how)
 
     monkeypatch.setattr(os, "scandir", scandir_late)
     monkeypatch.setattr(Path, "read_text", read_late)

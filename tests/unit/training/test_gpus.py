@@ -1,5 +1,6 @@
 """Jobs side by side share out a machine's GPUs: real processes and locks, with names of GPUs that are not there."""
 
+import importlib
 import logging
 import multiprocessing
 import os
@@ -8,7 +9,8 @@ import tempfile
 import pytest
 import torch
 
-from ssp.training.gpus import VISIBLE, take_gpus
+import ssp.training.gpus
+from ssp.training.gpus import VISIBLE
 
 
 class Said(logging.Handler):
@@ -23,8 +25,9 @@ class Said(logging.Handler):
 def job(pipe, numbers):
     said = Said()
     logging.getLogger("ssp").addHandler(said)
+    gpus = importlib.reload(ssp.training.gpus)  # as in a process that has not asked yet
     for number in numbers:
-        take_gpus(number)
+        gpus.take_gpus(number)
     pipe.send((os.environ.get(VISIBLE), said.lines))
     pipe.recv()
 
