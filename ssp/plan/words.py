@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 from ssp.config import Config
@@ -13,6 +14,7 @@ from ssp.plan.space import disk, results_bytes, states_bytes
 from ssp.plan.speeds import Span
 
 FEW = 0.005  # of all hours: what saves less is not told
+_GO_ON = ("train ", "pretrain ")  # jobs whose next try goes on; sweeps do, too, and are given as many as they need
 
 
 def as_json(plan: Estimate, plain: Plain) -> dict[str, Any]:
@@ -133,8 +135,12 @@ def _rows(plan: Estimate) -> list[list[str]]:
 def _longest(plan: Estimate) -> list[str]:
     lines = ["Longest jobs, in minutes:"]
     for one in plan.longest():
-        over = one.minutes.value > one.limit
-        advice = f"; OVER it: raise compute.{one.section}.runtime (`--requests`)" if over else ""
+        tries, advice = ceil(one.minutes.value / one.limit), ""
+        if tries > 1:
+            goes_on = (
+                f"{tries} tries, as it goes on (`--retries {tries - 1}`), or " if one.job.startswith(_GO_ON) else ""
+            )
+            advice = f"; OVER it: {goes_on}raise compute.{one.section}.runtime (`--requests`)"
         lines.append(f"  {one.job}: {_span(one.minutes)} of {one.limit:,} that it is given{advice}")
     return lines
 

@@ -1,6 +1,7 @@
 """A plan in words and as JSON."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -36,7 +37,12 @@ def test_a_job_beyond_its_limit_is_named():
     plain["datasets"]["ssv2"]["expected"]["train"] = 2_000_000
     plan, plain = of(make_config().model_validate(plain))
     (line,) = [line for line in words.told(plan, plain).splitlines() if line.startswith("  train ssv2")]
-    assert "of 60 that it is given; OVER it: raise compute.train.runtime" in line
+    found = re.search(
+        r"of 60 that it is given; OVER it: (\d+) tries, as it goes on \(`--retries (\d+)`\), or raise", line
+    )
+    (longest,) = [one for one in plan.longest() if one.job.startswith("train ssv2")]
+    tries, retries = map(int, found.groups())
+    assert 60 * (tries - 1) < longest.minutes.value <= 60 * tries and retries == tries - 1 > 0
 
 
 def test_what_was_measured_says_where_and_requests_time():
