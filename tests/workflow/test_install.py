@@ -167,10 +167,10 @@ def test_a_read_only_clone_runs_elsewhere(snakefile, tmp_path):
         run([*command, "results/tiny/scan.done"], tmp_path, CC=compiler)
         assert "scan kernel" in (elsewhere / "results/tiny/logs/build_scan.log").read_text()
         assert len(list((tmp_path / "cache/ssp-benchmark").glob("*.so"))) == 1
-        shutil.rmtree(
-            tmp_path / "cache/ssp-benchmark"
-        )  # as after an update: `onstart` builds anew, and rules stay done
-        run([*command, "data/tiny/ucf101/generated.done"], tmp_path, CC=compiler)
-        assert len(list((tmp_path / "cache/ssp-benchmark").glob("*.so"))) == 1
+        if snakefile == "Snakefile":  # which includes the other
+            # As after an update: `onstart` builds anew, and rules stay done.
+            shutil.rmtree(tmp_path / "cache/ssp-benchmark")
+            run([*command, "data/tiny/ucf101/generated.done"], tmp_path, CC=compiler)
+            assert len(list((tmp_path / "cache/ssp-benchmark").glob("*.so"))) == 1
     finally:
         subprocess.run(["chmod", "-R", "u+w", str(clone)], check=True)

@@ -62,8 +62,10 @@ def test_what_it_writes_passes(clone, written):
     done = run(clone, sys.executable, "-m", "ssp", "check", "config/demo-all.yaml")
     assert f"method {NAME}: rank 4" in done.stdout
     contract = ["tests/contract", f"tests/methods/test_{NAME}.py", "-k", NAME]
-    others = ["tests/unit/config", "tests/unit/figures", "tests/docs/test_pages.py", "-m", "not slow"]  # of all methods
-    for chosen in (contract, others):
+    of_all = [
+        *(f"tests/unit/{name}.py" for name in ("config/test_rows", "config/test_reading", "figures/test_accuracy"))
+    ]
+    for chosen in (contract, [*of_all, "tests/docs/test_pages.py", "-m", "not slow"]):
         done = run(clone, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen)
         assert done.returncode == 0, done.stdout[-3000:]
 
