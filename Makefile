@@ -39,7 +39,7 @@ demo: $(PROJECT)
 
 test: $(DEV) $(PROJECT)
 	@python -m ssp.scan.build
-	@$(PYTEST) -n 3 $(ARGS) # more than two cores: tests of Slurm and of kills wait most of the time
+	@$(PYTEST) -n 4 $(ARGS) # more than two cores: tests of Slurm and of kills wait most of the time
 
 quick: $(DEV) $(PROJECT)
 	@python -m ssp.scan.build

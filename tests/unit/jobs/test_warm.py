@@ -86,7 +86,12 @@ def until(met, limit=180):
 
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory):
-    warm = Warm(tmp_path_factory.mktemp("warm"))
+    """One for all tests, of a copy of the code, as one of them edits that."""
+    folder = tmp_path_factory.mktemp("warm")
+    for name in ("ssp", "baselines"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    warm = Warm(folder, root=folder)
     yield warm
     warm.starter.kill()
     warm.starter.wait()
@@ -103,19 +108,16 @@ def test_a_job_is_the_same_command_and_does_not_import(warm):
     assert used.max_rss > 100
 
 
-def test_all_jobs_of_a_workflow_run_the_code_of_its_start(tmp_path):
-    for name in ("ssp", "baselines"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    warm = Warm(tmp_path, root=tmp_path)
+def test_all_jobs_of_a_workflow_run_the_code_of_its_start(warm):
+    code = warm.folder / "baselines/vpt.py"
+    before = code.read_text()
+    code.write_text("raise RuntimeError('edited meanwhile')")
     try:
-        (tmp_path / "baselines/vpt.py").write_text("raise RuntimeError('edited meanwhile')")
         first, without = warm.job("params", "--config", CONFIG), warm.job("params", "--config", CONFIG, **{ADDRESS: ""})
         assert first.communicate()[0] and first.returncode == 0
         assert "edited meanwhile" in without.communicate()[1]
     finally:
-        warm.starter.kill()
-        warm.starter.wait()
+        code.write_text(before)
 
 
 @pytest.mark.parametrize("ended", [False, True])
@@ -158,8 +160,7 @@ def test_who_ends_the_job_ends_the_forked_process(warm, number):
     until(lambda: not warm.forked() and not warm.started())
 
 
-def test_all_end_with_the_workflow_even_when_it_is_killed(tmp_path):
-    warm = Warm(tmp_path)
+def test_all_end_with_the_workflow_even_when_it_is_killed(warm):
     job = warm.job(*LONG)
     until(warm.forked)
     warm.starter.kill()
