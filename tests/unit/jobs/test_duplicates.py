@@ -76,18 +76,22 @@ def test_outputs_that_a_failed_duplicate_removed_come_back_without_training(conf
         path.unlink()  # as Snakemake does
     monkeypatch.setenv(BEGAN, "1000")
 
-    def removed_again(path, *arguments):
+    def removed_before(load):
         """Snakemake may see just then that another attempt of the job was cancelled."""
-        for output in outputs:
-            output.unlink(missing_ok=True)
-        return load_record(path) if not arguments else load_choice(path, *arguments)
+
+        def loads(*arguments):
+            for output in outputs:
+                output.unlink(missing_ok=True)
+            return load(*arguments)
+
+        return loads
 
     with monkeypatch.context() as patch:
-        patch.setattr(ssp.jobs.sweep, "load_choice", removed_again)
+        patch.setattr(ssp.jobs.sweep, "load_choice", removed_before(load_choice))
         assert run_sweep(config, *CELL).trial is not None and not outputs[2].exists()
     run_sweep(config, *CELL)
     with monkeypatch.context() as patch:
-        patch.setattr(ssp.jobs.seed, "load_record", removed_again)
+        patch.setattr(ssp.jobs.seed, "load_record", removed_before(load_record))
         assert train_cell(config, *CELL, 0) == record and not outputs[0].exists()
     run_sweep(config, *CELL)
     assert train_cell(config, *CELL, 0) == record == load_record(outputs[0])

@@ -272,18 +272,16 @@ def test_other_numbers_than_the_records_are_an_error_which_says_where_they_may_c
 @pytest.mark.slow
 def test_what_is_not_the_records_own_is_not_compared_with_it_and_counts_no_reading(cell, tiny):
     train(cell, 0), train(cell, 1)
-    path = cell.paths.predictions("ucf101", "ssp", 0)
-    kept = path.read_bytes()
-    path.write_bytes(cell.paths.predictions("ucf101", "ssp", 1).read_bytes())
-    with pytest.raises(RecordError, match=r"seed0\.parquet: not the file that its record was made from"):
-        evaluate_saved(cell.config, "ucf101", "ssp", 0)
-    path.write_bytes(kept)
-    weights = cell.paths.weights("ucf101", "ssp", 0)
-    kept = weights.read_bytes()
-    weights.write_bytes(cell.paths.weights("ucf101", "ssp", 1).read_bytes())
-    with pytest.raises(RecordError, match=r"seed0\.safetensors: not the weights that its record was measured with"):
-        evaluate_saved(cell.config, "ucf101", "ssp", 0)
-    weights.write_bytes(kept)
+    for place, refused in (
+        (cell.paths.predictions, r"seed0\.parquet: not the file that its record was made from"),
+        (cell.paths.weights, r"seed0\.safetensors: not the weights that its record was measured with"),
+    ):
+        own, other = place("ucf101", "ssp", 0), place("ucf101", "ssp", 1)
+        kept = own.read_bytes()
+        own.write_bytes(other.read_bytes())
+        with pytest.raises(RecordError, match=refused):
+            evaluate_saved(cell.config, "ucf101", "ssp", 0)
+        own.write_bytes(kept)
     more_views = tiny(**CHEAP, datasets__ucf101__clips__test_segments=3)
     with pytest.raises(RecordError, match=r"seed0\.json: stale, made with another config.*test_segments = 3"):
         evaluate_saved(more_views, "ucf101", "ssp", 0)
